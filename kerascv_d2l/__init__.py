@@ -1,0 +1,29 @@
+"""The computer-vision chapter of *Dive into Deep Learning* for TensorFlow and Keras 3.
+
+The book's names are importable from here. Each is looked up when it is first
+used, so that `import kerascv_d2l` itself imports neither TensorFlow nor Keras.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# module -> the names of it that are public here
+_MODULES = {
+    "errors": ["InputError"],
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(_HOME))

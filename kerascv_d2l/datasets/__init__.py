@@ -1,0 +1,1 @@
+"""Data sets: generated ones and readers of a user's folders."""

@@ -1,0 +1,1 @@
+"""Networks. A model never imports a data set."""

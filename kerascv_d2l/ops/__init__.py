@@ -1,0 +1,1 @@
+"""Functions of tensors: boxes, anchors, matching, non-maximum suppression."""
