@@ -1,0 +1,211 @@
+"""Which object each anchor has to find, and what the network is asked to say of it.
+
+Everything here is computed for the whole batch at once, from `(batch, objects,
+anchors)` tables of overlaps.
+"""
+
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.anchors import offset_boxes
+from kerascv_d2l.ops.boxes import iou_of_corners
+from kerascv_d2l.ops.checks import as_boxes, as_labels, check_fraction
+
+# How many of its best anchors a box is first given to choose from.
+_FEW_WISHES = 8
+
+
+def assign_anchor_to_bbox(ground_truth, anchors, iou_threshold=0.5):
+    """Choose at most one ground-truth box for every anchor.
+
+    First the boxes claim anchors: of all pairs of a free anchor and an unserved
+    box the one with the largest IoU is made, again and again, so that every box
+    owns an anchor even below the threshold. Then every other anchor takes the
+    box it overlaps most, if that IoU reaches the threshold. Equal IoUs go to
+    the lowest anchor, then to the lowest box.
+
+    A box that overlaps no anchor claims all the same: it gets the first anchor
+    that the others leave. With more boxes than anchors, the boxes that overlap
+    best are served and the rest go without.
+
+    Args:
+        ground_truth: float32 `(num_boxes, 4)` corners, without padding rows.
+        anchors: float32 `(num_anchors, 4)` corners in the same frame.
+        iou_threshold: float in [0, 1].
+
+    Returns:
+        int32 `(num_anchors,)`: row of `ground_truth`, or -1 for background.
+
+    Raises:
+        InputError: if a shape is not `(…, 4)` of rank 2, or the threshold is out
+            of range.
+
+    Source:
+        D2L 1.0.3, section 14.4.3.1; its example gives `[-1, 0, 1, -1, 1]`.
+    """
+    ground_truth = as_boxes(ground_truth, "ground_truth", rank=2)
+    anchors = as_boxes(anchors, "anchors", rank=2)
+    check_fraction(iou_threshold, "iou_threshold")
+    is_object = tf.ones([1, tf.shape(ground_truth)[0]], tf.bool)
+    return match(ground_truth[tf.newaxis], is_object, anchors, iou_threshold)[0]
+
+
+def match(boxes, is_object, anchors, iou_threshold):
+    """`assign_anchor_to_bbox` for a batch in which some rows are no objects.
+
+    Args:
+        boxes: float32 `(batch, m, 4)` corners.
+        is_object: bool `(batch, m)`; False rows take part in nothing.
+        anchors: float32 `(num_anchors, 4)` corners in the same frame.
+        iou_threshold: float in [0, 1].
+
+    Returns:
+        int32 `(batch, num_anchors)`: row of `boxes`, or -1 for background.
+    """
+    iou = iou_of_corners(
+        tf.unstack(boxes[:, :, tf.newaxis], axis=-1),  # (batch, m, 1) each
+        tf.unstack(anchors[tf.newaxis, tf.newaxis], axis=-1),  # (1, 1, anchors) each
+    )  # (batch, m, anchors)
+    iou = tf.where(is_object[:, :, tf.newaxis], iou, -1.0)  # padding overlaps less than nothing
+    best, best_box = _max_and_first(iou)  # (batch, anchors)
+    assigned = tf.where(best >= iou_threshold, best_box, -1)
+    return _with_claims(assigned, iou, is_object)
+
+
+def _max_and_first(iou):
+    """Maximum over the boxes and the first box that has it, each `(batch, anchors)`.
+
+    Two plain reductions: over a middle axis they are faster than an argmax.
+    """
+    largest = tf.reduce_max(iou, axis=1)
+    num_boxes = tf.shape(iou)[1]
+    rows = tf.range(num_boxes)[:, tf.newaxis]  # (m, 1)
+    first = tf.reduce_min(tf.where(iou == largest[:, tf.newaxis], rows, num_boxes), axis=1)
+    return largest, first
+
+
+def _with_claims(assigned, iou, is_object):
+    """Overwrite `assigned` where a box claims an anchor.
+
+    The greedy order, best overlap first, is the one outcome in which no box and
+    anchor overlap each other more than they do what they got: a stable matching.
+    So each box may ask for its anchors in the order of their overlap, all boxes
+    at once, each moving on when a better box wants the same anchor (Gale and
+    Shapley 1962). A few rounds on tables without an anchor axis serve a hundred
+    boxes.
+
+    Args:
+        assigned: int32 `(batch, anchors)`.
+        iou: float32 `(batch, m, anchors)`.
+        is_object: bool `(batch, m)`; only these claim.
+
+    Returns:
+        int32 `(batch, anchors)`.
+    """
+    num_boxes, num_anchors = tf.shape(iou)[1], tf.shape(iou)[2]
+    # The others can take m - 1 anchors, so a box never needs more than m wishes; it
+    # hardly ever needs more than a few, and sorting those is much quicker.
+    most = tf.minimum(num_boxes, num_anchors)
+    few = tf.minimum(most, _FEW_WISHES)
+    claims, ran_out = _claims(iou, is_object, few)
+    claims = tf.cond(
+        ran_out & (few < most), lambda: _claims(iou, is_object, most)[0], lambda: claims
+    )  # (batch, m)
+    image = tf.broadcast_to(tf.range(tf.shape(iou)[0])[:, tf.newaxis], tf.shape(claims))
+    row = tf.broadcast_to(tf.range(num_boxes), tf.shape(claims))
+    # Boxes without an anchor write into a last column, which is cut off.
+    assigned = tf.pad(assigned, [[0, 0], [0, 1]])
+    assigned = tf.tensor_scatter_nd_update(assigned, tf.stack([image, claims], axis=-1), row)
+    return assigned[:, :-1]
+
+
+def _claims(iou, is_object, num_wishes):
+    """Which anchor each box gets when it can ask for its best `num_wishes`.
+
+    Returns:
+        Tuple of int32 `(batch, m)`: the anchor, or num_anchors for none; and
+        bool scalar: whether some box found all its wishes taken.
+    """
+    num_boxes, num_anchors = tf.shape(iou)[1], tf.shape(iou)[2]
+    overlaps, wishes = tf.math.top_k(iou, num_wishes)  # (batch, m, wishes), ties: lowest first
+    none = tf.ones_like(overlaps[..., :1])
+    overlaps = tf.concat([overlaps, -none], axis=-1)  # the last wish: to go without
+    wishes = tf.concat([wishes, tf.cast(none, tf.int32) * num_anchors], axis=-1)
+    rows = tf.range(num_boxes)
+    earlier = rows[:, tf.newaxis] < rows  # (m, m): [j, k] row j comes before row k
+
+    def wish(turn):
+        return (
+            tf.gather(wishes, turn, batch_dims=2),
+            tf.gather(overlaps, turn, batch_dims=2),
+        )  # (batch, m) each
+
+    def refused(turn):
+        anchor, overlap = wish(turn)
+        same = anchor[:, :, tf.newaxis] == anchor[:, tf.newaxis]  # (batch, m, m)
+        mine, other = overlap[:, tf.newaxis], overlap[:, :, tf.newaxis]
+        better = (other > mine) | ((other == mine) & earlier)  # (batch, m, m)
+        return tf.reduce_any(same & better, axis=1) & (turn < num_wishes)  # (batch, m)
+
+    def move_on(turn, moving):
+        turn += tf.cast(moving, tf.int32)
+        return turn, refused(turn)
+
+    start = tf.where(is_object, 0, num_wishes)
+    turn, _ = tf.while_loop(
+        lambda _, moving: tf.reduce_any(moving), move_on, [start, refused(start)]
+    )
+    return wish(turn)[0], tf.reduce_any((turn == num_wishes) & is_object)
+
+
+def multibox_target(anchors, labels):
+    """What a detector is to predict for every anchor, for a batch of labelled images.
+
+    Args:
+        anchors: float32 `(1, num_anchors, 4)` corners, normalised.
+        labels: `(batch, m, 5)` rows `[class, x_min, y_min, x_max, y_max]`,
+            normalised; class -1 marks a padding row, which takes part in nothing.
+
+    Returns:
+        Tuple of
+        bbox_offset: float32 `(batch, 4·num_anchors)`, offsets to the assigned
+            box, 0 for background.
+        bbox_mask: float32 `(batch, 4·num_anchors)`, 1 where an offset counts.
+        class_labels: int32 `(batch, num_anchors)`, class + 1, or 0 for background.
+
+    Raises:
+        InputError: if a shape is another, or an object's box is NaN, infinite or
+            inside out (in a graph: `tf.errors.InvalidArgumentError`).
+
+    Source:
+        D2L 1.0.3, section 14.4.3.3.
+    """
+    anchors = as_boxes(anchors, "anchors", rank=3)
+    if anchors.shape[0] not in (1, None):
+        raise InputError(
+            f"anchors must be one set for the whole batch, (1, n, 4); got {tuple(anchors.shape)}."
+        )
+    return encode_targets(anchors[0], as_labels(labels))
+
+
+def encode_targets(anchors, labels):
+    """`multibox_target` without its checks, for code that XLA compiles.
+
+    Args:
+        anchors: float32 `(num_anchors, 4)`.
+        labels: float32 `(batch, m, 5)`.
+
+    Returns:
+        As `multibox_target`.
+    """
+    is_object = labels[..., 0] >= 0  # (batch, m)
+    assigned = match(labels[..., 1:], is_object, anchors, iou_threshold=0.5)  # (batch, anchors)
+    positive = assigned >= 0
+    # One more row, so that an image without objects has something to point at.
+    rows = tf.pad(labels, [[0, 0], [0, 1], [0, 0]])
+    found = tf.gather(rows, tf.maximum(assigned, 0), batch_dims=1)  # (batch, anchors, 5)
+    classes = tf.where(positive, tf.cast(found[..., 0], tf.int32) + 1, 0)
+    mask = tf.repeat(positive[..., tf.newaxis], 4, axis=-1)  # (batch, anchors, 4)
+    offsets = tf.where(mask, offset_boxes(anchors, found[..., 1:]), 0.0)
+    flat = [tf.shape(labels)[0], -1]
+    return tf.reshape(offsets, flat), tf.reshape(tf.cast(mask, tf.float32), flat), classes
