@@ -11,6 +11,21 @@ __version__ = "0.1.0"
 # module -> the names of it that are public here
 _MODULES = {
     "errors": ["InputError"],
+    "layers": ["BatchNorm", "DetectionDecoder"],
+    "losses": ["SSDLoss", "smooth_l1"],
+    "models.ssd": [
+        "SSD",
+        "TinySSD",
+        "base_net",
+        "bbox_predictor",
+        "cls_predictor",
+        "concat_preds",
+        "down_sample_blk",
+    ],
+    "ops.anchors": ["multibox_prior", "offset_boxes", "offset_inverse"],
+    "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
+    "ops.matching": ["assign_anchor_to_bbox", "multibox_target"],
+    "ops.nms": ["multibox_detection", "nms"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

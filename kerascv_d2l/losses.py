@@ -1,0 +1,201 @@
+"""Losses."""
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+
+CLASS_LOSSES = ("cross_entropy", "focal")
+BOX_LOSSES = ("l1", "smooth_l1")
+NORMALIZERS = ("anchors", "positives")
+
+
+def smooth_l1(difference, sigma=1.0):
+    """L1 with a parabola around 0: `(σx)²/2` where `|x| < 1/σ²`, else `|x| - 0.5/σ²`.
+
+    Args:
+        difference: float tensor of any shape.
+        sigma: float > 0; the larger, the closer to L1.
+
+    Returns:
+        float tensor of the same shape.
+
+    Source:
+        D2L 1.0.3, section 14.7, exercise 1; Girshick 2015, "Fast R-CNN", equation 3 (σ = 1).
+    """
+    size = tf.abs(difference)
+    bound = 1 / sigma**2
+    return tf.where(size < bound, tf.square(sigma * difference) / 2, size - bound / 2)
+
+
+def class_losses(logits, classes, kind="cross_entropy", alpha=1.0, gamma=2.0):
+    """Loss of each anchor's class: cross-entropy, or focal loss.
+
+    Focal loss, `-α(1 - p)^γ log p` with p the probability of the true class,
+    turns down what is already right, such as the thousands of easy background
+    anchors of an image.
+
+    Args:
+        logits: float32 `(batch, anchors, classes + 1)`.
+        classes: int32 `(batch, anchors)`, 0 = background.
+        kind: "cross_entropy" or "focal".
+        alpha: float, weight of the focal loss.
+        gamma: float ≥ 0; 0 gives cross-entropy times alpha.
+
+    Returns:
+        float32 `(batch, anchors)`.
+
+    Source:
+        Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5.
+    """
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
+    if kind == "cross_entropy":
+        return entropy
+    # entropy is -log p. expm1 keeps 1 - p exact where p is close to 1.
+    return alpha * tf.pow(-tf.math.expm1(-entropy), gamma) * entropy
+
+
+def hard_negatives(losses, classes, per_positive):
+    """Which background anchors to learn from: those with the largest loss.
+
+    Args:
+        losses: float32 `(batch, anchors)`.
+        classes: int32 `(batch, anchors)`, 0 = background.
+        per_positive: float, how many to keep for each anchor with an object. An
+            image without objects keeps as many as one with a single anchor, so
+            that it still teaches what background is.
+
+    Returns:
+        bool `(batch, anchors)`, True for the chosen background anchors.
+
+    Source:
+        Liu et al. 2016, "SSD", section 2.2 (3 per positive).
+    """
+    background = classes == 0
+    positives = tf.reduce_sum(tf.cast(~background, tf.float32), axis=-1)  # (batch,)
+    wanted = tf.cast(tf.round(per_positive * tf.maximum(positives, 1.0)), tf.int32)
+    wanted = tf.clip_by_value(wanted, 1, tf.shape(losses)[1])
+    candidates = tf.where(background, losses, -1.0)
+    ranked = tf.sort(candidates, axis=-1, direction="DESCENDING")  # (batch, anchors)
+    least = tf.gather(ranked, wanted - 1, batch_dims=1)  # (batch,)
+    return background & (candidates >= least[:, tf.newaxis])
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class SSDLoss(keras.losses.Loss):
+    """Class loss of all anchors plus box loss of those with an object.
+
+    The defaults are the book's: cross-entropy and L1, each averaged over the
+    anchors (and coordinates), summed, averaged over the batch.
+
+    Args:
+        class_loss: "cross_entropy" or "focal".
+        box_loss: "l1" or "smooth_l1".
+        class_weight: float, weight of the class part.
+        box_weight: float, weight of the box part.
+        sigma: float > 0, of the smooth L1 loss.
+        alpha: float, of the focal loss.
+        gamma: float, of the focal loss.
+        negatives_per_positive: None for all background anchors, or how many of
+            the hardest to count for each anchor with an object.
+        normalizer: "anchors" divides the sums by the number of anchors (box: of
+            coordinates), as the book; "positives" by the number of anchors with
+            an object, as SSD and RetinaNet, so that an image counts alike
+            whatever share of it is background.
+
+    Raises:
+        InputError: if a name is none of these, or a number out of range.
+
+    Source:
+        D2L 1.0.3, section 14.7.2; Liu et al. 2016, "SSD", equation 1.
+    """
+
+    def __init__(
+        self,
+        class_loss="cross_entropy",
+        box_loss="l1",
+        class_weight=1.0,
+        box_weight=1.0,
+        sigma=1.0,
+        alpha=1.0,
+        gamma=2.0,
+        negatives_per_positive=None,
+        normalizer="anchors",
+        name="ssd_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        _check_choice("class_loss", class_loss, CLASS_LOSSES)
+        _check_choice("box_loss", box_loss, BOX_LOSSES)
+        _check_choice("normalizer", normalizer, NORMALIZERS)
+        for argument, value, low in (
+            ("class_weight", class_weight, 0.0),
+            ("box_weight", box_weight, 0.0),
+            ("alpha", alpha, 0.0),
+            ("gamma", gamma, 0.0),
+        ):
+            if value < low:
+                raise InputError(f"{argument} must be {low:g} or more; got {value!r}.")
+        for argument, value in (
+            ("sigma", sigma),
+            ("negatives_per_positive", negatives_per_positive),
+        ):
+            if value is not None and value <= 0:
+                raise InputError(f"{argument} must be above 0; got {value!r}.")
+        self.settings = {
+            "class_loss": class_loss,
+            "box_loss": box_loss,
+            "class_weight": class_weight,
+            "box_weight": box_weight,
+            "sigma": sigma,
+            "alpha": alpha,
+            "gamma": gamma,
+            "negatives_per_positive": negatives_per_positive,
+            "normalizer": normalizer,
+        }
+
+    def call(self, y_true, y_pred):
+        """Loss of each image.
+
+        Args:
+            y_true: `(bbox_offset (batch, 4·anchors), bbox_mask (batch, 4·anchors),
+                class_labels (batch, anchors))` as `multibox_target` gives them.
+            y_pred: `(cls_preds (batch, anchors, classes + 1), bbox_preds (batch,
+                4·anchors))`.
+
+        Returns:
+            float32 `(batch,)`.
+        """
+        options = self.settings
+        offsets, mask, classes = y_true
+        cls_preds, bbox_preds = y_pred
+        classes = tf.cast(classes, tf.int32)  # Keras casts the targets to float32
+        losses = class_losses(
+            cls_preds, classes, options["class_loss"], options["alpha"], options["gamma"]
+        )  # (batch, anchors)
+        if options["negatives_per_positive"] is not None:
+            hard = hard_negatives(
+                tf.stop_gradient(losses), classes, options["negatives_per_positive"]
+            )
+            losses = tf.where(hard | (classes > 0), losses, 0.0)
+        difference = (bbox_preds - offsets) * mask  # (batch, 4·anchors)
+        if options["box_loss"] == "smooth_l1":
+            distances = smooth_l1(difference, options["sigma"])
+        else:
+            distances = tf.abs(difference)
+
+        if options["normalizer"] == "anchors":
+            class_part, box_part = tf.reduce_mean(losses, -1), tf.reduce_mean(distances, -1)
+        else:
+            positives = tf.maximum(tf.reduce_sum(tf.cast(classes > 0, tf.float32), -1), 1.0)
+            class_part = tf.reduce_sum(losses, -1) / positives
+            box_part = tf.reduce_sum(distances, -1) / positives
+        return options["class_weight"] * class_part + options["box_weight"] * box_part
+
+    def get_config(self):
+        return {**super().get_config(), **self.settings}
+
+
+def _check_choice(argument, value, choices):
+    if value not in choices:
+        raise InputError(f"{argument} must be one of {', '.join(choices)}; got {value!r}.")
