@@ -1,0 +1,243 @@
+"""Reading picture files of any kind as upright RGB, the same way everywhere."""
+
+import concurrent.futures
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kerascv_d2l.errors import InputError
+
+EXIF_ORIENTATION = 0x0112
+# What undoes each EXIF orientation; 1 is upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width change places
+# Checking needs every byte decoded, but not every pixel: a JPEG decodes to an
+# eighth of its size for less than half the time.
+_DRAFT_SHRINK = 8
+# Pillow decodes outside the interpreter's lock, and disks like a few requests at once.
+_THREADS_PER_CORE = 2
+_PNG_BIT_DEPTH = 24  # offset in the file: the header chunk is always the first
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+class PictureInfo(NamedTuple):
+    """What is known about a picture file that was decoded without an error.
+
+    Attributes:
+        height: int, pixels, after the EXIF rotation.
+        width: int, pixels, after the EXIF rotation.
+        plain: bool: an upright JPEG or PNG of 8-bit grey or RGB without alpha,
+            which TensorFlow's decoder reads to the very pixels Pillow gives.
+    """
+
+    height: int
+    width: int
+    plain: bool
+
+
+def read_picture(path):
+    """Read a picture file as upright RGB.
+
+    Takes whatever Pillow reads: of several frames the first; grey, palette and
+    CMYK become RGB; 16-bit grey is scaled to 8 bit; what is transparent shows
+    white; EXIF rotation is applied.
+
+    Args:
+        path: file name, `str`, `bytes` or `Path`.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+
+    Raises:
+        InputError: for a file that is missing, empty, no picture, or damaged;
+            the message begins with the file's name.
+    """
+    with _opened(path) as picture:
+        picture.load()
+        upright = _to_rgb(picture)
+        turn = _UPRIGHT.get(_orientation(picture))
+        if turn is not None:
+            upright = upright.transpose(turn)
+        return np.array(upright)
+
+
+def check_picture(path):
+    """Decode a picture file to see that it is whole, and say how large it is.
+
+    Args:
+        path: file name, `str`, `bytes` or `Path`.
+
+    Returns:
+        `PictureInfo`.
+
+    Raises:
+        InputError: as `read_picture`.
+    """
+    with _opened(path) as picture:
+        width, height = picture.size
+        has_range = picture.mode in ("I", "F")
+        plain = _is_plain(picture)
+        picture.draft(None, (max(1, width // _DRAFT_SHRINK), max(1, height // _DRAFT_SHRINK)))
+        picture.load()
+        if has_range:
+            _to_rgb(picture)  # raises where the pixels have no known range
+        orientation = _orientation(picture)
+    if orientation in _SIDEWAYS:
+        height, width = width, height
+    return PictureInfo(height, width, plain and orientation not in _UPRIGHT)
+
+
+def check_pictures(paths, skip_bad=False):
+    """Check many picture files at once, on several threads.
+
+    Args:
+        paths: sequence of file names.
+        skip_bad: bool: go on where a file cannot be read.
+
+    Returns:
+        `(infos, reasons)`: a list with the `PictureInfo` of each file, `None`
+        where it is bad; and a list of the messages of the bad ones, in order.
+
+    Raises:
+        InputError: for the first bad file, unless `skip_bad`.
+    """
+    threads = _THREADS_PER_CORE * (os.cpu_count() or 1)
+    infos, reasons = [], []
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+    try:
+        for future in [pool.submit(check_picture, path) for path in paths]:
+            try:
+                infos.append(future.result())
+            except InputError as error:
+                if not skip_bad:
+                    raise
+                infos.append(None)
+                reasons.append(str(error))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return infos, reasons
+
+
+def decode_picture(path, plain):
+    """Read a picture file inside `Dataset.map`: `read_picture` as a graph.
+
+    Plain files are decoded by TensorFlow, without Python; the rest by Pillow.
+
+    Args:
+        path: string tensor `()`.
+        plain: bool tensor `()`, `PictureInfo.plain` of that file.
+
+    Returns:
+        uint8 `(height, width, 3)`, equal to `read_picture(path)`.
+
+    Raises:
+        tf.errors.OpError: if the file has gone or changed since it was checked.
+    """
+
+    def by_tensorflow():
+        # decode_jpeg reads PNG as well. The accurate DCT is the one Pillow uses;
+        # TensorFlow's default one is up to 16 grey levels off.
+        content = tf.io.read_file(path)
+        return tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+
+    def by_pillow():
+        return tf.numpy_function(read_picture, [path], tf.uint8, stateful=False)
+
+    picture = tf.cond(tf.convert_to_tensor(plain), by_tensorflow, by_pillow)
+    return tf.ensure_shape(picture, (None, None, 3))
+
+
+class _opened:  # noqa: N801 - used like a function
+    """Open a picture with Pillow; whatever goes wrong inside becomes an InputError."""
+
+    def __init__(self, path):
+        self.path = Path(os.fsdecode(path))
+
+    def __enter__(self):
+        try:
+            if self.path.stat().st_size == 0:
+                raise InputError(f"{self.path}: empty file (0 bytes), not a picture")
+            self.picture = Image.open(self.path)
+        except Exception as error:
+            raise self._explained(error) from error
+        return self.picture
+
+    def __exit__(self, kind, error, traceback):
+        self.picture.close()
+        # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error,
+        # EOFError and more for damaged files: all of them mean the same here.
+        if isinstance(error, Exception) and not isinstance(error, InputError):
+            raise self._explained(error) from error
+
+    def _explained(self, error):
+        if isinstance(error, InputError):
+            return error
+        if isinstance(error, FileNotFoundError):
+            return InputError(f"{self.path}: no such file")
+        if self.path.is_dir():
+            return InputError(f"{self.path}: a folder, where a picture file is expected")
+        if isinstance(error, PermissionError):
+            return InputError(f"{self.path}: no permission to read this file")
+        if isinstance(error, Image.UnidentifiedImageError):
+            with open(self.path, "rb") as stream:
+                start = stream.read(16)
+            return InputError(
+                f"{self.path}: not a picture, or of a kind that Pillow cannot read "
+                f"(it begins with {start!r})"
+            )
+        if isinstance(error, Image.DecompressionBombError):
+            return InputError(f"{self.path}: too large a picture ({error})")
+        return InputError(f"{self.path}: damaged or truncated picture ({error})")
+
+
+def _to_rgb(picture):
+    """Any loaded Pillow picture as mode RGB of the same size."""
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return Image.fromarray(_wide_to_uint8(picture)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")  # Pillow itself would clip 16-bit grey here
+
+
+def _wide_to_uint8(picture):
+    """Grey pixels of 16 bits `(h, w)` -> uint8; 65535 becomes 255."""
+    grey = np.asarray(picture)
+    if picture.mode == "F" or grey.min() < 0 or grey.max() > 65535:
+        raise InputError(
+            f"{picture.filename}: its pixels are {grey.dtype} from {grey.min()} to {grey.max()}, "
+            "and nothing says which of them is white: save it with 8 or 16 bits"
+        )
+    return ((grey.astype(np.int64) + 128) // 257).astype(np.uint8)
+
+
+def _orientation(picture):
+    """EXIF orientation 1-8 of a loaded picture (some formats keep EXIF at the end)."""
+    try:
+        return picture.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # malformed EXIF says nothing: the picture counts as upright
+        return 1
+
+
+def _is_plain(picture):
+    """Whether TensorFlow decodes this freshly opened picture as Pillow does."""
+    if picture.mode not in ("L", "RGB") or picture.has_transparency_data:
+        return False
+    if picture.format == "PNG":
+        content = Path(picture.filename).read_bytes()
+        # Pillow forgives a lost end of file once all pixels are there; TensorFlow does not.
+        return content[_PNG_BIT_DEPTH] == 8 and content.endswith(_PNG_END)
+    return picture.format == "JPEG"
