@@ -26,6 +26,8 @@ _MODULES = {
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
     "ops.matching": ["assign_anchor_to_bbox", "multibox_target"],
     "ops.nms": ["multibox_detection", "nms"],
+    "pictures": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
+    "ops.resize": ["resize"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
