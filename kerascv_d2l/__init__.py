@@ -30,6 +30,7 @@ _MODULES = {
     "ops.resize": ["resize"],
     "datasets.detection": ["DetectionData", "DetectionSplit"],
     "datasets.generated": ["SceneSettings", "generate_detection"],
+    "models.backbones": ["backbone", "classifier"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

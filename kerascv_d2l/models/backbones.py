@@ -1,0 +1,344 @@
+"""Every network that can carry a task, by name: one table for all scripts.
+
+`backbone` gives feature maps, `classifier` class scores. Both take pixels
+0-255 in RGB, whatever the network itself was trained on: its own
+preprocessing is part of the model.
+"""
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+
+import keras
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.models.weights import load_keras_weights
+
+# ImageNet's channel statistics in RGB, on pixels divided by 255 ...
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# ... and the means in BGR, on 0-255, which the Caffe networks subtract.
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+# PyTorch's batch norm momentum (0.1 there). Keras' 0.99 needs hundreds of steps to follow new
+# data, more than a short fine-tuning has.
+BATCH_NORM_MOMENTUM = 0.9
+# A size at which a feature map's stride shows, also in networks that do not pad.
+_PROBE_SIZE = 1024
+HEAD = "head"  # name of a classifier's output layer
+
+
+def _plain_rescaling(pixels):
+    """[0, 255] to [-1, 1]."""
+    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="pixels_to_unit")(pixels)
+
+
+def _standardisation(pixels):
+    """[0, 255] to mean 0 and standard deviation 1 by channel."""
+    scale = [1 / (255 * std) for std in IMAGENET_STD]
+    offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+    return keras.layers.Rescaling(scale, offset=offset, name="pixels_to_unit")(pixels)
+
+
+def _caffe(pixels):
+    """RGB to BGR, mean 0 by channel, still in steps of 1."""
+    offset = [-mean for mean in CAFFE_MEAN_BGR]
+    return keras.layers.Rescaling(1.0, offset=offset, name="centre")(
+        keras.ops.flip(pixels, axis=-1)
+    )
+
+
+def _inside(pixels):
+    """The network scales its input itself."""
+    return pixels
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Networks that share their preprocessing and the naming of their layers.
+
+    Attributes:
+        names: regular expression of the lower-case names.
+        preprocess: function of a `(batch, h, w, 3)` tensor of pixels 0-255.
+        features: regular expression of layers whose outputs serve as feature
+            maps. The last one of each stride is taken (at the deepest stride
+            the output of the network, whatever its name).
+        width: whether the name takes a width multiplier, as in "mobilenet_0.75".
+    """
+
+    names: str
+    preprocess: object
+    features: str
+    width: bool = False
+
+
+# The layers are the last activation before the next halving, where the family has one.
+# EfficientNet's and MobileNet's last one is the expansion inside the block that halves.
+_FAMILIES = (
+    _Family("mobilenet", _plain_rescaling, r"conv_pw_\d+_relu", width=True),
+    _Family("mobilenetv2", _plain_rescaling, r"block_\d+_expand_relu", width=True),
+    _Family("mobilenetv3(small|large)", _inside, r"(activation|re_lu)(_\d+)?", width=True),
+    _Family(r"vgg(16|19)", _caffe, r"block\d_conv\d"),
+    _Family(r"resnet(50|101|152)", _caffe, r"conv\d_block\d+_out|conv1_relu"),
+    _Family(r"resnet(50|101|152)v2", _plain_rescaling, r"conv\d_block\d+_preact_relu|conv1_conv"),
+    _Family(r"densenet(121|169|201)", _standardisation, r"pool\d_relu|conv1_relu"),
+    _Family(r"efficientnetb\d", _inside, r"block\d[a-z]_expand_activation"),
+    _Family(
+        r"efficientnetv2(b\d|s|m|l)",
+        _inside,
+        r"block[123].*_(add|activation)|block\d.*_expand_act.*",
+    ),
+    _Family(r"convnext(tiny|small|base|large|xlarge)", _inside, r".*_stage_\d_block_\d+_identity"),
+    _Family("xception", _plain_rescaling, r"block\d+_sepconv2_bn"),
+    _Family("inceptionv3", _plain_rescaling, r"mixed\d+(_\d)?"),
+    _Family("inceptionresnetv2", _plain_rescaling, r"mixed_\d\w|block\d+_\d+_ac"),
+    _Family(r"nasnet(mobile|large)", _plain_rescaling, r"normal_concat_\d+"),
+)
+
+
+def names():
+    """List the networks that `backbone` and `classifier` know.
+
+    Returns:
+        sorted list of str, without width multipliers.
+    """
+    return sorted(
+        name for name in _constructors() if any(re.fullmatch(f.names, name) for f in _FAMILIES)
+    )
+
+
+def backbone(
+    name,
+    weights=None,
+    strides=(8, 16, 32),
+    input_shape=(None, None, 3),
+    batch_norm_momentum=BATCH_NORM_MOMENTUM,
+):
+    """Build a network that turns images into feature maps.
+
+    The model is flat: its layers carry the names that `keras.applications`
+    gives them, so patterns of layer names (for freezing, for learning rates)
+    work on it. A batch norm layer that is frozen (`trainable = False`) runs in
+    inference mode, in training too, and keeps its statistics.
+
+    Args:
+        name: lower-case name of a network of `keras.applications`
+            ("mobilenet", "resnet50", "efficientnetv2b0", ...), with an
+            optional width multiplier for the MobileNets ("mobilenet_0.75",
+            "mobilenetv2_1.4").
+        weights: None (random), "imagenet" (Keras fetches its own file and
+            caches it) or the path of a file that Keras wrote: `.weights.h5`,
+            `.h5` or `.keras`, with or without the classifier on top.
+        strides: the wanted strides in pixels, each a power of two, in any order.
+        input_shape: `(height, width, 3)`; None where the size may vary. The
+            MobileNets v2 and v3 and EfficientNet pad like they did in training
+            only when the size is given.
+        batch_norm_momentum: momentum of all batch norm layers, or None for
+            the network's own.
+
+    Returns:
+        `keras.Model` from pixels 0-255 `(batch, height, width, 3)`, uint8 or
+        float, RGB, to a list of feature maps `(batch, h, w, channels)` in the
+        order of `strides` (Keras unwraps a list of one: with a single stride it
+        is the map itself). Where a stride divides the image, h = height /
+        stride; elsewhere h is that number rounded up or down, by the network
+        ("inceptionv3", "inceptionresnetv2" and "xception" do not pad, and may
+        fall short by a few rows).
+
+    Raises:
+        InputError: if no network has that name, it has no feature map at a
+            wanted stride, or the weights do not fit.
+    """
+    family, _ = _parse(name)
+    trunk = _trunk(name, weights, input_shape, batch_norm_momentum)
+    outputs = _last_of_each_stride(trunk, family.features)
+    for stride in strides:
+        if stride not in outputs:
+            raise InputError(
+                f"strides={tuple(strides)}: {name} has no feature map at stride {stride}. "
+                f"It has them at {', '.join(map(str, sorted(outputs)))}."
+            )
+    return keras.Model(trunk.inputs[0], [outputs[stride] for stride in strides], name=_safe(name))
+
+
+def classifier(
+    name,
+    num_classes,
+    weights=None,
+    input_shape=(None, None, 3),
+    dropout=0.0,
+    head_init=None,
+    batch_norm_momentum=BATCH_NORM_MOMENTUM,
+):
+    """Build a network that turns images into class scores.
+
+    The trunk of `backbone`, global average pooling and a dense layer named
+    "head" with Xavier-uniform weights.
+
+    Args:
+        name: as for `backbone`.
+        num_classes: number of classes.
+        weights: as for `backbone`; they are those of the trunk, the head
+            starts anew.
+        input_shape: `(height, width, 3)`; None where the size may vary.
+        dropout: share of the pooled features dropped in training.
+        head_init: dict `{class: index}`: output unit `class` starts as unit
+            `index` of the network that `weights` come from (a hot dog is
+            ImageNet class 934). Needs weights with a classifier on top.
+        batch_norm_momentum: as for `backbone`.
+
+    Returns:
+        `keras.Model` from pixels 0-255 `(batch, height, width, 3)`, uint8 or
+        float, RGB, to float32 logits `(batch, num_classes)`.
+
+    Raises:
+        InputError: as `backbone`, or if `num_classes` or `head_init` make no
+            sense for this network.
+    """
+    if num_classes < 1:
+        raise InputError(f"num_classes={num_classes}: expected at least 1.")
+    trunk = _trunk(name, weights, input_shape, batch_norm_momentum)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(trunk.output)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    # float32 also under mixed precision: the loss needs the range.
+    head = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)
+    model = keras.Model(trunk.inputs[0], head(x), name=_safe(name))
+    if head_init:
+        _start_head(head, name, weights, head_init)
+    return model
+
+
+def _start_head(head, name, weights, head_init):
+    kernel, bias = (variable.numpy() for variable in (head.kernel, head.bias))
+    if weights is None:
+        raise InputError(
+            f"head_init={head_init}: there is no source network with weights=None. "
+            'Give weights="imagenet" or a weights file with a classifier on top.'
+        )
+    source_kernel, source_bias = _source_head(name, weights)
+    if source_kernel.shape[0] != kernel.shape[0]:
+        raise InputError(
+            f"head_init={head_init}: the classifier of {name} reads {source_kernel.shape[0]} "
+            f"features through layers of its own, the new head {kernel.shape[0]}; its units do "
+            "not fit. Leave head_init out for this network."
+        )
+    for unit, index in head_init.items():
+        if not 0 <= unit < kernel.shape[1] or not 0 <= index < source_kernel.shape[1]:
+            raise InputError(
+                f"head_init={head_init}: expected classes 0-{kernel.shape[1] - 1} and source "
+                f"indices 0-{source_kernel.shape[1] - 1}."
+            )
+        kernel[:, unit] = source_kernel[:, index]
+        bias[unit] = source_bias[index]
+    head.set_weights([kernel, bias])
+
+
+def _source_head(name, weights):
+    """Kernel `(features, classes)` and bias `(classes,)` of the network's own classifier."""
+    _, constructor = _parse(name)
+    network = constructor(
+        include_top=True,
+        weights="imagenet" if weights == "imagenet" else None,
+        classifier_activation=None,
+    )
+    if weights != "imagenet":
+        load_keras_weights(network, weights)
+    last = [layer for layer in network.layers if layer.weights][-1]
+    kernel, bias = last.get_weights()
+    return kernel.reshape(-1, kernel.shape[-1]), bias
+
+
+def _trunk(name, weights, input_shape, batch_norm_momentum):
+    family, constructor = _parse(name)
+    pixels = keras.Input(input_shape, name="pixels")
+    try:
+        trunk = constructor(
+            include_top=False,
+            weights="imagenet" if weights == "imagenet" else None,
+            input_tensor=family.preprocess(pixels),
+        )
+    except ValueError as error:
+        raise InputError(f"backbone {name!r}, weights={weights!r}: {error}") from error
+    if weights not in (None, "imagenet"):
+        load_keras_weights(trunk, weights)
+    if weights != "imagenet":
+        _standardise_inside(trunk)
+    if batch_norm_momentum is not None:
+        for layer in trunk.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = batch_norm_momentum
+    return trunk
+
+
+def _standardise_inside(trunk):
+    """Give EfficientNet's own normalisation ImageNet's statistics.
+
+    Keras' published weights hold the standard deviation where the variance
+    should be, and `weights="imagenet"`, but not a path, adds a layer to make up
+    for it. Networks without weights hold mean 0 and variance 1.
+    """
+    for layer in trunk.layers:
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:
+            layer.adapt_mean.assign(IMAGENET_MEAN)
+            layer.adapt_variance.assign([std**2 for std in IMAGENET_STD])
+            layer.finalize_state()
+
+
+def _last_of_each_stride(trunk, pattern):
+    """Dict stride -> symbolic tensor."""
+    tensors = [layer.output for layer in trunk.layers if re.fullmatch(pattern, layer.name)]
+    tensors.append(trunk.output)
+    model = keras.Model(trunk.inputs[0], tensors)
+    height = _PROBE_SIZE
+    try:
+        shapes = model.compute_output_shape((1, height, height, 3))
+    except ValueError:
+        # NASNet crops and pads for the one size that it was built for.
+        height, width = trunk.input_shape[1:3]
+        if None in (height, width):
+            raise InputError(
+                f"input_shape=({height}, {width}, 3): {trunk.name} needs a height and a width."
+            ) from None
+        shapes = model.compute_output_shape((1, height, width, 3))
+    # Without padding a map is smaller than size / stride: the nearest power of two is meant.
+    found = [2 ** round(math.log2(height / shape[1])) for shape in shapes]
+    deepest = found[-1]
+    # A larger one is a squeeze-and-excitation branch, 1 x 1.
+    return {s: tensor for s, tensor in zip(found, tensors, strict=True) if s <= deepest}
+
+
+def _constructors():
+    """Dict lower-case name -> function that builds the network."""
+    return {
+        name.lower(): function
+        for name, function in vars(keras.applications).items()
+        if name[0].isupper() and callable(function)
+    }
+
+
+def _parse(name):
+    """Split a name into its `_Family` and a constructor that knows the width multiplier."""
+    base, _, width = name.partition("_")
+    constructor = _constructors().get(base)
+    family = next((f for f in _FAMILIES if re.fullmatch(f.names, base)), None)
+    if family is None or constructor is None:
+        near = difflib.get_close_matches(base, names(), n=5, cutoff=0.4) or names()
+        raise InputError(f"backbone {name!r} is not known. Near it: {', '.join(near)}.")
+    if not width:
+        return family, constructor
+    if not family.width:
+        raise InputError(f"backbone {name!r}: {base} takes no width multiplier. Write {base!r}.")
+    try:
+        alpha = float(width)
+    except ValueError:
+        alpha = 0
+    if not 0 < alpha < 10:
+        raise InputError(
+            f"backbone {name!r}: {width!r} is no width multiplier. Write for example {base}_0.75."
+        )
+    return family, lambda **arguments: constructor(alpha=alpha, **arguments)
+
+
+def _safe(name):
+    return name.replace(".", "_")

@@ -1,0 +1,263 @@
+"""Networks by name: feature maps, preprocessing, weights."""
+
+import importlib
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.models.backbones import HEAD, backbone, classifier, names
+
+MODULES = {
+    "mobilenet": "mobilenet",
+    "mobilenetv2": "mobilenet_v2",
+    "mobilenetv3small": "mobilenet_v3",
+    "vgg16": "vgg16",
+    "resnet50": "resnet",
+    "resnet50v2": "resnet_v2",
+    "densenet121": "densenet",
+    "efficientnetv2b0": "efficientnet_v2",
+    "convnexttiny": "convnext",
+    "xception": "xception",
+}
+
+
+@pytest.fixture(autouse=True)
+def _clear():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.backend.clear_session()
+
+
+def pixels(height, width, batch=1, seed=0):
+    draw = np.random.default_rng(seed)
+    return draw.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_0.25", "mobilenetv2_0.35", "mobilenetv3small", "efficientnetb0", "vgg16"]
+)
+@pytest.mark.parametrize("size", [(256, 192), (300, 300), (161, 223)])
+def test_sizes_follow_the_strides(name, size):
+    strides = (32, 4, 8, 16)
+    features = backbone(name, strides=strides).compute_output_shape((2, *size, 3))
+    for stride, (batch, height, width, _) in zip(strides, features, strict=True):
+        assert batch == 2
+        for extent, pixels_ in zip((height, width), size, strict=True):
+            assert pixels_ // stride <= extent <= -(-pixels_ // stride)
+
+
+def test_feature_maps_are_the_last_before_the_next_halving():
+    model = backbone("mobilenet_0.25", strides=(4, 8, 16, 32))
+    layers = [tensor._keras_history.operation.name for tensor in model.outputs]
+    assert layers == ["conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"]
+    model = backbone("resnet50", strides=(16, 8))
+    layers = [tensor._keras_history.operation.name for tensor in model.outputs]
+    assert layers == ["conv4_block6_out", "conv3_block4_out"]
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3small", "efficientnetv2b0", "xception"])
+def test_squeeze_branches_and_unpadded_networks_keep_their_strides(name):
+    shapes = backbone(name, strides=(4, 8, 16, 32)).compute_output_shape((1, 512, 512, 3))
+    for stride, shape in zip((4, 8, 16, 32), shapes, strict=True):
+        assert 0 <= 512 // stride - shape[1] <= 2
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_preprocessing_is_the_networks_own(name):
+    """Keras' function on the pixels, Keras' network on the outcome."""
+    images = pixels(75, 96)
+    model = backbone(name, strides=(32,), batch_norm_momentum=None)
+    constructor = next(
+        function
+        for label, function in vars(keras.applications).items()
+        if label.lower() == name and callable(function)
+    )
+    plain = constructor(include_top=False, weights=None, input_shape=(None, None, 3))
+    plain.set_weights(model.get_weights())
+    module = importlib.import_module(f"keras.applications.{MODULES[name]}")
+    expected = plain(module.preprocess_input(images.astype("float32").copy()))
+    found = model(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_efficientnet_standardises_with_and_without_weights(tmp_path):
+    model = backbone("efficientnetb0", strides=(32,))
+    standardised = keras.Model(model.inputs[0], model.get_layer("normalization").output)
+    images = pixels(40, 50)
+    expected = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(standardised(images), expected, atol=1e-5)
+    # Keras' file holds the standard deviation in place of the variance.
+    model.get_layer("normalization").adapt_variance.assign([0.229, 0.224, 0.225])
+    model.save_weights(tmp_path / "efficientnet.weights.h5")
+    keras.backend.clear_session()
+    model = backbone("efficientnetb0", tmp_path / "efficientnet.weights.h5", strides=(32,))
+    standardised = keras.Model(model.inputs[0], model.get_layer("normalization").output)
+    np.testing.assert_allclose(standardised(images), expected, atol=1e-5)
+
+
+def test_uint8_and_float_pixels_agree():
+    model = backbone("mobilenet_0.25", strides=(8, 16), input_shape=(96, 64, 3))
+    images = pixels(96, 64, batch=2)
+    for one, other in zip(model(images), model(images.astype("float32")), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_0.25", "vgg16", "densenet121"])
+def test_saved_model_needs_no_code_of_ours(name, tmp_path):
+    model = backbone(name, strides=(16,))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    images = pixels(64, 96)
+    np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Random MobileNet with a classifier, and its files with and without it."""
+    folder = tmp_path_factory.mktemp("weights")
+    full = keras.applications.MobileNet(alpha=0.25, weights=None, classes=1000)
+    draw = np.random.default_rng(1)
+    full.set_weights([draw.uniform(0.5, 1.5, w.shape) * 0.1 for w in full.get_weights()])
+    trunk = keras.applications.MobileNet(
+        alpha=0.25, weights=None, include_top=False, input_shape=(None, None, 3)
+    )
+    weights = full.get_weights()[: len(trunk.weights)]
+    trunk.set_weights(weights)
+    for ending in (".weights.h5", ".keras", ".h5"):
+        for model, label in ((full, "top"), (trunk, "notop")):
+            path = folder / f"{label}{ending}"
+            model.save_weights(path) if ending == ".weights.h5" else model.save(path)
+    keras.backend.clear_session()
+    return folder, full.get_weights()
+
+
+@pytest.mark.parametrize("label", ["top", "notop"])
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
+def test_weights_load_with_and_without_a_classifier(trained, label, ending):
+    folder, expected = trained
+    model = backbone("mobilenet_0.25", folder / f"{label}{ending}", strides=(32,))
+    found = model.get_weights()
+    assert len(found) == len(expected) - 2
+    for one, other in zip(found, expected, strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
+def test_weights_of_another_network_name_the_tensors_and_change_nothing(trained, ending):
+    folder, _ = trained
+    with pytest.raises(InputError, match=r"nothing was loaded.*of another shape: .*\(") as info:
+        backbone("mobilenet_0.5", folder / f"top{ending}")
+    assert f"top{ending}" in str(info.value)
+    with pytest.raises(InputError, match="missing"):
+        backbone("mobilenetv2_0.35", folder / f"notop{ending}")
+
+
+def test_one_wrong_tensor_leaves_the_model_as_it_was(trained, tmp_path):
+    from kerascv_d2l.models.weights import load_keras_weights
+
+    folder, _ = trained
+    path = tmp_path / "damaged.weights.h5"
+    path.write_bytes((folder / "notop.weights.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file["layers/conv2d_3/vars/0"]
+    model = backbone("mobilenet_0.25", strides=(32,))
+    before = model.get_weights()
+    with pytest.raises(InputError, match=r"1 missing: layers/conv2d_3/vars/0 \(1, 1, 32, 32\)"):
+        load_keras_weights(model, path)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_weights_file_missing_broken_or_of_an_unknown_kind(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.h5: there is no such file"):
+        backbone("mobilenet_0.25", tmp_path / "nowhere.h5")
+    for name in ("broken.weights.h5", "broken.keras", "broken.h5"):
+        (tmp_path / name).write_bytes(b"not what the name says")
+        with pytest.raises(InputError, match="broken"):
+            backbone("mobilenet_0.25", tmp_path / name)
+    (tmp_path / "weights.txt").write_text("?")
+    with pytest.raises(InputError, match=r"expected a file ending in"):
+        backbone("mobilenet_0.25", tmp_path / "weights.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mobilnet", "Near it: mobilenet"),
+        ("", "is not known"),
+        ("mobilenet_wide", "no width multiplier"),
+        ("mobilenet_-1", "no width multiplier"),
+        ("resnet50_0.5", "takes no width multiplier"),
+        ("MobileNet", "Near it: mobilenet"),
+    ],
+)
+def test_unknown_names(name, message):
+    with pytest.raises(InputError, match=message):
+        backbone(name)
+
+
+def test_unknown_stride_names_those_there_are():
+    with pytest.raises(InputError, match=r"no feature map at stride 64\. It has them at .*8, 16"):
+        backbone("mobilenet_0.25", strides=(8, 64))
+    with pytest.raises(InputError, match="needs a height and a width"):
+        backbone("nasnetmobile")
+
+
+def test_every_network_of_keras_is_known():
+    functions = [n.lower() for n, f in vars(keras.applications).items() if n[0].isupper()]
+    assert set(functions) <= set(names())
+
+
+def test_classifier_is_trunk_and_head(trained):
+    folder, expected = trained
+    model = classifier(
+        "mobilenet_0.25", 3, folder / "top.weights.h5", head_init={2: 934, 0: 7}, dropout=0.1
+    )
+    head = model.get_layer(HEAD)
+    kernel = expected[-2].reshape(-1, 1000)
+    np.testing.assert_array_equal(head.kernel[:, 2], kernel[:, 934])
+    np.testing.assert_array_equal(head.kernel[:, 0], kernel[:, 7])
+    np.testing.assert_array_equal(head.bias, [expected[-1][7], 0, expected[-1][934]])
+    limit = np.sqrt(6 / (kernel.shape[0] + 3))
+    assert 0.5 * limit < np.abs(head.kernel[:, 1]).max() <= limit
+    assert model(pixels(64, 96, batch=2)).shape == (2, 3)
+
+
+def test_head_units_need_a_source_that_fits(trained):
+    folder, _ = trained
+    with pytest.raises(InputError, match="no source network"):
+        classifier("mobilenet_0.25", 2, head_init={0: 1})
+    with pytest.raises(InputError, match="source indices 0-999"):
+        classifier("mobilenet_0.25", 2, folder / "top.keras", head_init={0: 1000})
+    with pytest.raises(InputError, match="missing"):
+        classifier("mobilenet_0.25", 2, folder / "notop.keras", head_init={0: 1})
+
+
+def test_frozen_batch_norm_stays_in_inference_mode():
+    model = classifier("mobilenet_0.25", 2)
+    images = pixels(64, 64, batch=4)
+    norm = model.get_layer("conv1_bn")
+    assert norm.momentum == 0.9
+    for layer in model.layers:
+        layer.trainable = layer.name == HEAD
+    before = norm.get_weights()
+    np.testing.assert_allclose(model(images, training=True), model(images), atol=1e-6)
+    for one, other in zip(norm.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    norm.trainable = True
+    model(images, training=True)
+    assert np.abs(norm.get_weights()[2] - before[2]).max() > 0
+
+
+def test_logits_are_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = classifier("mobilenet_0.25", 2)
+        output = model(pixels(64, 64))
+        assert output.dtype == "float32"
+        assert model.get_layer("conv1").compute_dtype == "float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
