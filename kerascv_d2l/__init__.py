@@ -31,6 +31,16 @@ _MODULES = {
     "datasets.detection": ["DetectionData", "DetectionSplit"],
     "datasets.generated": ["SceneSettings", "generate_detection"],
     "models.backbones": ["backbone", "classifier"],
+    "metrics.detection": ["DetectionEvaluator", "bbox_eval", "cls_eval", "evaluate_detections"],
+    "metrics.callbacks": ["MeanAveragePrecisionCallback"],
+    "plotting": [
+        "bbox_to_rect",
+        "draw_boxes",
+        "draw_detections",
+        "draw_history",
+        "show_bboxes",
+        "show_images",
+    ],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

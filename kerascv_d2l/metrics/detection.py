@@ -1,0 +1,372 @@
+"""Figures for detectors: the book's two sums, and mean average precision."""
+
+import contextlib
+import io
+
+import numpy as np
+import tensorflow as tf
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ..errors import InputError
+
+VOC_IOU_THRESHOLD = 0.5  # the VOC devkit's VOCopts.minoverlap
+VOC07_RECALL_LEVELS = 11  # 0, 0.1, … 1
+COCO_MAX_DETECTIONS = 100  # a class and image; the rest COCO does not look at
+# COCO's size classes are in pixels and mean nothing for normalised boxes, whose
+# area is below 1: one range that takes everything, "all" in COCO's words.
+COCO_AREA_RANGE = [0.0, 1e10]
+
+# The scalars of `DetectionEvaluator.result`; all lie between 0 and 1.
+MAP_KEYS = ("map", "map_50", "map_75", "voc07_map", "voc_map")
+
+
+def cls_eval(cls_preds, cls_labels):
+    """Count the anchors that are classed right.
+
+    Args:
+        cls_preds: float `(batch, anchors, classes + 1)`, scores or logits.
+        cls_labels: int `(batch, anchors)`, 0 for background.
+
+    Returns:
+        float32 scalar tensor: how many anchors (exact up to 2**24) have their
+        largest score at the label's class; of equal scores the lowest class counts.
+
+    Source:
+        D2L 1.0.3, section 14.7, `cls_eval`.
+    """
+    labels = tf.cast(cls_labels, tf.int32)
+    predicted = tf.argmax(cls_preds, axis=-1, output_type=tf.int32)  # (batch, anchors)
+    return tf.reduce_sum(tf.cast(predicted == labels, tf.float32))
+
+
+def bbox_eval(bbox_preds, bbox_labels, bbox_masks):
+    """Add up the absolute errors of the offsets that count.
+
+    Args:
+        bbox_preds: float `(batch, 4 * anchors)`, predicted offsets.
+        bbox_labels: float `(batch, 4 * anchors)`, target offsets.
+        bbox_masks: float `(batch, 4 * anchors)`, 1 where an anchor has an object, else 0.
+
+    Returns:
+        float32 scalar tensor: sum of |(label - prediction) * mask|, in units of
+        the scaled offsets of `offset_boxes`.
+
+    Source:
+        D2L 1.0.3, section 14.7, `bbox_eval`.
+    """
+    # float32 before the sum: float16 ends at 65504.
+    difference = tf.cast(bbox_labels, tf.float32) - tf.cast(bbox_preds, tf.float32)
+    return tf.reduce_sum(tf.abs(difference * tf.cast(bbox_masks, tf.float32)))
+
+
+class DetectionEvaluator:
+    """Collect detections and ground truth batch by batch, then give mean average precision.
+
+    Two rules are computed from the same boxes:
+
+    - COCO, by pycocotools: detections, best score first, each take the free
+      object that they overlap most; precision is read at 101 recall levels; at
+      most 100 detections a class and image.
+    - Pascal VOC, as the devkit does it: each detection goes to the object of its
+      class and image that it overlaps most (of equal ones the first). It is
+      right if that IoU is >= 0.5 and no better-scored detection has had that
+      object, even if another object were free. `voc07_map` averages the
+      interpolated precision at 11 recall levels (compared exactly: 3 objects of
+      10 do reach recall 0.3), `voc_map` is the area under the interpolated curve.
+
+    In both, equal scores keep the order in which they came; an image without
+    objects makes each of its detections a false positive; an object never
+    detected lowers recall; a class without any object in the whole set is left
+    out of the mean. Where there is no object of any class every mean is NaN
+    (pycocotools writes -1 there).
+
+    Boxes are normalised, which leaves IoU as it is in pixels, whatever the shape
+    of the image. The devkit counts a box as one pixel wider and higher than the
+    difference of its corners; that has no meaning here and is left away, as in COCO.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Forget everything collected."""
+        self.num_images = 0
+        self._num_objects = 0
+        self._objects = []  # (image, class, box) of each batch, flat
+        self._detections = []  # (image, class, score, box, best IoU, best object) of each batch
+
+    def update(self, labels, detections):
+        """Take in one batch.
+
+        Args:
+            labels: float `(batch, m, 5)`, rows `[class, x_min, y_min, x_max, y_max]`,
+                normalised; rows of class -1 are padding, whatever else stands in them.
+            detections: dict as `detect` returns it: `boxes` float `(batch, n, 4)`
+                normalised corners, `scores` float `(batch, n)`, `classes` int `(batch, n)`,
+                -1 for padding, and, optional, `num_valid` int `(batch,)`: rows from there
+                on are padding too.
+
+        Raises:
+            InputError: if a key or a shape is wrong, or an object or a detection
+                that is not padding has coordinates or scores that are not finite,
+                or an object's box is inside out.
+        """
+        labels = np.asarray(labels, np.float64)
+        if labels.ndim != 3 or labels.shape[-1] != 5:
+            raise InputError(
+                f"labels has shape {labels.shape}; pass (batch, m, 5) with rows "
+                "[class, x_min, y_min, x_max, y_max]."
+            )
+        batch = labels.shape[0]
+        gt_classes, gt_boxes = labels[..., 0], labels[..., 1:]
+        is_object = gt_classes != -1  # (batch, m)
+        _check_objects(gt_classes[is_object], gt_boxes[is_object])
+        boxes, scores, classes, is_detection = _read_detections(detections, batch)
+
+        # (batch, n, 1, 4), (batch, 1, m, 4) -> (batch, n, m)
+        iou = _iou(boxes[:, :, None], gt_boxes[:, None])
+        pairs = is_detection[:, :, None] & is_object[:, None]  # (batch, n, m)
+        pairs &= classes[:, :, None] == gt_classes[:, None]
+        iou = np.where(pairs, iou, -1.0)
+        # A column that never wins, so that argmax has one where m is 0.
+        iou = np.pad(iou, ((0, 0), (0, 0), (0, 1)), constant_values=-1.0)  # (batch, n, m + 1)
+        best = iou.argmax(axis=2)  # (batch, n)
+        best_iou = np.take_along_axis(iou, best[..., None], axis=2)[..., 0]  # (batch, n)
+        # Numbers of the objects through the whole set; meaningless for padding.
+        number = np.cumsum(is_object).reshape(is_object.shape) - 1 + self._num_objects
+        number = np.pad(number, ((0, 0), (0, 1)), constant_values=-1)  # (batch, m + 1)
+        best_object = np.take_along_axis(number, best, axis=1)  # (batch, n)
+
+        gt_image, det_image = np.nonzero(is_object)[0], np.nonzero(is_detection)[0]
+        self._objects.append(
+            (
+                gt_image + self.num_images,
+                gt_classes[is_object].astype(np.int64),
+                gt_boxes[is_object],
+            )
+        )
+        self._detections.append(
+            (
+                det_image + self.num_images,
+                classes[is_detection],
+                scores[is_detection],
+                boxes[is_detection],
+                best_iou[is_detection],
+                best_object[is_detection],
+            )
+        )
+        self.num_images += batch
+        self._num_objects += len(gt_image)
+
+    def result(self):
+        """Compute the figures over everything taken in so far.
+
+        Returns:
+            dict of floats between 0 and 1: `map` (COCO, mean over IoU .50, .55, … .95),
+            `map_50` and `map_75` (COCO at that IoU), `voc07_map`, `voc_map` (VOC, IoU 0.5);
+            NaN if no object was seen. And `ap_50_by_class`: dict from class index to
+            COCO's average precision at IoU .50, NaN for a class that was detected
+            but has no object.
+
+        Raises:
+            InputError: if no batch was taken in.
+        """
+        if not self.num_images:
+            raise InputError("There is nothing to evaluate: call update() with a batch first.")
+        objects = [np.concatenate(column) for column in zip(*self._objects, strict=True)]
+        detections = [np.concatenate(column) for column in zip(*self._detections, strict=True)]
+        by_class = {int(c): float("nan") for c in np.union1d(objects[1], detections[1])}
+        known = np.unique(objects[1])  # the classes that have objects
+        if not len(known):
+            return {**dict.fromkeys(MAP_KEYS, float("nan")), "ap_50_by_class": by_class}
+
+        coco = _coco_average_precision(objects, detections[:4], self.num_images)  # (iou, class)
+        by_class.update(zip(known.tolist(), coco[0].tolist(), strict=True))
+        voc = np.array([_voc_average_precision(c, objects, detections) for c in known])
+        voc07_map, voc_map = voc.mean(axis=0)  # (class, 2) -> (2,)
+        return {
+            "map": float(coco.mean()),
+            "map_50": float(coco[0].mean()),
+            "map_75": float(coco[5].mean()),
+            "voc07_map": float(voc07_map),
+            "voc_map": float(voc_map),
+            "ap_50_by_class": by_class,
+        }
+
+
+def evaluate_detections(model, dataset):
+    """Run a detector over a data set and compute mean average precision.
+
+    Args:
+        model: anything with `detect(images)` returning the dict that
+            `DetectionEvaluator.update` takes.
+        dataset: iterable of batches `(images, labels)`, such as a batched
+            `tf.data.Dataset`: images as the model takes them, labels
+            `(batch, m, 5)`. It must end.
+
+    Returns:
+        dict: see `DetectionEvaluator.result`.
+
+    Raises:
+        InputError: if the data set has no batch, or labels or detections are not
+            as `DetectionEvaluator.update` takes them.
+    """
+    evaluator = DetectionEvaluator()
+    for images, labels in dataset:
+        evaluator.update(labels, model.detect(images))
+    if not evaluator.num_images:
+        raise InputError("dataset gave no image to evaluate on; pass one that is not empty.")
+    return evaluator.result()
+
+
+def _check_objects(classes, boxes):
+    with np.errstate(invalid="ignore"):
+        wrong = (classes < 0) | (classes % 1 != 0)  # inf % 1 is NaN, which is not 0 either
+    if wrong.any():
+        raise InputError(
+            f"labels has an object of class {classes[wrong][0]}; classes are 0, 1, … "
+            "and -1 for padding rows."
+        )
+    # Written so that NaN is caught too.
+    good = np.isfinite(boxes).all(axis=-1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=-1)
+    if not good.all():
+        raise InputError(
+            f"labels has the box {boxes[~good][0].tolist()}; every object needs finite "
+            "x_min <= x_max and y_min <= y_max. Rows to be left out have class -1."
+        )
+
+
+def _read_detections(detections, batch):
+    """Bring the dict of `detect` to arrays, and mark what is not padding."""
+    missing = {"boxes", "scores", "classes"} - set(detections)
+    if missing:
+        raise InputError(
+            f"detections has the keys {sorted(detections)}; {sorted(missing)} is missing."
+        )
+    boxes = np.asarray(detections["boxes"], np.float64)
+    scores = np.asarray(detections["scores"], np.float64)
+    classes = np.asarray(detections["classes"]).astype(np.int64)
+    if boxes.ndim != 3 or boxes.shape[0] != batch or boxes.shape[-1] != 4:
+        raise InputError(
+            f"detections['boxes'] has shape {boxes.shape}; pass (batch, n, 4) for the "
+            f"{batch} images of labels."
+        )
+    for name, array in (("scores", scores), ("classes", classes)):
+        if array.shape != boxes.shape[:2]:
+            raise InputError(
+                f"detections[{name!r}] has shape {array.shape} beside boxes of shape "
+                f"{boxes.shape}; pass {boxes.shape[:2]}."
+            )
+    valid = classes >= 0  # (batch, n)
+    if detections.get("num_valid") is not None:
+        num_valid = np.asarray(detections["num_valid"])
+        if num_valid.shape != (batch,):
+            raise InputError(
+                f"detections['num_valid'] has shape {num_valid.shape}; pass ({batch},)."
+            )
+        valid &= np.arange(boxes.shape[1]) < num_valid[:, None]  # (n,) < (batch, 1)
+    finite = np.isfinite(boxes).all(axis=-1) & np.isfinite(scores)
+    if not finite[valid].all():
+        row = np.argwhere(valid & ~finite)[0]
+        raise InputError(
+            f"detections has box {boxes[tuple(row)].tolist()} with score {scores[tuple(row)]} "
+            f"for image {row[0]} of the batch; has the model's training diverged?"
+        )
+    return boxes, scores, classes, valid
+
+
+def _iou(boxes1, boxes2):
+    """IoU in float64, as pycocotools computes it; broadcasts `(…, 4)` to `(…)`."""
+    with np.errstate(invalid="ignore", over="ignore"):  # padding rows may hold anything
+        size1 = np.maximum(boxes1[..., 2:] - boxes1[..., :2], 0)
+        size2 = np.maximum(boxes2[..., 2:] - boxes2[..., :2], 0)
+        overlap = np.minimum(boxes1[..., 2:], boxes2[..., 2:]) - np.maximum(
+            boxes1[..., :2], boxes2[..., :2]
+        )
+        intersection = np.maximum(overlap, 0).prod(axis=-1)
+        union = size1.prod(axis=-1) + size2.prod(axis=-1) - intersection
+        return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def _voc_average_precision(class_index, objects, detections):
+    """Average precision of one class that has objects, in both of the devkit's ways.
+
+    Returns:
+        `(eleven_point, area)`, floats.
+    """
+    num_objects = np.count_nonzero(objects[1] == class_index)
+    _, classes, scores, _, best_iou, best_object = detections
+    mine = np.flatnonzero(classes == class_index)
+    mine = mine[np.argsort(-scores[mine], kind="stable")]
+    # The devkit: ovmax >= VOCopts.minoverlap.
+    hits = np.flatnonzero(best_iou[mine] >= VOC_IOU_THRESHOLD)
+    # unique gives the first, so the best-scored, detection of each object.
+    _, first = np.unique(best_object[mine][hits], return_index=True)
+    right = np.zeros(len(mine), bool)
+    right[hits[first]] = True
+
+    found = np.cumsum(right)  # recall is found / num_objects
+    precision = found / np.arange(1, len(mine) + 1)
+    # The largest precision at this recall or any above.
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    area = envelope[right].sum() / num_objects  # each object found adds 1 / num_objects of recall
+    # Recall >= k / 10 in whole numbers, where 0.3 as a float would be a matter of luck.
+    steps = VOC07_RECALL_LEVELS - 1
+    at = np.searchsorted(found * steps, np.arange(VOC07_RECALL_LEVELS) * num_objects)
+    eleven_point = np.append(envelope, 0.0)[at].mean()  # 0 for a recall never reached
+    return eleven_point, area
+
+
+def _coco_average_precision(objects, detections, num_images):
+    """Average precision by pycocotools for the classes that have objects.
+
+    Returns:
+        float `(10, classes)`: a row for each IoU .50, .55, … .95.
+    """
+    known = np.unique(objects[1])
+    image, classes, scores, boxes = (column[np.isin(detections[1], known)] for column in detections)
+    truth = _coco_data(objects[0], objects[1], objects[2], num_images, known)
+    found = _coco_data(image, classes, boxes, num_images, known, scores)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth.createIndex()
+        found.createIndex()
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.params.areaRng = [COCO_AREA_RANGE]
+        evaluation.params.areaRngLbl = ["all"]
+        evaluation.params.maxDets = [COCO_MAX_DETECTIONS]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"]  # (iou, recall, class, area, max detections)
+    return precision[..., 0, 0].mean(axis=1)
+
+
+def _coco_data(images, classes, boxes, num_images, known_classes, scores=None):
+    sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)  # COCO: x, y, width, height
+    rows = zip(
+        images.tolist(),
+        classes.tolist(),
+        np.concatenate([boxes[:, :2], sizes], axis=1).tolist(),
+        sizes.prod(axis=1).tolist(),
+        scores.tolist() if scores is not None else [0.0] * len(boxes),
+        strict=True,
+    )
+    data = COCO()
+    data.dataset = {
+        "images": [{"id": image} for image in range(num_images)],
+        "categories": [{"id": int(c)} for c in known_classes],
+        "annotations": [
+            # From 1: pycocotools takes the number 0 for "no match".
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "area": area,
+                "iscrowd": 0,
+                "score": score,
+            }
+            for number, (image, category, box, area, score) in enumerate(rows, start=1)
+        ],
+    }
+    return data
