@@ -214,8 +214,15 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
 
     Raises:
         InputError: if there is no image, or numbers of images differ, or a class
-            has no name.
+            has no name, or the file's ending is not that of a picture.
     """
+    _save(
+        path,
+        _detections_figure(images, detections, labels, class_names, score_threshold, columns),
+    )
+
+
+def _detections_figure(images, detections, labels, class_names, score_threshold, columns):
     images = [to_uint8(image) for image in images]
     labels = np.asarray(labels)
     found = {name: np.asarray(value) for name, value in detections.items()}
@@ -238,7 +245,7 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
     legend_height = 0.4 + 0.25 * math.ceil(len(handles) / legend_columns)
     size = np.array([figure_width, rows * step[1] + GAP_INCHES + legend_height])
     figure = Figure(figsize=tuple(size), dpi=DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)
 
     left = (size[0] - columns * step[0] + GAP_INCHES) / 2
     for i, image in enumerate(images):
@@ -272,8 +279,15 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
         handlelength=3.5,
         title=f"dashed: ground truth      solid: predicted, score ≥ {score_threshold:g}",
     )
+    return figure
+
+
+def _save(path, figure):
+    suffix = Path(path).suffix.lower()
+    if suffix.removeprefix(".") not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"{path}: pictures cannot be written as {suffix!r}; use .png.")
     with whole(path) as temporary:
-        canvas.print_figure(temporary, format="png", dpi=DPI)
+        figure.canvas.print_figure(temporary, dpi=DPI)
 
 
 def _best_last(found, image, score_threshold):
@@ -484,8 +498,13 @@ def draw_history(path, history):
             has it. `epoch` (as CSVLogger adds it) is left out: the axis starts at 1.
 
     Raises:
-        InputError: if there is nothing to draw, or the lists differ in length.
+        InputError: if there is nothing to draw, or the lists differ in length, or
+            the file's ending is not that of a picture.
     """
+    _save(path, _history_figure(history))
+
+
+def _history_figure(history):
     series = {name: _numbers(name, values) for name, values in history.items() if name != "epoch"}
     lengths = {len(values) for values in series.values()}
     if not lengths or lengths == {0}:
@@ -499,13 +518,12 @@ def draw_history(path, history):
     columns = len(panels) if len(panels) < 4 else math.ceil(len(panels) / 2)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5.6 * columns, 4 * rows), dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)
     if any(name.startswith("val_") for name in series):
         figure.suptitle("solid: training      dashed: validation (val_)", fontsize=11)
     for place, (title, names) in enumerate(panels.items(), start=1):
         _draw_panel(figure.add_subplot(rows, columns, place), title, names, series, epochs)
-    with whole(path) as temporary:
-        canvas.print_figure(temporary, format="png", dpi=DPI)
+    return figure
 
 
 def _numbers(name, values):
