@@ -405,6 +405,18 @@ def test_batches_equal_one_batch_and_the_screen_stays_empty(capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_objects_of_different_batches_are_different_objects():
+    evaluator = DetectionEvaluator()
+    for _ in range(3):
+        evaluator.update(*batch_of([([[0, *A], [0, *B]], [[0, 0.9, *A], [0, 0.8, *B]])]))
+    assert evaluator.result()["voc_map"] == 1
+    images = random_images(np.random.default_rng(4), 40)
+    evaluator.reset()
+    for image in images:
+        evaluator.update(*batch_of([image]))
+    assert same(evaluator.result(), evaluate(images))
+
+
 def test_five_hundred_images_in_seconds():
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 0.7, (500, 100, 2))
