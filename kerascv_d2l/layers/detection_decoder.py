@@ -87,9 +87,7 @@ class DetectionDecoder(keras.layers.Layer):
         else:
             scores = tf.reshape(probabilities, [-1, num_anchors * num_classes])
         # (batch, candidates) each, best first
-        scores, chosen = tf.math.top_k(
-            scores, tf.minimum(self.max_candidates, tf.shape(scores)[1])
-        )
+        scores, chosen = tf.math.top_k(scores, tf.minimum(self.max_candidates, tf.shape(scores)[1]))
         anchor = chosen if self.class_agnostic else chosen // num_classes
         if self.class_agnostic:
             best = tf.argmax(tf.gather(probabilities, anchor, batch_dims=1), -1)

@@ -36,6 +36,7 @@ def cls_predictor(num_anchors, num_classes, **kwargs):
     Args:
         num_anchors: int, anchors at each pixel of the map.
         num_classes: int q, object classes; background is added.
+        **kwargs: of `Conv2D`.
 
     Returns:
         `keras.layers.Conv2D` to `num_anchors·(q + 1)` channels; channel
@@ -52,6 +53,7 @@ def bbox_predictor(num_anchors, **kwargs):
 
     Args:
         num_anchors: int, anchors at each pixel of the map.
+        **kwargs: of `Conv2D`.
 
     Returns:
         `keras.layers.Conv2D` to `4·num_anchors` channels.
@@ -93,6 +95,7 @@ def down_sample_blk(num_channels, **kwargs):
 
     Args:
         num_channels: int, channels of the result.
+        **kwargs: of `Sequential`.
 
     Returns:
         `keras.Sequential` that halves height and width.
@@ -113,6 +116,9 @@ def down_sample_blk(num_channels, **kwargs):
 
 def base_net(**kwargs):
     """Three down-sampling blocks with 16, 32 and 64 channels.
+
+    Args:
+        **kwargs: of `Sequential`.
 
     Returns:
         `keras.Sequential` from images to a map an eighth as high and wide.
@@ -187,12 +193,16 @@ class SSD(keras.Model):
         """Predict for all anchors; see the class."""
         _check_images(images)
         maps = self.features(images, training=training)
-        anchors = tf.concat([multibox_prior(m, s, RATIOS) for m, s in zip(maps, SIZES)], axis=1)
-        cls_preds = concat_preds([p(m) for p, m in zip(self.cls_predictors, maps)])
-        bbox_preds = concat_preds([p(m) for p, m in zip(self.bbox_predictors, maps)])
+        anchors = [multibox_prior(m, s, RATIOS) for m, s in zip(maps, SIZES, strict=True)]
+        cls_preds = concat_preds([p(m) for p, m in zip(self.cls_predictors, maps, strict=True)])
+        bbox_preds = concat_preds([p(m) for p, m in zip(self.bbox_predictors, maps, strict=True)])
         cls_preds = tf.reshape(cls_preds, [tf.shape(cls_preds)[0], -1, self.num_classes + 1])
         # Half precision ends here: offsets and losses need float32.
-        return anchors, tf.cast(cls_preds, tf.float32), tf.cast(bbox_preds, tf.float32)
+        return (
+            tf.concat(anchors, axis=1),
+            tf.cast(cls_preds, tf.float32),
+            tf.cast(bbox_preds, tf.float32),
+        )
 
     def compute_output_spec(self, images, training=False):
         batch = images.shape[0]
@@ -220,6 +230,11 @@ class SSD(keras.Model):
         super().compile(
             optimizer=optimizer, loss=loss, jit_compile=resolve_jit_compile(jit_compile), **kwargs
         )
+
+    def compile_from_config(self, config):
+        """Compile a loaded model as it was saved (Keras leaves this to own `compile`s)."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Loss of a batch; also keeps the book's two figures, which need the same targets."""
