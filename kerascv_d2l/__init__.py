@@ -41,6 +41,8 @@ _MODULES = {
         "show_bboxes",
         "show_images",
     ],
+    "pictures": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
+    "ops.resize": ["resize"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
