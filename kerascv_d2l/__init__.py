@@ -43,6 +43,8 @@ _MODULES = {
     ],
     "pictures": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
     "ops.resize": ["resize"],
+    "datasets.detection": ["DetectionData", "DetectionSplit"],
+    "datasets.generated": ["SceneSettings", "generate_detection"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
