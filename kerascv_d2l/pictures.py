@@ -22,7 +22,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width change places
+SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width change places
 # Checking needs every byte decoded, but not every pixel: a JPEG decodes to an
 # eighth of its size for less than half the time.
 _DRAFT_SHRINK = 8
@@ -40,11 +40,14 @@ class PictureInfo(NamedTuple):
         width: int, pixels, after the EXIF rotation.
         plain: bool: an upright JPEG or PNG of 8-bit grey or RGB without alpha,
             which TensorFlow's decoder reads to the very pixels Pillow gives.
+        orientation: int 1-8, the EXIF rotation; 1 is upright, 5-8 are stored
+            with height and width exchanged.
     """
 
     height: int
     width: int
     plain: bool
+    orientation: int = 1
 
 
 def read_picture(path):
@@ -94,9 +97,9 @@ def check_picture(path):
         if has_range:
             _to_rgb(picture)  # raises where the pixels have no known range
         orientation = _orientation(picture)
-    if orientation in _SIDEWAYS:
+    if orientation in SIDEWAYS:
         height, width = width, height
-    return PictureInfo(height, width, plain and orientation not in _UPRIGHT)
+    return PictureInfo(height, width, plain and orientation == 1, orientation)
 
 
 def check_pictures(paths, skip_bad=False):
@@ -227,9 +230,10 @@ def _wide_to_uint8(picture):
 def _orientation(picture):
     """EXIF orientation 1-8 of a loaded picture (some formats keep EXIF at the end)."""
     try:
-        return picture.getexif().get(EXIF_ORIENTATION, 1)
+        orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:  # malformed EXIF says nothing: the picture counts as upright
         return 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def _is_plain(picture):

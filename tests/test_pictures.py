@@ -67,7 +67,7 @@ def test_lossless_kinds_give_their_pixels(tmp_path, pixels):
         assert result.dtype == np.uint8, name
         np.testing.assert_array_equal(result, expected, err_msg=name)
         plain = name in ("rgb.png", "grey.png")
-        assert check_picture(str(tmp_path / name)) == (HEIGHT, WIDTH, plain), name
+        assert check_picture(str(tmp_path / name)) == (HEIGHT, WIDTH, plain, 1), name
 
 
 def test_half_transparent_is_mixed_with_white(tmp_path):
@@ -81,7 +81,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
     for name in ("a.png", "a.tiff"):
         Image.fromarray(wide).save(tmp_path / name)
         np.testing.assert_array_equal(read_picture(tmp_path / name)[..., 1], expected)
-        assert check_picture(tmp_path / name) == (HEIGHT, WIDTH, False)
+        assert check_picture(tmp_path / name) == (HEIGHT, WIDTH, False, 1)
     Image.fromarray(wide.astype(np.float32) * 10).save(tmp_path / "f.tiff")
     for function in (read_picture, check_picture):
         with pytest.raises(InputError, match=r"f\.tiff: its pixels are float32 from 0.0 to 655350"):
@@ -92,7 +92,7 @@ def test_first_frame_of_several(tmp_path, pixels):
     first, second = (Image.fromarray(grey(p)) for p in (pixels, 255 - pixels))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     np.testing.assert_array_equal(read_picture(tmp_path / "a.gif")[..., 2], grey(pixels))
-    assert check_picture(tmp_path / "a.gif") == (HEIGHT, WIDTH, False)
+    assert check_picture(tmp_path / "a.gif") == (HEIGHT, WIDTH, False, 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -112,7 +112,7 @@ def test_exif_rotation_is_undone(tmp_path, pixels, orientation):
     stored = Image.fromarray(np.ascontiguousarray(store(pixels)))
     for name in ("a.png", "a.jpg"):
         stored.save(tmp_path / name, exif=exif(orientation), quality=100, subsampling=0)
-        assert check_picture(tmp_path / name) == (HEIGHT, WIDTH, orientation == 1)
+        assert check_picture(tmp_path / name) == (HEIGHT, WIDTH, orientation == 1, orientation)
         close = np.abs(read_picture(tmp_path / name).astype(int) - pixels)
         assert close.max() <= (0 if name == "a.png" else 4)
 
