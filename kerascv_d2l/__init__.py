@@ -45,6 +45,8 @@ _MODULES = {
     "ops.resize": ["resize"],
     "datasets.detection": ["DetectionData", "DetectionSplit"],
     "datasets.generated": ["SceneSettings", "generate_detection"],
+    "datasets.folders": ["read_detection_folder"],
+    "pipelines": ["detection_batches", "steps_per_epoch"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
