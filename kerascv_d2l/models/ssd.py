@@ -180,7 +180,7 @@ class SSD(keras.Model):
         self.decoder = DetectionDecoder()
         self.class_error = keras.metrics.Mean(name="class_error")
         self.bbox_mae = keras.metrics.Mean(name="bbox_mae")
-        self._detect = tf.function(self._detect_batch, reduce_retracing=True)
+        self._detect = tf.function(self.detect_batch, reduce_retracing=True)
         self.build((None, None, None, 3))
 
     def build(self, input_shape):
@@ -241,7 +241,7 @@ class SSD(keras.Model):
         anchors, cls_preds, bbox_preds = y_pred
         offsets, mask, classes = encode_targets(tf.cast(anchors, tf.float32)[0], as_labels(y))
         # (batch,) each, so that a smaller last batch counts for what it is.
-        hits = tf.argmax(cls_preds, axis=-1, output_type=tf.int32) == classes
+        hits = tf.equal(tf.argmax(cls_preds, axis=-1, output_type=tf.int32), classes)
         self.class_error.update_state(1 - tf.reduce_mean(tf.cast(hits, tf.float32), axis=-1))
         self.bbox_mae.update_state(tf.reduce_mean(tf.abs((bbox_preds - offsets) * mask), axis=-1))
         return self.loss((offsets, mask, classes), (cls_preds, bbox_preds), sample_weight)
@@ -267,7 +267,7 @@ class SSD(keras.Model):
         """
         return self._detect(tf.convert_to_tensor(images))
 
-    def _detect_batch(self, images):
+    def detect_batch(self, images):
         if images.shape.rank != 4:
             raise InputError(
                 f"images must be (batch, height, width, 3); got shape {tuple(images.shape)}."
@@ -279,7 +279,7 @@ class SSD(keras.Model):
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
         if name == "decoder":  # the compiled function holds the old one
-            self._detect = tf.function(self._detect_batch, reduce_retracing=True)
+            self._detect = tf.function(self.detect_batch, reduce_retracing=True)
 
     def get_config(self):
         return {

@@ -80,7 +80,7 @@ def _max_and_first(iou):
     largest = tf.reduce_max(iou, axis=1)
     num_boxes = tf.shape(iou)[1]
     rows = tf.range(num_boxes)[:, tf.newaxis]  # (m, 1)
-    first = tf.reduce_min(tf.where(iou == largest[:, tf.newaxis], rows, num_boxes), axis=1)
+    first = tf.reduce_min(tf.where(tf.equal(iou, largest[:, tf.newaxis]), rows, num_boxes), axis=1)
     return largest, first
 
 
@@ -111,6 +111,7 @@ def _with_claims(assigned, iou, is_object):
     claims = tf.cond(
         ran_out & (few < most), lambda: _claims(iou, is_object, most)[0], lambda: claims
     )  # (batch, m)
+    claims = tf.ensure_shape(claims, is_object.shape)  # a condition forgets it
     image = tf.broadcast_to(tf.range(tf.shape(iou)[0])[:, tf.newaxis], tf.shape(claims))
     row = tf.broadcast_to(tf.range(num_boxes), tf.shape(claims))
     # Boxes without an anchor write into a last column, which is cut off.
