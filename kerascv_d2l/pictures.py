@@ -1,6 +1,7 @@
 """Reading picture files of any kind as upright RGB, the same way everywhere."""
 
 import concurrent.futures
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -162,47 +163,37 @@ def decode_picture(path, plain):
     return tf.ensure_shape(picture, (None, None, 3))
 
 
-class _opened:  # noqa: N801 - used like a function
+@contextlib.contextmanager
+def _opened(path):
     """Open a picture with Pillow; whatever goes wrong inside becomes an InputError."""
+    path = Path(os.fsdecode(path))
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: empty file (0 bytes), not a picture")
+        with Image.open(path) as picture:
+            yield picture
+    except InputError:
+        raise
+    # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error,
+    # EOFError and more for damaged files: all of them mean the same here.
+    except Exception as error:
+        raise InputError(f"{path}: {_explanation(path, error)}") from error
 
-    def __init__(self, path):
-        self.path = Path(os.fsdecode(path))
 
-    def __enter__(self):
-        try:
-            if self.path.stat().st_size == 0:
-                raise InputError(f"{self.path}: empty file (0 bytes), not a picture")
-            self.picture = Image.open(self.path)
-        except Exception as error:
-            raise self._explained(error) from error
-        return self.picture
-
-    def __exit__(self, kind, error, traceback):
-        self.picture.close()
-        # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error,
-        # EOFError and more for damaged files: all of them mean the same here.
-        if isinstance(error, Exception) and not isinstance(error, InputError):
-            raise self._explained(error) from error
-
-    def _explained(self, error):
-        if isinstance(error, InputError):
-            return error
-        if isinstance(error, FileNotFoundError):
-            return InputError(f"{self.path}: no such file")
-        if self.path.is_dir():
-            return InputError(f"{self.path}: a folder, where a picture file is expected")
-        if isinstance(error, PermissionError):
-            return InputError(f"{self.path}: no permission to read this file")
-        if isinstance(error, Image.UnidentifiedImageError):
-            with open(self.path, "rb") as stream:
-                start = stream.read(16)
-            return InputError(
-                f"{self.path}: not a picture, or of a kind that Pillow cannot read "
-                f"(it begins with {start!r})"
-            )
-        if isinstance(error, Image.DecompressionBombError):
-            return InputError(f"{self.path}: too large a picture ({error})")
-        return InputError(f"{self.path}: damaged or truncated picture ({error})")
+def _explanation(path, error):
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if path.is_dir():
+        return "a folder, where a picture file is expected"
+    if isinstance(error, PermissionError):
+        return "no permission to read this file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        with open(path, "rb") as stream:
+            start = stream.read(16)
+        return f"not a picture, or of a kind that Pillow cannot read (it begins with {start!r})"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large a picture ({error})"
+    return f"damaged or truncated picture ({error})"
 
 
 def _to_rgb(picture):
