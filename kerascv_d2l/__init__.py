@@ -47,6 +47,8 @@ _MODULES = {
     "datasets.generated": ["SceneSettings", "generate_detection"],
     "datasets.folders": ["read_detection_folder"],
     "pipelines": ["detection_batches", "steps_per_epoch"],
+    "distribution": ["make_strategy"],
+    "training": ["Run", "add_run_arguments", "run_main", "set_up"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

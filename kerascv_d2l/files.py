@@ -1,10 +1,14 @@
 """Writing files so that a name never stands for something half written."""
 
 import contextlib
+import json
+import math
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+_SCRATCH_PREFIX = ".writing-"
 
 
 @contextlib.contextmanager
@@ -12,7 +16,9 @@ def whole(path):
     """Give a temporary path beside `path`, which becomes `path` when the block ends well.
 
     The block may create a file or a folder there. If it raises, or the process
-    is killed, `path` is left as it was.
+    is killed, `path` is left as it was. For a file that holds at any moment. A
+    folder that replaces a folder takes two renames: a process killed between
+    them leaves no `path` (and never a half-written one).
 
     Args:
         path: the final name. Missing parent folders are made.
@@ -20,20 +26,76 @@ def whole(path):
     Yields:
         `Path` with the same file-name ending as `path`, in a scratch folder of
         the same parent (so that the final rename never crosses file systems).
+
+    Raises:
+        FileNotFoundError: if the block ends without having written anything.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=path.parent))
     try:
         temporary = scratch / path.name
         yield temporary
+        if not temporary.exists():
+            raise FileNotFoundError(f"nothing was written for {path}")
         _flush_to_disk(temporary)
-        if path.is_dir():
-            # os.replace cannot replace a folder with content: move it aside first.
-            os.replace(path, scratch / (path.name + ".old"))
-        os.replace(temporary, path)
+        _rename(temporary, path, aside=scratch / (path.name + ".old"))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_leftovers(folder):
+    """Remove the scratch folders that a killed process left behind in `folder`.
+
+    Call it only while no other process writes there.
+    """
+    for scratch in Path(folder).glob(f"{_SCRATCH_PREFIX}*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def plain(value):
+    """Turn a value into what JSON knows.
+
+    NumPy and TensorFlow numbers and arrays become numbers and lists, paths
+    become text, NaN and infinities become `None`: JSON has no word for them.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, "numpy"):
+        value = value.numpy()
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars
+        value = value.tolist()
+        return plain(value)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def write_json(path, value):
+    """Write `plain(value)` as indented JSON, whole."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with whole(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _rename(temporary, path, aside):
+    # os.replace puts a file over a file in one step, but nothing over a folder with content:
+    # that has to be moved aside first.
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    os.replace(path, aside)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
 
 
 def _flush_to_disk(path):

@@ -1,0 +1,152 @@
+"""Choosing the devices that a model trains on.
+
+`--batch-size` is always the global batch: `tf.distribute` cuts it into one
+part a device, averages the gradients, and so the learning rate keeps its
+meaning when devices are added.
+
+TensorFlow is imported inside the functions: parsing `--devices` and answering
+`--help` must not wait for it.
+"""
+
+import re
+
+from kerascv_d2l.errors import InputError
+
+DEVICES_HELP = (
+    "what to train on: auto (all GPUs if there are any, else the CPU), cpu, a number of GPUs, "
+    "or cpu:N (the CPU as N logical devices, to try out how several behave)"
+)
+
+
+def parse_devices(devices):
+    """Read the value of `--devices`.
+
+    Args:
+        devices: `"auto"`, `"cpu"`, `"N"` or N (that many GPUs), `"cpu:N"`.
+
+    Returns:
+        `("auto", None)`, `("gpu", n)` or `("cpu", n)`.
+
+    Raises:
+        InputError: if it is none of these.
+    """
+    text = str(devices).strip().lower()
+    if text == "auto":
+        return "auto", None
+    found = re.fullmatch(r"(?P<cpu>cpu)?(?P<colon>:)?(?P<count>[1-9]\d*)?", text)
+    if found and text:
+        cpu, colon, count = found["cpu"], found["colon"], found["count"]
+        if cpu and bool(colon) == bool(count):  # cpu, cpu:2
+            return "cpu", int(count or 1)
+        if not cpu and not colon:
+            return "gpu", int(count)
+    raise InputError(
+        f"--devices: expected auto, cpu, a number of GPUs (1 or more) or cpu:N, got {devices!r}"
+    )
+
+
+def make_strategy(devices="auto"):
+    """Make the `tf.distribute` strategy for the chosen devices.
+
+    Build and compile the model inside `strategy.scope()`; everything else of a
+    script is the same for one device and for several.
+
+    Args:
+        devices: see `parse_devices`. `cpu:N` and hiding GPUs only work while
+            TensorFlow has not yet used a device.
+
+    Returns:
+        `tf.distribute.MirroredStrategy` for several devices; for one, the
+        default strategy, whose `scope()` does nothing.
+
+    Raises:
+        InputError: if there are fewer GPUs than asked for, or `cpu:N` comes
+            after TensorFlow has been used.
+    """
+    import tensorflow as tf
+
+    kind, count = parse_devices(devices)
+    gpus = tf.config.list_physical_devices("GPU")
+    if kind == "auto":
+        kind, count = ("gpu", len(gpus)) if gpus else ("cpu", 1)
+    if kind == "gpu":
+        return _gpu_strategy(gpus, count, devices)
+    return _cpu_strategy(gpus, count, devices)
+
+
+def describe_strategy(strategy):
+    """Say in a few words what a strategy trains on, such as `2 GPUs` or `the CPU`."""
+    import tensorflow as tf
+
+    count = strategy.num_replicas_in_sync
+    # A default strategy does not know its device: it is the first GPU if TensorFlow sees one.
+    if count == 1:
+        return "1 GPU" if tf.config.get_visible_devices("GPU") else "the CPU"
+    if "GPU" in strategy.extended.worker_devices[0].upper():
+        return f"{count} GPUs"
+    return f"the CPU as {count} logical devices"
+
+
+def check_batch_size(batch_size, strategy):
+    """Refuse a global batch that leaves a device without an image.
+
+    A batch that is no multiple of the number of devices is allowed: the first
+    devices take one image more than the last.
+
+    Raises:
+        InputError: if `batch_size` is smaller than the number of devices.
+    """
+    count = strategy.num_replicas_in_sync
+    if batch_size < count:
+        raise InputError(
+            f"--batch-size {batch_size} is the batch of all devices together and there are {count} "
+            f"of them: give at least {count}"
+        )
+
+
+def _gpu_strategy(gpus, count, devices):
+    import tensorflow as tf
+
+    if count > len(gpus):
+        have = {0: "no GPU", 1: "one GPU"}.get(len(gpus), f"{len(gpus)} GPUs")
+        raise InputError(
+            f"--devices {devices} asks for {count} GPUs, but TensorFlow finds {have} on this "
+            "machine: give a smaller number, auto or cpu"
+        )
+    try:
+        # TensorFlow takes the memory of every GPU it sees, used or not.
+        tf.config.set_visible_devices(gpus[:count], "GPU")
+    except RuntimeError:
+        pass  # already in use: the memory is taken, the choice below still holds
+    if count == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
+
+
+def _cpu_strategy(gpus, count, devices):
+    import tensorflow as tf
+
+    if gpus:
+        try:
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError as error:
+            raise InputError(
+                f"--devices {devices} comes too late: this process already uses a GPU. "
+                "Start a new process (in a notebook: restart the kernel) and choose devices first"
+            ) from error
+    if count == 1:
+        return tf.distribute.get_strategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    now = tf.config.get_logical_device_configuration(cpu)
+    if len(now or ()) != count:
+        try:
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
+            )
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"--devices {devices} comes too late: TensorFlow has already been used in this "
+                "process and keeps the devices it started with. Start a new process (in a "
+                "notebook: restart the kernel) and choose devices first"
+            ) from error
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])

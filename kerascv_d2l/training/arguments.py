@@ -1,0 +1,133 @@
+"""The flags that every training script has, and the types that check their values."""
+
+import argparse
+import math
+
+from kerascv_d2l.distribution import DEVICES_HELP, parse_devices
+from kerascv_d2l.errors import InputError
+
+
+def _number(convert, accept, wanted):
+    """An argparse type: its error names the flag, what was wanted and what arrived."""
+
+    def check(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        return value
+
+    return check
+
+
+positive_int = _number(int, lambda v: v >= 1, "a whole number of at least 1")
+non_negative_int = _number(int, lambda v: v >= 0, "a whole number of at least 0")
+positive_float = _number(float, lambda v: 0 < v < math.inf, "a number greater than 0")
+non_negative_float = _number(float, lambda v: 0 <= v < math.inf, "a number of at least 0")
+fraction = _number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+
+
+def image_size(text):
+    """Argparse type for `256` (a square) or `320x480` (height x width), in pixels.
+
+    Returns:
+        `(height, width)`.
+    """
+    parts = str(text).lower().split("x")
+    if len(parts) not in (1, 2) or not all(p.isdecimal() and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(
+            f"expected pixels, as 256 or HEIGHTxWIDTH (320x480), got {text!r}"
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def _devices(text):
+    try:
+        parse_devices(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--devices: ")) from error
+    return text
+
+
+def add_run_arguments(
+    parser, *, epochs, batch_size, learning_rate, out, learning_rate_help=None, skip_bad=True
+):
+    """Add the flags that all training scripts share.
+
+    Adds `--epochs --batch-size --learning-rate --seed --mixed-precision
+    --devices --out --resume --tensorboard` and `--skip-bad`.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        epochs: default of `--epochs`.
+        batch_size: default of `--batch-size`, images on all devices together.
+        learning_rate: default of `--learning-rate`. `None` for a script that
+            works it out from other flags; say how in `learning_rate_help`.
+        out: default of `--out`, a folder.
+        learning_rate_help: text instead of the standard one.
+        skip_bad: False for a script that reads no files of the user's.
+
+    Returns:
+        The argument group, for flags that belong with these.
+    """
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    add(
+        "--epochs",
+        type=positive_int,
+        default=epochs,
+        metavar="N",
+        help="passes over the training set (default: %(default)s)",
+    )
+    add(
+        "--batch-size",
+        type=positive_int,
+        default=batch_size,
+        metavar="N",
+        help="images in a step, on all devices together (default: %(default)s)",
+    )
+    add(
+        "--learning-rate",
+        type=positive_float,
+        default=learning_rate,
+        metavar="RATE",
+        help=learning_rate_help or "step size of the optimizer (default: %(default)s)",
+    )
+    add(
+        "--seed",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="start of every random draw: same seed, same result (default: %(default)s)",
+    )
+    add(
+        "--mixed-precision",
+        action="store_true",
+        help="compute in 16 bits, keep weights in 32: float16 on a GPU, bfloat16 on a CPU",
+    )
+    add("--devices", type=_devices, default="auto", help=f"{DEVICES_HELP} (default: %(default)s)")
+    add(
+        "--out",
+        default=out,
+        metavar="FOLDER",
+        help="folder for the model, figures and pictures (default: %(default)s)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out from its last finished epoch",
+    )
+    add(
+        "--tensorboard",
+        action="store_true",
+        help="write logs for TensorBoard as well (needs the package tensorboard)",
+    )
+    if skip_bad:
+        add(
+            "--skip-bad",
+            action="store_true",
+            help="leave out unreadable files and bad labels and count them, instead of stopping",
+        )
+    return group
