@@ -104,6 +104,55 @@ def check_batch_size(batch_size, strategy):
         )
 
 
+def check_last_batch(model, num_images, steps, batch_size):
+    """Refuse a last batch of an epoch so small that a device gets no image of it.
+
+    Plain batch norm makes NaN of a device's empty part, and with it of every
+    weight. Synchronised batch norm, and everything else, does not mind.
+
+    Args:
+        model: `keras.Model`, made in the scope of its strategy.
+        num_images: images in an epoch.
+        steps: batches in an epoch.
+        batch_size: images in a whole batch, on all devices together.
+
+    Raises:
+        InputError: if a device would be left without an image.
+    """
+    count = model.distribute_strategy.num_replicas_in_sync
+    last = num_images - (steps - 1) * batch_size
+    # A batch is cut as if it were whole: the first devices get their full part.
+    part = -(-batch_size // count)
+    layers = model._flatten_layers()
+    plain_norm = any(getattr(layer, "synchronized", None) is False for layer in layers)
+    if count > 1 and plain_norm and last <= (count - 1) * part:
+        raise InputError(
+            f"--batch-size {batch_size} leaves {last} of {num_images} images for the last batch "
+            f"of an epoch, which leaves a device without any ({count} devices, {part} images "
+            "each): give another batch size"
+        )
+
+
+def average_replicas(model):
+    """Give all devices the mean of what each has counted for itself.
+
+    Under Keras 3.15 the moving statistics of plain batch norm (`synchronized`
+    False) drift apart: each device keeps its own, `evaluate` uses all of them,
+    and saving keeps those of the first device only. After this call the model
+    that is evaluated is the model that is saved. Nothing happens on one device.
+    """
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return
+    import numpy as np
+
+    with strategy.scope():
+        for variable in model.non_trainable_variables:
+            values = [v.numpy() for v in strategy.experimental_local_results(variable.value)]
+            if any(not np.array_equal(values[0], value) for value in values[1:]):
+                variable.assign(np.mean(values, axis=0, dtype=np.float64))
+
+
 def _gpu_strategy(gpus, count, devices):
     import tensorflow as tf
 

@@ -136,8 +136,6 @@ def _killer(keras, kill):
             if epoch == epoch_to_die:
                 _break_writing(moment)
 
-        # Not part of the state of a run: killed and undisturbed ones differ in it.
-
     return Killer()
 
 

@@ -24,7 +24,14 @@ _MODULES = {
     ],
     "startup": ["import_tensorflow", "run_main", "set_up"],
     "checkpoints": ["load_checkpoint", "save_checkpoint"],
-    "callbacks": ["Progress", "StopOnNaN", "Throughput", "TrainingDiverged", "learning_rates"],
+    "callbacks": [
+        "AverageReplicas",
+        "Progress",
+        "StopOnNaN",
+        "Throughput",
+        "TrainingDiverged",
+        "learning_rates",
+    ],
     "runs": ["Run"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

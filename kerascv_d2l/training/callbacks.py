@@ -7,6 +7,7 @@ import time
 
 import keras
 
+from kerascv_d2l.distribution import average_replicas
 from kerascv_d2l.errors import InputError
 
 _REFRESH = 0.2  # seconds between two updates of the line on a terminal
@@ -58,6 +59,16 @@ class StopOnNaN(keras.callbacks.Callback):
             "--learning-rate 3 to 10 times smaller (and another --out), or look for labels that "
             f"are not finite.{kept}"
         )
+
+
+class AverageReplicas(keras.callbacks.Callback):
+    """Make devices agree on batch-norm statistics before anything is evaluated or saved."""
+
+    def on_test_begin(self, logs=None):
+        average_replicas(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        average_replicas(self.model)
 
 
 class Throughput(keras.callbacks.Callback):

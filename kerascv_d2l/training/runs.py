@@ -15,11 +15,12 @@ import keras
 import numpy as np
 
 from kerascv_d2l import __version__
+from kerascv_d2l.distribution import check_last_batch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import plain, remove_leftovers, whole, write_json
 from kerascv_d2l.plotting import draw_history
 from kerascv_d2l.training import startup
-from kerascv_d2l.training.callbacks import Progress, StopOnNaN, Throughput
+from kerascv_d2l.training.callbacks import AverageReplicas, Progress, StopOnNaN, Throughput
 from kerascv_d2l.training.checkpoints import load_checkpoint, save_checkpoint
 
 _CHECKPOINT = "checkpoint.npz"
@@ -177,13 +178,16 @@ class Run:
 
         Raises:
             TrainingDiverged: if the loss becomes NaN or infinite.
-            InputError: if the checkpoint belongs to another model.
+            InputError: if the checkpoint belongs to another model, or the last
+                batch is too small for the devices.
             ValueError: if the model is not compiled or not built.
         """
         self._stage += 1
         if self._pending and self._pending["stage"] > self._stage:
             return self.history
         variables = _all_variables(model)
+        if "batch_size" in self.settings:
+            check_last_batch(model, images_per_epoch, steps_per_epoch, self.settings["batch_size"])
         state = None
         if self._pending:
             with model.distribute_strategy.scope():
@@ -209,6 +213,7 @@ class Run:
             verbose=0,
             callbacks=[
                 StopOnNaN(keeps=self._what_is_kept),
+                AverageReplicas(),
                 Throughput(images_per_epoch / steps_per_epoch),
                 *callbacks,
                 _Keeper(self, variables, callbacks, state),
