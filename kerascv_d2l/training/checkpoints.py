@@ -35,9 +35,7 @@ def save_checkpoint(path, variables, state):
         names.append([_name(variable, i), list(value.shape), str(value.dtype)])
         arrays[f"variable_{i}"] = _storable(value)
     state = _pull_out_arrays(state, arrays)
-    arrays["header"] = np.array(
-        json.dumps({"format": _FORMAT, "variables": names, "state": state})
-    )
+    arrays["header"] = np.array(json.dumps({"format": _FORMAT, "variables": names, "state": state}))
     with whole(path) as temporary:
         np.savez(temporary, **arrays)
 

@@ -1,5 +1,6 @@
 """One training run: its folder, its checkpoint, its history and its results."""
 
+import collections
 import contextlib
 import csv
 import importlib.metadata
@@ -414,25 +415,34 @@ def _state_names(callback):
     return next((n for c, n in _CALLBACK_STATE.items() if isinstance(callback, c)), ())
 
 
-def _get_callback_states(callbacks):
-    states = []
+def _keyed(callbacks):
+    """Name callbacks by class and number, as in `EarlyStopping 0`."""
+    seen = collections.Counter()
     for callback in callbacks:
+        name = type(callback).__name__
+        yield f"{name} {seen[name]}", callback
+        seen[name] += 1
+
+
+def _get_callback_states(callbacks):
+    states = {}
+    for key, callback in _keyed(callbacks):
         if hasattr(callback, "get_state"):
-            state = callback.get_state()
+            states[key] = _as_numpy(callback.get_state())
         else:
             state = {name: getattr(callback, name) for name in _state_names(callback)}
-        states.append({"class": type(callback).__name__, "state": _as_numpy(state)})
+            states[key] = _as_numpy(state)
     return states
 
 
-def _set_callback_states(callbacks, stored):
-    if [type(c).__name__ for c in callbacks] != [s["class"] for s in stored]:
-        return  # other callbacks than before: they start anew
-    for callback, entry in zip(callbacks, stored, strict=True):
+def _set_callback_states(callbacks, states):
+    for key, callback in _keyed(callbacks):
+        if key not in states:
+            continue  # a new one: it starts to count now
         if hasattr(callback, "set_state"):
-            callback.set_state(entry["state"])
+            callback.set_state(states[key])
         else:
-            for name, value in entry["state"].items():
+            for name, value in states[key].items():
                 setattr(callback, name, value)
 
 
