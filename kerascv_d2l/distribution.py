@@ -8,6 +8,7 @@ TensorFlow is imported inside the functions: parsing `--devices` and answering
 `--help` must not wait for it.
 """
 
+import contextlib
 import re
 
 from kerascv_d2l.errors import InputError
@@ -162,11 +163,10 @@ def _gpu_strategy(gpus, count, devices):
             f"--devices {devices} asks for {count} GPUs, but TensorFlow finds {have} on this "
             "machine: give a smaller number, auto or cpu"
         )
-    try:
-        # TensorFlow takes the memory of every GPU it sees, used or not.
+    # TensorFlow takes the memory of every GPU it sees, used or not. Once they are in use it is
+    # too late to hide some, but the choice below still holds.
+    with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices(gpus[:count], "GPU")
-    except RuntimeError:
-        pass  # already in use: the memory is taken, the choice below still holds
     if count == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])

@@ -202,7 +202,7 @@ def test_resumed_equals_undisturbed(tmp_path, flags):
     for rate in rates:
         np.testing.assert_allclose(np.array(rate) / rate[0], [1, 1, 1, 0.5, 0.5])
     if flags[-1:] == ["multi"]:
-        head, body = one.history["learning_rate_head"], one.history["learning_rate_adam"]
+        head, body = one.history["learning_rate_head"], one.history["learning_rate_body"]
         np.testing.assert_allclose(head, 10 * np.array(body), rtol=1e-6)
 
 
@@ -284,7 +284,7 @@ def test_stages(tmp_path):
 
     one, model = train(tmp_path / "whole")
     assert one.epochs_done == 4
-    for stop in (1, 2, 3):  # in the first stage, between the two, in the second
+    for stop in (2, 3):  # between the two stages, in the second
         folder = tmp_path / f"stop{stop}"
         with pytest.raises(RuntimeError, match="killed"):
             train(folder, stop=stop)
@@ -467,7 +467,7 @@ def test_checkpoint_round_trip_and_misfit(tmp_path):
     assert load_checkpoint(path)["epoch"] == 3
 
     other = keras.Variable(np.zeros((3, 2)), dtype="float32", name="kernel")
-    with pytest.raises(InputError, match=r"kernel \(3, 2\) float32 \\(stored: kernel \(2, 3\)"):
+    with pytest.raises(InputError, match=r"kernel \(3, 2\) float32 \(stored: kernel \(2, 3\)"):
         load_checkpoint(path, [other, *variables[1:]])
     with pytest.raises(InputError, match="holds 3 variables, this one has 2"):
         load_checkpoint(path, variables[:2])

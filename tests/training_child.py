@@ -44,7 +44,7 @@ def make_model(args):
         ]
     )
     rate = args.learning_rate
-    optimizer = keras.optimizers.Adam(rate)
+    optimizer = keras.optimizers.Adam(rate, name="body")
     if args.optimizer == "multi":
         head = keras.optimizers.SGD(10 * rate, momentum=0.9, name="head")
         optimizer = keras.optimizers.MultiOptimizer(

@@ -29,14 +29,14 @@ _MODULES = {
         "Progress",
         "StopOnNaN",
         "Throughput",
-        "TrainingDiverged",
+        "DivergenceError",
         "learning_rates",
     ],
     "runs": ["Run"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name):

@@ -16,7 +16,7 @@ _BAR_WIDTH = 20  # characters
 _CHECK_LOSS = 0.1  # seconds between two looks at the loss: each waits for the device
 
 
-class TrainingDiverged(InputError):
+class DivergenceError(InputError):
     """The loss became NaN or infinite."""
 
 
@@ -54,7 +54,7 @@ class StopOnNaN(keras.callbacks.Callback):
         if math.isfinite(loss):
             return
         kept = f" {self._keeps()}" if self._keeps else ""
-        raise TrainingDiverged(
+        raise DivergenceError(
             f"the loss became {loss} {where}: the step was too large. Start again with a "
             "--learning-rate 3 to 10 times smaller (and another --out), or look for labels that "
             f"are not finite.{kept}"

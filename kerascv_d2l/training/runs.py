@@ -178,7 +178,7 @@ class Run:
             `history`, over all epochs of the run.
 
         Raises:
-            TrainingDiverged: if the loss becomes NaN or infinite.
+            DivergenceError: if the loss becomes NaN or infinite.
             InputError: if the checkpoint belongs to another model, or the last
                 batch is too small for the devices.
             ValueError: if the model is not compiled or not built.
@@ -502,10 +502,7 @@ def _versions():
 def _size(path):
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     size = float(sum(p.stat().st_size for p in files))
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            break
-        size /= 1000
-    else:
-        unit = "GB"
-    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    exponent = min(int(math.log10(size) // 3), 3)
+    return f"{size / 1000**exponent:.1f} {('kB', 'MB', 'GB')[exponent - 1]}"
