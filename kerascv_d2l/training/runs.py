@@ -107,14 +107,15 @@ class Run:
         if startup.current_run:
             startup.current_run.close()  # one at a time in a process
         run._take_folder()
-        if args.resume:
-            run._resume(set(flags))
-        elif taken := [name for name in _RESULTS if (run.out / name).exists()]:
-            raise InputError(
-                f"--out {run.out} already holds a run ({', '.join(taken)}): go on with it by "
-                "adding --resume, give another --out, or delete the folder"
-            )
-        write_json(run.out / _SETTINGS, {"task": task, "settings": run.settings})
+        try:
+            if args.resume:
+                run._resume(set(flags))
+            else:
+                run._refuse_taken_folder()
+            write_json(run.out / _SETTINGS, {"task": task, "settings": run.settings})
+        except BaseException:
+            run.close()
+            raise
         startup.current_run = run
         return run
 
@@ -310,6 +311,13 @@ class Run:
             ) from error
         self._lock = _lock(self.out)
         remove_leftovers(self.out)
+
+    def _refuse_taken_folder(self):
+        if taken := [name for name in _RESULTS if (self.out / name).exists()]:
+            raise InputError(
+                f"--out {self.out} already holds a run ({', '.join(taken)}): go on with it by "
+                "adding --resume, give another --out, or delete the folder"
+            )
 
     def _resume(self, flags):
         if not self.can_resume:
