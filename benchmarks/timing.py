@@ -181,7 +181,7 @@ def row(work, against, theirs, ours, goal=""):
     seconds = [show_seconds(statistics.median(t)) for t in (theirs, ours)]
     return (
         f"| {work} | {against} | {seconds[0]} | {seconds[1]} | "
-        f"**{middle:.3g}×** ({low:.3g}-{high:.3g}) | {goal} |"
+        f"**{middle:.3g}x** ({low:.3g}-{high:.3g}) | {goal} |"
     )
 
 
