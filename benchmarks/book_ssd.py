@@ -7,12 +7,14 @@ that description, with the book's names, so that what is timed is what a reader 
 Source: Dive into Deep Learning 1.0.3, section 14.7.
 """
 
+import sys
+
 import torch
 from torch import nn
 
-# torchvision's operators that the Python part of the package refers to while it is imported. Its
-# compiled half does not load next to CPU PyTorch; a declared name without an implementation is
-# enough, because the book's functions call none of them.
+# torchvision's operators that the Python part of the package refers to while it is imported. Where
+# its compiled part does not load, a declared name without an implementation is enough, because the
+# book's functions call none of them.
 _TORCHVISION_OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -21,7 +23,7 @@ _LIBRARIES = []  # A declaration lasts as long as the object that made it.
 
 
 def import_d2l():
-    """Import `d2l.torch` where torchvision has no compiled operators.
+    """Import `d2l.torch`, also where torchvision has no compiled operators.
 
     Returns:
         The module `d2l.torch`.
@@ -30,11 +32,17 @@ def import_d2l():
         ImportError: if d2l, torchvision or one of their requirements is missing
             (benchmarks/README.md has the commands that install them).
     """
-    if not _LIBRARIES:
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
         library = torch.library.Library("torchvision", "DEF")
         for schema in _TORCHVISION_OPERATORS:
             library.define(schema)
         _LIBRARIES.append(library)
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]  # What the failed import left.
     import d2l.torch
 
     return d2l.torch
