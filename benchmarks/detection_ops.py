@@ -87,18 +87,18 @@ def softmax(logits):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def make_predictions(rng, kind, anchors):
+def make_predictions(rng, kind, anchors, batch):
     """Return `(cls_preds (batch, A, 2), offset_preds (batch, 4A))`, float32, of a kind in KINDS."""
     num_anchors = anchors.shape[1]
-    logits = rng.normal(size=(BATCH, num_anchors, NUM_CLASSES + 1))
-    offsets = rng.normal(size=(BATCH, num_anchors, 4))
+    logits = rng.normal(size=(batch, num_anchors, NUM_CLASSES + 1))
+    offsets = rng.normal(size=(batch, num_anchors, 4))
     if kind == "trained":
         # Background wins by e^7 far from objects; 14 more by IoU puts its defeat at IoU 0.5.
         center = (anchors[0, :, :2] + anchors[0, :, 2:]) / 2
         size = anchors[0, :, 2:] - anchors[0, :, :2]
         logits *= 0.5
         offsets *= 0.3
-        for image in range(BATCH):
+        for image in range(batch):
             boxes = make_boxes(rng, rng.integers(1, 4))
             overlap = iou(anchors[0], boxes)  # (A, boxes)
             logits[image, :, 1] += 14 * overlap.max(axis=1) - 7
@@ -107,19 +107,19 @@ def make_predictions(rng, kind, anchors):
             move = ((best[:, :2] + best[:, 2:]) / 2 - center) / size * 10  # 1 / 0.1
             grow = np.log((best[:, 2:] - best[:, :2]) / size) * 5  # 1 / 0.2
             offsets[image, near] += np.concatenate([move, grow], axis=1)[near]
-    return logits.astype(np.float32), offsets.reshape(BATCH, -1).astype(np.float32)
+    return logits.astype(np.float32), offsets.reshape(batch, -1).astype(np.float32)
 
 
-def write_inputs(folder):
+def write_inputs(folder, batch=BATCH):
     """Write what every side works on into `folder`, as inputs.npz."""
     rng = np.random.default_rng(0)
     arrays = {"anchors": make_anchors()}
     for count in BOXES:
-        boxes = np.stack([make_boxes(rng, count) for _ in range(BATCH)])
-        classes = np.zeros((BATCH, count, 1), np.float32)
+        boxes = np.stack([make_boxes(rng, count) for _ in range(batch)])
+        classes = np.zeros((batch, count, 1), np.float32)
         arrays[f"labels_{count}"] = np.concatenate([classes, boxes], axis=-1)
     for kind in KINDS:
-        logits, offsets = make_predictions(rng, kind, arrays["anchors"])
+        logits, offsets = make_predictions(rng, kind, arrays["anchors"], batch)
         arrays[f"logits_{kind}"], arrays[f"offsets_{kind}"] = logits, offsets
         probabilities = softmax(logits).transpose(0, 2, 1)  # (batch, classes + 1, A)
         arrays[f"probs_{kind}"] = np.ascontiguousarray(probabilities)
@@ -202,7 +202,7 @@ def torchvision(folder):
     from torchvision.ops import batched_nms, nms
 
     data = {k: torch.from_numpy(v) for k, v in np.load(Path(folder) / "inputs.npz").items()}
-    anchors = data["anchors"][0]
+    anchors, batch = data["anchors"][0], len(data["logits_noise"])
     size = anchors[:, 2:] - anchors[:, :2]
     center = anchors[:, :2] + size / 2
 
@@ -212,7 +212,7 @@ def torchvision(folder):
         logits = data[f"logits_{kind}"].permute(0, 2, 1).contiguous()  # (batch, classes + 1, A)
         scores, classes = torch.softmax(logits, dim=1)[:, 1:].max(dim=1)  # (batch, A)
         scores, index = scores.topk(MAX_CANDIDATES, dim=1)  # (batch, candidates)
-        offsets = data[f"offsets_{kind}"].reshape(BATCH, -1, 4)
+        offsets = data[f"offsets_{kind}"].reshape(batch, -1, 4)
         offsets = offsets.gather(1, index[:, :, None].expand(-1, -1, 4))  # (batch, candidates, 4)
         middle = offsets[..., :2] * size[index] / 10 + center[index]  # (batch, candidates, 2)
         half = torch.exp(offsets[..., 2:] / 5) * size[index] / 2
@@ -220,7 +220,7 @@ def torchvision(folder):
         return boxes, scores, classes.gather(1, index), scores > SCORE_THRESHOLD
 
     def flatten(boxes, scores, _, valid):
-        images = torch.arange(BATCH)[:, None].expand_as(valid)
+        images = torch.arange(batch)[:, None].expand_as(valid)
         return boxes[valid], scores[valid], images[valid]
 
     def batch_nms(boxes, scores, images):
@@ -235,9 +235,9 @@ def torchvision(folder):
     def pad(boxes, scores, classes, valid):
         """Do the whole work: NMS image by image, and arrays of one shape as the decoder gives."""
         kept = single_nms(boxes, scores, classes, valid)
-        out_boxes = torch.zeros(BATCH, MAX_DETECTIONS, 4)
-        out_scores = torch.zeros(BATCH, MAX_DETECTIONS)
-        out_classes = torch.full((BATCH, MAX_DETECTIONS), -1)
+        out_boxes = torch.zeros(batch, MAX_DETECTIONS, 4)
+        out_scores = torch.zeros(batch, MAX_DETECTIONS)
+        out_classes = torch.full((batch, MAX_DETECTIONS), -1)
         for image, index in enumerate(kept):
             rows = valid[image].nonzero()[index, 0]
             out_boxes[image, : len(index)] = boxes[image, rows]
@@ -252,12 +252,12 @@ def torchvision(folder):
         kept = batch_nms(*flat)  # Best first, over all images together.
         kept = kept[torch.argsort(flat[2][kept], stable=True)]  # By image, best first.
         images = flat[2][kept]
-        counts = torch.bincount(images, minlength=BATCH)
+        counts = torch.bincount(images, minlength=batch)
         rank = torch.arange(len(kept)) - (counts.cumsum(0) - counts)[images]
         kept, images, rank = (t[rank < MAX_DETECTIONS] for t in (kept, images, rank))
-        out_boxes = torch.zeros(BATCH, MAX_DETECTIONS, 4)
-        out_scores = torch.zeros(BATCH, MAX_DETECTIONS)
-        out_classes = torch.full((BATCH, MAX_DETECTIONS), -1)
+        out_boxes = torch.zeros(batch, MAX_DETECTIONS, 4)
+        out_scores = torch.zeros(batch, MAX_DETECTIONS)
+        out_classes = torch.full((batch, MAX_DETECTIONS), -1)
         out_boxes[images, rank] = flat[0][kept]
         out_scores[images, rank] = flat[1][kept]
         out_classes[images, rank] = classes[valid][kept]
@@ -378,6 +378,7 @@ def main(argv=None):
     """Run the comparison, or one side of it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=9, help="turns of each side")
+    parser.add_argument("--batch", type=int, default=BATCH, help="the goals are for 32")
     parser.add_argument("--torchvision-python", help="a Python with compiled torchvision")
     parser.add_argument("--book-python", default=sys.executable, help="a Python with torch, d2l")
     parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
@@ -390,14 +391,14 @@ def main(argv=None):
     if args.torchvision_python:
         pythons["torchvision"] = args.torchvision_python
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        write_inputs(folder)
+        write_inputs(folder, args.batch)
         workers = {
             side: stack.enter_context(
                 timing.Worker([python, __file__, "--serve", side, "--folder", folder])
             )
             for side, python in pythons.items()
         }
-        print(timing.machine(workers))
+        print(timing.machine(workers) + f"\n\nBatch {args.batch}.")
         check_answers(folder, list(workers))
         compare(workers, args.rounds)
 

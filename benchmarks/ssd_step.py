@@ -47,37 +47,38 @@ TRUNK = (
 HEADS = ((64, 32), (128, 16), (128, 8), (128, 4), (128, 1))  # Channels and side of each map.
 
 
-def make_batch(boxes, rows=None):
+def make_batch(batch, boxes, rows=None):
     """Return images float32 `(batch, h, w, 3)` 0-255 and labels `(batch, rows, 5)`.
 
     Args:
+        batch: number of images.
         boxes: real boxes an image.
         rows: label rows an image, the rest padding; None means `boxes`.
     """
     rng = np.random.default_rng(boxes)
-    images = rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
-    labels = np.full((BATCH, rows or boxes, 5), -1, np.float32)
-    center = rng.uniform(0.1, 0.9, (BATCH, boxes, 2))
-    half = rng.uniform(0.05, 0.5, (BATCH, boxes, 2)) / 2
+    images = rng.integers(0, 256, (batch, IMAGE_SIZE, IMAGE_SIZE, 3)).astype(np.float32)
+    labels = np.full((batch, rows or boxes, 5), -1, np.float32)
+    center = rng.uniform(0.1, 0.9, (batch, boxes, 2))
+    half = rng.uniform(0.05, 0.5, (batch, boxes, 2)) / 2
     corners = np.concatenate([center - half, center + half], axis=-1).clip(0, 1)
     labels[:, :boxes, 0] = 0
     labels[:, :boxes, 1:] = corners
     return images, labels
 
 
-def operations():
+def operations(batch):
     """Count a step's multiplications and additions, convolutions only.
 
     Returns:
-        `(forward, trunk, step)`: of the whole network forward, of its trunk forward, and of the
-        whole network forward and backward. Backward is twice forward (the gradients of the input
-        and of the kernel), but for the first layer, whose input needs none.
+        `(forward, step, trunk)`: of the whole network forward, of the whole network forward and
+        backward, and of its trunk forward and backward. Backward is twice forward (the gradients
+        of the input and of the kernel), but for the first layer, whose input needs none.
     """
     trunk = [2 * 9 * i * o * side * side for i, o, side in TRUNK]
     outputs = NUM_ANCHORS * (NUM_CLASSES + 1 + 4)
     heads = [2 * 9 * channels * outputs * side * side for channels, side in HEADS]
-    forward = BATCH * sum(trunk + heads)
-    return forward, BATCH * sum(trunk), 3 * forward - BATCH * trunk[0]
+    forward, first = batch * sum(trunk + heads), batch * trunk[0]
+    return forward, 3 * forward - first, 3 * batch * sum(trunk) - first
 
 
 def ours(options):
@@ -94,19 +95,19 @@ def ours(options):
     model.compile(optimizer=optimizer, jit_compile=options.jit)
 
     def step(boxes, rows=None):
-        images, labels = map(tf.constant, make_batch(boxes, rows))
+        images, labels = map(tf.constant, make_batch(options.batch, boxes, rows))
         return lambda: model.train_on_batch(images, labels)
 
     cases = {f"step_{boxes}": step(boxes) for boxes in BOXES}
     cases["step_padded"] = step(1, BOXES[-1])
-    images = tf.constant(make_batch(1)[0])
-    forward = tf.function(lambda: model(images, training=False))
-    anchors = forward()[0]
-    cases["forward"] = lambda: forward()[1].numpy()
+    images = tf.constant(make_batch(options.batch, 1)[0])
+    forward = tf.function(model)
+    anchors = forward(images)[0]
+    cases["forward"] = lambda: forward(images)[1].numpy()
+    target = tf.function(multibox_target)
     for boxes in BOXES:
-        some = tf.constant(make_batch(boxes)[1])
-        target = tf.function(lambda some=some: multibox_target(anchors, some))
-        cases[f"target_{boxes}"] = lambda target=target: target()[0].numpy()
+        some = tf.constant(make_batch(options.batch, boxes)[1])
+        cases[f"target_{boxes}"] = lambda some=some: target(anchors, some)[0].numpy()
 
     def trunk(convolutions_only):
         """Forward and backward of the trunk as plain Keras layers."""
@@ -136,13 +137,12 @@ def ours(options):
     cases["trunk"] = trunk(convolutions_only=False)
     cases["convolutions"] = trunk(convolutions_only=True)
     a, b = (tf.random.normal((MATRIX, MATRIX)) for _ in range(2))
-    product = tf.function(lambda: tf.matmul(a, b))
-    cases["matrix"] = lambda: product().numpy()
+    cases["matrix"] = lambda: tf.matmul(a, b).numpy()
     jit = {"jit_compile": options.jit}
     return cases, {"tensorflow": tf.__version__, "keras": keras.__version__, **jit}
 
 
-def book(_):
+def book(options):
     """Serve the book's TinySSD."""
     import book_ssd
     import torch
@@ -154,7 +154,7 @@ def book(_):
     net.train()
 
     def step(boxes):
-        images, labels = map(torch.from_numpy, make_batch(boxes))
+        images, labels = map(torch.from_numpy, make_batch(options.batch, boxes))
         images = images.permute(0, 3, 1, 2).contiguous()
         return lambda: book_ssd.train_step(net, trainer, images, labels)
 
@@ -172,8 +172,8 @@ def median(times):
     return statistics.median(times)
 
 
-def compare_steps(ours_, book_, rounds, all_boxes):
-    """Print our step against the book's, and return the seconds of our rounds."""
+def compare_steps(ours_, book_, rounds, batch, all_boxes):
+    """Print our step against the book's."""
     print(timing.HEADER)
     for boxes in BOXES if all_boxes else BOXES[:1]:
         case = f"step_{boxes}"
@@ -183,7 +183,7 @@ def compare_steps(ours_, book_, rounds, all_boxes):
         work = f"training step, {boxes} box{'es' * (boxes > 1)} an image"
         print(timing.row(work, "the book", times["book"], times["ours"], goal), flush=True)
         if boxes == 1:
-            rates = [BATCH / median(times[side]) for side in ("book", "ours")]
+            rates = [batch / median(times[side]) for side in ("book", "ours")]
     print("\nimages a second: book {:.1f}, ours {:.1f}\n".format(*rates))
 
 
@@ -201,21 +201,19 @@ def compare_boxes(ours_, rounds):
     print(flush=True)
 
 
-def show_parts(ours_, book_, rounds):
+def show_parts(ours_, book_, rounds, batch):
     """Print the rate of the step and of its parts beside that of a matrix product."""
     cases = ["step_1", "forward", "trunk", "convolutions", "target_1", f"target_{BOXES[-1]}"]
     sides = {case: (ours_, case) for case in [*cases, "matrix"]}
     sides["book's step"] = (book_, "step_1")
     sides["book's matrix"] = (book_, "matrix")
     times = {k: median(v) for k, v in timing.interleave(sides, rounds).items()}
-    forward, trunk_forward, step = operations()
-    first = BATCH * 2 * 9 * TRUNK[0][0] * TRUNK[0][1] * TRUNK[0][2] ** 2
-    trunk = 3 * trunk_forward - first
+    forward, step, trunk = operations(batch)
     rates = [2 * MATRIX**3 / times[case] for case in ("matrix", "book's matrix")]
     best = max(rates)
     print(
         f"The network's convolutions: {forward / 1e9:.1f} GFLOP forward, {step / 1e9:.1f} a step "
-        f"of {BATCH}. Matrix product {MATRIX} x {MATRIX}, float32: TensorFlow "
+        f"of {batch}. Matrix product {MATRIX} x {MATRIX}, float32: TensorFlow "
         f"{rates[0] / 1e9:.0f}, PyTorch {rates[1] / 1e9:.0f} GFLOP/s.\n"
     )
     print("| part | time | GFLOP/s | share of the better matrix product |\n|---|---|---|---|")
@@ -237,6 +235,7 @@ def main(argv=None):
     """Run the comparison, or one side of it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15, help="turns of each side")
+    parser.add_argument("--batch", type=int, default=BATCH, help="the goals are for 32")
     parser.add_argument("--jit", action="store_true", help="compile our step with XLA")
     parser.add_argument("--book-python", default=sys.executable, help="a Python with torch, d2l")
     parser.add_argument("--all-boxes", action="store_true", help="the book's step with many boxes")
@@ -245,17 +244,17 @@ def main(argv=None):
     if args.serve:
         timing.serve(*SIDES[args.serve](args))
         return
-    jit = ["--jit"] if args.jit else []
+    options = ["--batch", str(args.batch)] + ["--jit"] * args.jit
     pythons = {"ours": sys.executable, "book": args.book_python}
     with contextlib.ExitStack() as stack:
         workers = {
-            side: stack.enter_context(timing.Worker([python, __file__, "--serve", side, *jit]))
+            side: stack.enter_context(timing.Worker([python, __file__, "--serve", side, *options]))
             for side, python in pythons.items()
         }
         print(timing.machine(workers) + "\n")
-        compare_steps(workers["ours"], workers["book"], args.rounds, args.all_boxes)
+        compare_steps(workers["ours"], workers["book"], args.rounds, args.batch, args.all_boxes)
         compare_boxes(workers["ours"], args.rounds)
-        show_parts(workers["ours"], workers["book"], args.rounds)
+        show_parts(workers["ours"], workers["book"], args.rounds, args.batch)
 
 
 if __name__ == "__main__":
