@@ -10,9 +10,18 @@ __version__ = "0.1.0"
 
 # module -> the names of it that are public here
 _MODULES = {
+    "datasets.detection": ["DetectionData", "DetectionSplit"],
+    "datasets.folders": ["read_detection_folder"],
+    "datasets.generated": ["SceneSettings", "generate_detection"],
+    "distribution": ["make_strategy"],
     "errors": ["InputError"],
+    "export": ["export_detector", "export_detector_lite"],
+    "files": ["whole"],
     "layers": ["BatchNorm", "DetectionDecoder"],
     "losses": ["SSDLoss", "smooth_l1"],
+    "metrics.callbacks": ["MeanAveragePrecisionCallback"],
+    "metrics.detection": ["DetectionEvaluator", "bbox_eval", "cls_eval", "evaluate_detections"],
+    "models.backbones": ["backbone", "classifier"],
     "models.ssd": [
         "SSD",
         "TinySSD",
@@ -26,13 +35,9 @@ _MODULES = {
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
     "ops.matching": ["assign_anchor_to_bbox", "multibox_target"],
     "ops.nms": ["multibox_detection", "nms"],
-    "pictures": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
     "ops.resize": ["resize"],
-    "datasets.detection": ["DetectionData", "DetectionSplit"],
-    "datasets.generated": ["SceneSettings", "generate_detection"],
-    "models.backbones": ["backbone", "classifier"],
-    "metrics.detection": ["DetectionEvaluator", "bbox_eval", "cls_eval", "evaluate_detections"],
-    "metrics.callbacks": ["MeanAveragePrecisionCallback"],
+    "pictures": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
+    "pipelines": ["detection_batches", "steps_per_epoch"],
     "plotting": [
         "bbox_to_rect",
         "draw_boxes",
@@ -41,13 +46,6 @@ _MODULES = {
         "show_bboxes",
         "show_images",
     ],
-    "pictures": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
-    "ops.resize": ["resize"],
-    "datasets.detection": ["DetectionData", "DetectionSplit"],
-    "datasets.generated": ["SceneSettings", "generate_detection"],
-    "datasets.folders": ["read_detection_folder"],
-    "pipelines": ["detection_batches", "steps_per_epoch"],
-    "distribution": ["make_strategy"],
     "training": ["Run", "add_run_arguments", "run_main", "set_up"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

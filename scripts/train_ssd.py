@@ -2,38 +2,238 @@
 
     python scripts/train_ssd.py
 
-trains the book's TinySSD on generated pictures. `--data FOLDER` takes your own: the banana
-data set's layout, Pascal VOC XML or COCO JSON. `--base mobilenet --weights imagenet` puts the
-same head on a pretrained network. Everything lands in `--out`; see README.md.
+trains the book's TinySSD on generated pictures, which need no network. `--data FOLDER` takes
+pictures of your own: Pascal VOC XML, COCO JSON, or the layout of the banana data set. `--base
+mobilenet --weights imagenet` puts the same head on a pretrained network. README.md says how long
+it takes and what to expect.
 """
 
 import argparse
 
-from kerascv_d2l.datasets.generated import CLASS_NAMES, generate_detection
-from kerascv_d2l.errors import InputError
-from kerascv_d2l.training import add_run_arguments, arguments, run_main
+import kerascv_d2l
+from kerascv_d2l.datasets.generated import CLASS_NAMES
+from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
 
 TASK = "train_ssd"
-# Of the generated data: enough to learn from, few enough for four minutes on two cores.
-GENERATED_TRAIN, GENERATED_VAL = 800, 200
-GENERATED_SIZE, FOLDER_SIZE = (128, 128), (256, 256)
-# What is drawn: as many pictures, and detections that are at least this certain.
+GENERATED = "generated"
+# Enough to learn from, few enough for four minutes on two cores.
+GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE = 800, 200, (128, 128)
+FOLDER_SIZE = (256, 256)  # the book's
 NUM_DRAWN, DRAWN_SCORE = 16, 0.5
+WEIGHT_DECAY = 5e-4
+# What the loss and optimizer flags are where they are not given.
+RECIPES = {
+    # Liu et al. 2016, "SSD", section 2.2, with Adam and a falling rate in place of tuned steps.
+    "ssd": {
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "class_loss": "cross_entropy",
+        "box_loss": "smooth_l1",
+        "negatives": 3.0,
+        "normalizer": "positives",
+    },
+    # D2L 1.0.3, section 14.7.2.
+    "book": {
+        "optimizer": "sgd",
+        "learning_rate": 0.2,
+        "schedule": "constant",
+        "class_loss": "cross_entropy",
+        "box_loss": "l1",
+        "negatives": 0.0,
+        "normalizer": "anchors",
+    },
+}
 
 
 def parse(argv=None):
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument_group("data and model").add_argument
-    add("--data", default="generated", metavar="FOLDER", help='a folder, or "generated"')
-    add("--num-classes", type=arguments.positive_int, default=1, metavar="N",
-        help=f"classes of the generated data, up to {len(CLASS_NAMES)}")  # fmt: skip
-    add("--image-size", type=arguments.image_size, metavar="PIXELS",
-        help="size of the network's input: 256, or HEIGHTxWIDTH; "
-        "default 128 for generated data, 256 for folders")  # fmt: skip
-    add("--base", default="tiny", metavar="NAME",
-        help='"tiny", the book\'s, or a network of keras.applications (mobilenet, resnet50 …)')  # fmt: skip
-    add("--weights", metavar="FILE", help='weights of that network: a file, or "imagenet"')
-    add_run_arguments(parser, epochs=20, batch_size=32, learning_rate=0.2, out="runs/train_ssd")
-    return parser.parse_args(argv)
+    add(
+        "--data",
+        default=GENERATED,
+        metavar="FOLDER",
+        help="a folder with pictures and boxes (default: generated pictures)",
+    )
+    add(
+        "--num-classes",
+        type=arguments.positive_int,
+        default=1,
+        metavar="N",
+        help=f"classes of generated pictures, up to {len(CLASS_NAMES)} (default: %(default)s)",
+    )
+    add(
+        "--image-size",
+        type=arguments.image_size,
+        metavar="PIXELS",
+        help="what pictures are brought to: 256, or HEIGHTxWIDTH (default: "
+        f"{GENERATED_SIZE[0]} for generated pictures, {FOLDER_SIZE[0]} for folders)",
+    )
+    add(
+        "--base",
+        default="tiny",
+        metavar="NAME",
+        help="tiny, which is the book's, or a network of keras.applications: mobilenet, "
+        "mobilenet_0.75, resnet50, … (default: %(default)s)",
+    )
+    add("--weights", metavar="FILE", help="weights of such a network: a file, or imagenet")
+    add(
+        "--map-every",
+        type=arguments.positive_int,
+        default=5,
+        metavar="N",
+        help="epochs between measurements of mean average precision (default: %(default)s)",
+    )
+    add_loss_arguments(parser)
+    add_run_arguments(
+        parser,
+        epochs=30,
+        batch_size=32,
+        learning_rate=None,
+        learning_rate_help="step size of the optimizer, at the start (default: by --recipe)",
+        out="runs/train_ssd",
+    )
+    args = parser.parse_args(argv)
+    for name, value in RECIPES[args.recipe].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.image_size is None:
+        args.image_size = GENERATED_SIZE if args.data == GENERATED else FOLDER_SIZE
+    return args
+
+
+def add_loss_arguments(parser):
+    group = parser.add_argument_group("loss and optimizer (defaults by --recipe)")
+    group.add_argument(
+        "--recipe",
+        choices=sorted(RECIPES),
+        default="ssd",
+        help="ssd: Adam along a cosine, smooth L1, the hardest 3 negatives for each positive; "
+        "book: SGD at a constant 0.2, L1, all anchors (default: %(default)s)",
+    )
+    group.add_argument("--optimizer", choices=("adam", "sgd"))
+    group.add_argument("--schedule", choices=("constant", "cosine"), help="of the learning rate")
+    group.add_argument("--class-loss", choices=("cross_entropy", "focal"))
+    group.add_argument("--box-loss", choices=("l1", "smooth_l1"))
+    group.add_argument(
+        "--negatives",
+        type=arguments.non_negative_float,
+        metavar="N",
+        help="background anchors to learn from for each anchor with an object, the hardest "
+        "first; 0 for all",
+    )
+    group.add_argument(
+        "--normalizer",
+        choices=("anchors", "positives"),
+        help="divide the losses by the number of all anchors, or of those with an object",
+    )
+    for name, default, what in (
+        ("class-weight", 1.0, "weight of the class loss"),
+        ("box-weight", 1.0, "weight of the box loss"),
+        ("sigma", 1.0, "σ of smooth L1: the larger, the closer to L1"),
+        ("alpha", 1.0, "α of the focal loss"),
+        ("gamma", 2.0, "γ of the focal loss"),
+    ):
+        kind = arguments.positive_float if name == "sigma" else arguments.non_negative_float
+        text = f"{what} (default: {default:g})"
+        group.add_argument(f"--{name}", type=kind, default=default, metavar="X", help=text)
+
+
+def load_data(args):
+    if args.data == GENERATED:
+        return kerascv_d2l.generate_detection(
+            GENERATED_TRAIN, GENERATED_VAL, args.seed, args.num_classes, args.image_size
+        )
+    return kerascv_d2l.read_detection_folder(args.data, seed=args.seed, skip_bad=args.skip_bad)
+
+
+def build_model(args, class_names, steps):
+    """A compiled detector; `steps` is the length of the whole training."""
+    import keras
+
+    rate = args.learning_rate
+    if args.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    optimizers = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
+    model = kerascv_d2l.SSD(
+        len(class_names),
+        base=args.base,
+        weights=args.weights,
+        image_size=args.image_size,
+        class_names=class_names,
+    )
+    loss = kerascv_d2l.SSDLoss(
+        class_loss=args.class_loss,
+        box_loss=args.box_loss,
+        class_weight=args.class_weight,
+        box_weight=args.box_weight,
+        sigma=args.sigma,
+        alpha=args.alpha,
+        gamma=args.gamma,
+        negatives_per_positive=args.negatives or None,
+        normalizer=args.normalizer,
+    )
+    model.compile(optimizers[args.optimizer](rate, weight_decay=WEIGHT_DECAY), loss)
+    return model
+
+
+def draw(path, model, batches, class_names):
+    """Draw the first pictures of a data set, with what the model finds in them."""
+    images, labels = next(iter(batches.unbatch().batch(NUM_DRAWN)))
+    kerascv_d2l.draw_detections(
+        path, images.numpy(), model.detect(images), labels.numpy(), class_names, DRAWN_SCORE
+    )
+
+
+def main(argv=None):
+    """Train, measure, draw, export.
+
+    Args:
+        argv: list of str, or None for the command line.
+
+    Returns:
+        dict, as in `metrics.json`.
+    """
+    args = parse(argv)
+    strategy = set_up(args)
+    data = load_data(args)
+    print(data.describe(), flush=True)
+    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
+    run = kerascv_d2l.Run.start(args, TASK, {"class_names": data.class_names})
+    with strategy.scope():
+        model = build_model(args, data.class_names, steps * args.epochs)
+
+    def batches(split, **options):
+        return kerascv_d2l.detection_batches(split, args.image_size, args.batch_size, **options)
+
+    validation = batches(data.val)
+    run.fit(
+        model,
+        lambda epoch: batches(data.train, training=True, seed=args.seed, initial_epoch=epoch),
+        steps_per_epoch=steps,
+        epochs=args.epochs,
+        images_per_epoch=len(data.train),
+        validation_data=validation,
+        callbacks=[kerascv_d2l.MeanAveragePrecisionCallback(validation, every=args.map_every)],
+    )
+
+    print("measuring, drawing, exporting …", flush=True)
+    metrics = kerascv_d2l.evaluate_detections(model, validation)
+    by_class = metrics.pop("ap_50_by_class")
+    metrics["ap_50_by_class"] = {data.class_names[k]: ap for k, ap in by_class.items()}
+    figures = model.evaluate(validation, verbose=0, return_dict=True)
+    metrics |= {name: figures[name] for name in ("loss", "class_error", "bbox_mae")}
+    draw(run.path("detections.png"), model, validation, data.class_names)
+    with kerascv_d2l.whole(run.path("model.keras")) as path:
+        model.save(path)
+    kerascv_d2l.export_detector(model, run.path("saved_model"))
+    kerascv_d2l.export_detector_lite(model, run.path("model.tflite"))
+    return run.finish(
+        metrics, next_command=["python", "scripts/detect.py", str(run.path("saved_model")), "IMAGE"]
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)
