@@ -1,0 +1,238 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l import (
+    SSD,
+    DetectionDecoder,
+    InputError,
+    SSDLoss,
+    TinySSD,
+    base_net,
+    bbox_predictor,
+    cls_predictor,
+    concat_preds,
+    down_sample_blk,
+    multibox_prior,
+    multibox_target,
+)
+
+
+def batch(count=4, size=(64, 96), seed=0):
+    """Images of noise with a bright rectangle, and where it is; every other row is padding."""
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(0, 60, (count, *size, 3)).astype(np.float32)
+    labels = np.full((count, 3, 5), -1, np.float32)
+    height, width = size
+    for i in range(count):
+        x1, y1 = rng.uniform(0, 0.4, 2)
+        x2, y2 = x1 + rng.uniform(0.3, 0.5), y1 + rng.uniform(0.3, 0.5)
+        images[i, int(y1 * height) : int(y2 * height), int(x1 * width) : int(x2 * width)] += 190
+        labels[i, 1] = [i % 2, x1, y1, x2, y2]
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A detector that has learnt a handful of pictures by heart, and its pictures."""
+    keras.utils.set_random_seed(0)
+    images, labels = batch(8)
+    model = TinySSD(2, class_names=("even", "odd"))
+    loss = SSDLoss(box_loss="smooth_l1", normalizer="positives", negatives_per_positive=3.0)
+    model.compile(keras.optimizers.Adam(3e-3), loss)
+    model.fit(images, labels, batch_size=8, epochs=60, verbose=0)
+    return model, images, labels
+
+
+@pytest.mark.quick
+def test_shapes_of_the_book():
+    images = tf.zeros((2, 256, 256, 3))
+    anchors, cls_preds, bbox_preds = TinySSD(1)(images)
+    assert anchors.shape == (1, 5444, 4)
+    assert cls_preds.shape == (2, 5444, 2)
+    assert bbox_preds.shape == (2, 21776)
+    assert cls_predictor(5, 10)(tf.zeros((2, 20, 20, 8))).shape == (2, 20, 20, 55)
+    assert bbox_predictor(3)(tf.zeros((2, 10, 10, 16))).shape == (2, 10, 10, 12)
+    assert down_sample_blk(10)(tf.zeros((2, 20, 20, 3))).shape == (2, 10, 10, 10)
+    assert base_net()(images).shape == (2, 32, 32, 64)
+
+
+@pytest.mark.quick
+def test_predictions_are_joined_by_pixel_then_channel():
+    first = np.arange(2 * 1 * 2 * 3).reshape(2, 1, 2, 3)
+    second = 100 + np.arange(2 * 2 * 1 * 1).reshape(2, 2, 1, 1)
+    expected = [[0, 1, 2, 3, 4, 5, 100, 101], [6, 7, 8, 9, 10, 11, 102, 103]]
+    np.testing.assert_array_equal(concat_preds([first, second]), expected)
+
+
+@pytest.mark.quick
+def test_predictions_stand_by_their_anchors():
+    """A prediction planted at one pixel of one map comes out at the anchors of that pixel."""
+    model = TinySSD(2)
+    images = tf.zeros((1, 128, 192, 3))
+    maps = model.features(images)
+    row, column, anchor = 1, 4, 2  # of the second map, 8 x 12
+    kernel = np.zeros(model.cls_predictors[1].kernel.shape, np.float32)
+    bias = np.zeros(model.cls_predictors[1].bias.shape, np.float32)
+    bias[anchor * 3 + 1] = 5
+    model.cls_predictors[1].kernel.assign(kernel)
+    model.cls_predictors[1].bias.assign(bias)
+    anchors, cls_preds, _ = model(images)
+    index = 16 * 24 * 4 + (row * 12 + column) * 4 + anchor
+    np.testing.assert_allclose(cls_preds[0, index], [0, 5, 0])
+    expected = multibox_prior(maps[1], [0.37, 0.447], [1, 2, 0.5])
+    np.testing.assert_array_equal(
+        anchors[0, index], tf.reshape(expected, (8, 12, 4, 4))[row, column, anchor]
+    )
+
+
+@pytest.mark.quick
+def test_loss_and_figures_by_hand():
+    images, labels = batch(3)
+    model = TinySSD(2)
+    model.compile("sgd")
+    figures = model.evaluate(images, labels, batch_size=2, verbose=0, return_dict=True)
+    anchors, cls_preds, bbox_preds = (x.numpy() for x in model(images))
+    offsets, mask, classes = (x.numpy() for x in multibox_target(anchors, labels))
+    assert (classes > 0).sum() >= 3
+    log_p = tf.nn.log_softmax(cls_preds).numpy()
+    entropy = -np.take_along_axis(log_p, classes[..., None], axis=-1).mean()
+    mae = np.abs((bbox_preds - offsets) * mask).mean()
+    expected = {
+        "class_error": (cls_preds.argmax(-1) != classes).mean(),
+        "bbox_mae": mae,
+        "loss": entropy + mae,
+    }
+    assert figures == pytest.approx(expected, rel=1e-4)
+
+
+def test_learns(trained):
+    model, images, labels = trained
+    found = model.detect(images)
+    for i in range(len(images)):
+        assert found["classes"][i, 0] == labels[i, 1, 0]
+        assert found["scores"][i, 0] > 0.5
+        np.testing.assert_allclose(found["boxes"][i, 0], labels[i, 1, 1:], atol=0.08)
+
+
+def test_save_and_load_keep_everything(trained, tmp_path):
+    model, images, labels = trained
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.class_names == ("even", "odd") and type(loaded) is TinySSD
+    for name, value in model.detect(images).items():
+        np.testing.assert_array_equal(loaded.detect(images)[name], value)
+    assert loaded.loss.settings == model.loss.settings
+    assert loaded.optimizer.iterations == model.optimizer.iterations
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for copy in (loaded, again):  # the optimizer's state counts in the next step
+        copy.train_on_batch(images, labels)
+    for a, b, c in zip(loaded.weights, again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(np.any(a.numpy() != c.numpy()) for a, c in zip(loaded.weights, model.weights))  # noqa: B905
+
+
+def test_compiled_step_equals_plain():
+    images, labels = batch(2)
+    losses = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(1)
+        model = TinySSD(2)
+        model.compile(keras.optimizers.SGD(0.05), jit_compile=jit)
+        losses.append([model.train_on_batch(images, labels) for _ in range(3)])
+        assert model.jit_compile is jit
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
+
+
+@pytest.mark.quick
+def test_xla_only_where_it_pays():
+    model = TinySSD(1)
+    model.compile("sgd")
+    assert model.jit_compile is bool(tf.config.list_physical_devices("GPU"))
+
+
+def test_mixed_precision():
+    images, labels = batch(2)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = TinySSD(2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile(keras.optimizers.SGD(0.1))
+    before = model.train_on_batch(images, labels)
+    for _ in range(8):
+        after = model.train_on_batch(images, labels)
+    assert after < before
+    anchors, cls_preds, bbox_preds = model(images)
+    assert {x.dtype for x in (anchors, cls_preds, bbox_preds)} == {tf.float32}
+    assert model.features(images)[0].dtype == tf.bfloat16
+
+
+@pytest.mark.quick
+def test_any_size_and_type_of_image():
+    model = TinySSD(1)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 70, 131, 3), np.uint8)
+    anchors, cls_preds, _ = model(pixels)
+    expected = 4 * (8 * 16 + 4 * 8 + 2 * 4 + 1 * 2 + 1)
+    assert anchors.shape[1] == cls_preds.shape[1] == expected
+    np.testing.assert_allclose(model(pixels.astype(np.float32))[1], cls_preds, atol=1e-5)
+
+
+@pytest.mark.quick
+def test_detect_brings_pictures_to_the_model_s_size():
+    model = TinySSD(1, image_size=(64, 64))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 100, 80, 3)).astype(np.float32)
+    from kerascv_d2l import resize
+
+    whole = model.detect(images)
+    for name, value in model.detect(resize(images, (64, 64))).items():
+        np.testing.assert_allclose(whole[name], value, atol=1e-5)
+
+
+@pytest.mark.quick
+def test_another_decoder_is_used_at_once():
+    model = TinySSD(1)
+    images = batch(1)[0]
+    assert model.detect(images)["boxes"].shape == (1, 100, 4)
+    model.decoder = DetectionDecoder(max_detections=3)
+    assert model.detect(images)["boxes"].shape == (1, 3, 4)
+
+
+def test_on_another_base(tmp_path):
+    """MobileNet's head starts where it was pretrained; features at strides 8, 16, 32, 64 and one."""
+    network = keras.applications.MobileNet(alpha=0.25, weights=None, include_top=False)
+    network.save_weights(tmp_path / "mobilenet.weights.h5")
+    model = SSD(3, base="mobilenet_0.25", weights=tmp_path / "mobilenet.weights.h5")
+    sizes = [m.shape[1:3] for m in model.features(tf.zeros((1, 128, 192, 3)))]
+    assert sizes == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 1)]
+    kernel = model.features.get_layer("conv1").kernel
+    np.testing.assert_array_equal(kernel, network.get_layer("conv1").kernel)
+    model.save(tmp_path / "ssd.keras")
+    loaded = keras.models.load_model(tmp_path / "ssd.keras")
+    images = batch(1)[0]
+    np.testing.assert_array_equal(loaded(images)[1], model(images)[1])
+
+
+@pytest.mark.quick
+def test_bad_input_is_named():
+    with pytest.raises(InputError, match="num_classes must be a whole number"):
+        TinySSD(0)
+    with pytest.raises(InputError, match="class_names must be 2 names"):
+        TinySSD(2, class_names=("one",))
+    with pytest.raises(InputError, match='belong to another base than "tiny"'):
+        TinySSD(1, weights="imagenet")
+    with pytest.raises(InputError, match="mobilenet"):
+        SSD(1, base="mobilnet")
+    model = TinySSD(1)
+    with pytest.raises(InputError, match="at least 64 pixels high and wide"):
+        model.detect(np.zeros((1, 48, 256, 3), np.float32))
+    with pytest.raises(InputError, match=r"images must be \(batch, height, width, 3\)"):
+        model.detect(np.zeros((256, 256, 3), np.float32))
+    with pytest.raises(InputError, match="loss must be a kerascv_d2l.SSDLoss"):
+        model.compile("sgd", loss="mse")
+    model.compile("sgd")
+    images, labels = batch(2)
+    labels[1, 1, 1] = np.nan
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels: every object needs"):
+        model.train_on_batch(images, labels)

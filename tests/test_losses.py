@@ -1,0 +1,114 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l import InputError, SSDLoss, smooth_l1
+from kerascv_d2l.losses import class_losses, hard_negatives
+
+pytestmark = pytest.mark.quick
+
+# Two images of three anchors, two classes. In the second image nothing is to be found.
+CLASSES = np.array([[0, 2, 0], [0, 0, 0]])
+LOGITS = np.log(
+    np.array(
+        [
+            [[0.5, 0.25, 0.25], [0.2, 0.3, 0.5], [0.9, 0.05, 0.05]],
+            [[0.8, 0.1, 0.1], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]],
+        ],
+        np.float32,
+    )
+)
+TRUE = np.array([[0.5, 0.5, 0.9], [0.8, 0.4, 0.6]])  # probability of the true class
+MASK = np.zeros((2, 12), np.float32)
+MASK[0, 4:8] = 1
+OFFSETS = np.zeros((2, 12), np.float32)
+OFFSETS[0, 4:8] = [1, 2, 3, 4]
+PREDICTED = np.full((2, 12), 7.0, np.float32)  # far off where nothing counts
+PREDICTED[0, 4:8] = [1.5, 1, 3, 8]  # off by 0.5, 1, 0, 4
+
+
+def loss(**options):
+    per_image = SSDLoss(reduction=None, **options)
+    return per_image((OFFSETS, MASK, CLASSES), (LOGITS, PREDICTED)).numpy()
+
+
+def test_the_book_s_loss():
+    expected = -np.log(TRUE).mean(1) + np.array([5.5 / 12, 0])
+    np.testing.assert_allclose(loss(), expected, rtol=1e-5)
+    batch = SSDLoss()((OFFSETS, MASK, CLASSES), (LOGITS, PREDICTED))
+    np.testing.assert_allclose(batch, expected.mean(), rtol=1e-5)
+
+
+def test_weights_of_the_parts():
+    expected = 2 * -np.log(TRUE).mean(1) + 3 * np.array([5.5 / 12, 0])
+    np.testing.assert_allclose(loss(class_weight=2.0, box_weight=3.0), expected, rtol=1e-5)
+
+
+def test_normalised_by_positives():
+    expected = -np.log(TRUE).sum(1) + np.array([5.5, 0])  # one positive; none counts as one
+    np.testing.assert_allclose(loss(normalizer="positives"), expected, rtol=1e-5)
+
+
+def test_smooth_l1():
+    x = [-2.0, -0.25, 0.0, 0.2, 0.5]
+    # σ = 2: parabola 2x² below 1/4, line |x| - 1/8 from there on.
+    np.testing.assert_allclose(smooth_l1(tf.constant(x), 2.0), [1.875, 0.125, 0, 0.08, 0.375])
+    # σ = 1 on offsets off by 0.5, 1, 0, 4.
+    boxes = (0.125 + 0.5 + 0 + 3.5) / 12
+    expected = loss(box_weight=0.0)[0] + boxes
+    np.testing.assert_allclose(loss(box_loss="smooth_l1")[0], expected, rtol=1e-5)
+
+
+def test_focal_loss():
+    focal = class_losses(tf.constant(LOGITS), tf.constant(CLASSES), "focal", 0.25, 2.0)
+    np.testing.assert_allclose(focal, -0.25 * (1 - TRUE) ** 2 * np.log(TRUE), rtol=1e-4)
+    plain = class_losses(tf.constant(LOGITS), tf.constant(CLASSES), "focal", 1.0, 0.0)
+    np.testing.assert_allclose(plain, -np.log(TRUE), rtol=1e-5)
+
+
+def test_focal_gradient_stays_finite_where_all_is_right():
+    logits = tf.Variable([[[200.0, -200.0]]])
+    for gamma in (0.5, 2.0):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(class_losses(logits, tf.constant([[0]]), "focal", 1.0, gamma))
+        assert np.all(np.isfinite(tape.gradient(value, logits))), gamma
+
+
+def test_hard_negatives_are_the_worst_background():
+    losses = tf.constant([[0.1, 9.0, 0.5, 0.4, 0.3], [0.2, 0.1, 0.9, 0.3, 0.5]])
+    classes = tf.constant([[0, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+    chosen = hard_negatives(losses, classes, 2).numpy()
+    # Without an object as many as for one of them.
+    assert chosen.tolist() == [[False, False, True, True, False], [False, False, True, False, True]]
+    assert hard_negatives(losses, classes, 99).numpy().sum() == 9
+
+
+def test_only_hard_negatives_count():
+    expected = -(np.log(0.5) + np.log(0.5)) / 3 + 5.5 / 12  # the 0.9 is easy
+    np.testing.assert_allclose(loss(negatives_per_positive=1.0)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(loss(negatives_per_positive=1.0)[1], -np.log(0.4) / 3, rtol=1e-5)
+
+
+def test_config():
+    options = {"class_loss": "focal", "sigma": 2.5, "negatives_per_positive": 4.0}
+    before = SSDLoss(normalizer="positives", **options)
+    after = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(before))
+    assert after.settings == before.settings
+    assert after.settings["sigma"] == 2.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_loss": "hinge"}, "class_loss must be one of cross_entropy, focal; got 'hinge'"),
+        ({"box_loss": "l2"}, "box_loss must be one of l1, smooth_l1"),
+        ({"normalizer": "batch"}, "normalizer must be one of"),
+        ({"sigma": 0}, "sigma must be above 0"),
+        ({"negatives_per_positive": 0}, "negatives_per_positive must be above 0"),
+        ({"box_weight": -1}, "box_weight must be 0 or more"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        SSDLoss(**options)
