@@ -1,0 +1,282 @@
+"""Archives of data sets: finding or downloading them, checking their sum, reading from them.
+
+Nothing is ever unpacked: pictures and labels are read straight from the zip or
+tar file. So no half-unpacked folder can be taken for a whole one, a name such
+as `../x` in an archive has nowhere to go, and no second copy fills the disk.
+"""
+
+import dataclasses
+import hashlib
+import lzma
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from kerascv_d2l.errors import InputError
+
+_CHUNK = 1 << 20  # bytes read at a time where a sum is computed
+# What zipfile, tarfile and the decompressors raise for damaged members.
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """An archive that holds one data set.
+
+    Attributes:
+        name: file name, `"hotdog.zip"`.
+        sha1: hexadecimal SHA-1 of the file.
+        urls: where to get it, the first choice first.
+        folder: the folder inside that holds the data set, `"VOCdevkit/VOC2012"`.
+        landmark: beginning of a name inside that folder, by which the folder
+            is recognised, `"ImageSets/Segmentation/train.txt"`.
+    """
+
+    name: str
+    sha1: str
+    urls: tuple
+    folder: str
+    landmark: str
+
+
+def sha1_of(path):
+    """SHA-1 of a file.
+
+    Args:
+        path: file name.
+
+    Returns:
+        40 hexadecimal digits.
+    """
+    digest = hashlib.sha1(usedforsecurity=False)
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_sha1(path, archive):
+    """Raise unless the file is the archive it is meant to be.
+
+    Args:
+        path: file name.
+        archive: the `Archive` that the file should hold.
+
+    Raises:
+        InputError: if the sums differ; the message shows both.
+    """
+    found = sha1_of(path)
+    if found != archive.sha1:
+        raise InputError(
+            f"{path}: this is not {archive.name}, or it is damaged or incomplete: its SHA-1 is "
+            f"{found}, expected {archive.sha1} ({Path(path).stat().st_size:,} bytes). "
+            "Nothing was read from it. Delete it and get it again."
+        )
+
+
+def find(archive, dl_manager, at_hand=None):
+    """Find the data set on this machine, or download it.
+
+    Looked for in this order: `at_hand`; TFDS' manual folder (the archive, then
+    the unpacked folder); earlier downloads; the mirrors.
+
+    Args:
+        archive: `Archive`.
+        dl_manager: `tfds.download.DownloadManager`.
+        at_hand: file name of the archive, or an unpacked folder: the data set's
+            own, or one that holds it (as the book leaves it in `../data`).
+
+    Returns:
+        A source: `names(prefix)`, `read(name)`, `where(name)`.
+
+    Raises:
+        InputError: if `at_hand` is not there or is something else, the sum of
+            the archive is wrong, or no mirror could be reached.
+    """
+    if at_hand is not None:
+        return open_source(at_hand, archive)
+    manual = _manual_folder(dl_manager)
+    if manual is not None:
+        if (manual / archive.name).is_file():
+            return open_source(manual / archive.name, archive)
+        if _root_in(manual, archive) is not None:
+            return open_source(manual, archive)
+    return open_source(_download(archive, dl_manager), archive, downloaded=True)
+
+
+def open_source(path, archive, downloaded=False):
+    """Open an archive, or a folder that was unpacked from one.
+
+    Args:
+        path: file or folder name.
+        archive: the `Archive` that it should hold.
+        downloaded: whether the file is a copy of ours, to be deleted if its
+            sum is wrong, so that the next run downloads it anew.
+
+    Returns:
+        A source, as `find`.
+
+    Raises:
+        InputError: if there is nothing of that name, the sum is wrong, the
+            file cannot be read, or the data set is not inside.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        root = _root_in(path, archive)
+        if root is None:
+            raise InputError(
+                f"{path}: this folder does not hold the data set of {archive.name}: "
+                f"{archive.folder}/{archive.landmark} is missing in it"
+            )
+        return _Folder(root)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file or folder; give {archive.name}, or the folder unpacked from it"
+        )
+    try:
+        check_sha1(path, archive)
+    except InputError:
+        if downloaded:
+            path.unlink()
+            path.with_name(path.name + ".INFO").unlink(missing_ok=True)  # TFDS' note on it
+        raise
+    try:
+        members = _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
+    except _DAMAGE as error:
+        raise InputError(f"{path}: neither a zip nor a plain tar file ({error})") from error
+    root = next((r for r in _roots(archive) if members.names(r + archive.landmark)), None)
+    if root is None:
+        raise InputError(f"{path}: holds no {archive.folder}/{archive.landmark}")
+    members.root = root
+    return members
+
+
+class _Source:
+    """Files by their names inside the data set, with `/` between folders."""
+
+    def text(self, name):
+        """Content of a text file; UTF-8 with or without byte-order mark."""
+        try:
+            return self.read(name).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.where(name)}: not a text file ({error})") from error
+
+
+class _Folder(_Source):
+    def __init__(self, root):
+        self._folder = root
+
+    def where(self, name):
+        return str(self._folder / name)
+
+    def names(self, prefix=""):
+        folder = self._folder / PurePosixPath(prefix + "_").parent
+        found = (p.relative_to(self._folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        return sorted(name for name in found if name.startswith(prefix))
+
+    def read(self, name):
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"{self.where(name)}: no such file") from None
+        except OSError as error:
+            raise InputError(f"{self.where(name)}: cannot be read ({error})") from error
+
+
+class _Members(_Source):
+    """Members of an archive; only regular files count, links and devices do not exist."""
+
+    root = ""
+
+    def __init__(self, path, members):
+        self._path = path
+        self._members = {}
+        for name, member in members:
+            parts = PurePosixPath(name.replace("\\", "/")).parts
+            if name.startswith(("/", "\\")) or ".." in parts or ":" in name.split("/")[0]:
+                raise InputError(
+                    f"{path}: holds the name {name!r}, which points outside the archive's folder; "
+                    "nothing was read from it"
+                )
+            self._members["/".join(part for part in parts if part != ".")] = member
+
+    def where(self, name):
+        return f"{self._path}: {self.root}{name}"
+
+    def names(self, prefix=""):
+        wanted = self.root + prefix
+        return sorted(n.removeprefix(self.root) for n in self._members if n.startswith(wanted))
+
+    def read(self, name):
+        member = self._members.get(self.root + name)
+        if member is None:
+            raise InputError(f"{self.where(name)}: no such file")
+        try:
+            return self._read(member)
+        except _DAMAGE as error:
+            raise InputError(f"{self.where(name)}: damaged ({error})") from error
+
+
+class _Zip(_Members):
+    def __init__(self, path):
+        self._file = zipfile.ZipFile(path)
+        super().__init__(path, ((i.filename, i) for i in self._file.infolist() if not i.is_dir()))
+
+    def _read(self, member):
+        return self._file.read(member)
+
+
+class _Tar(_Members):
+    def __init__(self, path):
+        # "r:" takes uncompressed files only: a compressed one would be read from
+        # the start for every picture.
+        self._file = tarfile.open(path, "r:")  # noqa: SIM115 - lives as long as the source
+        super().__init__(path, ((m.name, m) for m in self._file if m.isreg()))
+
+    def _read(self, member):
+        content = self._file.extractfile(member).read()
+        if len(content) != member.size:
+            raise EOFError(f"{len(content)} of {member.size} bytes")
+        return content
+
+
+def _roots(archive):
+    """Prefixes under which the data set may stand, the longest first: `a/b/`, `b/`, ``."""
+    parts = archive.folder.split("/")
+    return ["".join(part + "/" for part in parts[i:]) for i in range(len(parts) + 1)]
+
+
+def _root_in(folder, archive):
+    candidates = (folder / root for root in _roots(archive))
+    return next((c for c in candidates if (c / archive.landmark).exists()), None)
+
+
+def _manual_folder(dl_manager):
+    try:
+        return Path(dl_manager.manual_dir)
+    except AssertionError:  # what TFDS raises where that folder is missing or empty
+        return None
+
+
+def _download(archive, dl_manager):
+    failures = []
+    for url in archive.urls:
+        try:
+            return Path(dl_manager.download(url))
+        # requests, urllib3 and TFDS have no common base class for "not there".
+        except Exception as error:
+            failures.append(f"  {url}: {type(error).__name__}: {_short(error)}")
+    hint = "the folder `manual` in TFDS' download folder"
+    manual = getattr(dl_manager, "_manual_dir", None)
+    raise InputError(
+        f"{archive.name} could not be downloaded:\n"
+        + "\n".join(failures)
+        + f"\nWhere there is no network: put {archive.name}, or the folder unpacked from it, into "
+        f"{manual or hint}, or name it with `archive=` (scripts: --archive)."
+    )
+
+
+def _short(error, limit=200):
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else text[:limit] + " …"

@@ -1,0 +1,420 @@
+"""The chapter's data sets as batches, under the book's names.
+
+Pictures come as uint8 0-255, because the networks of this package scale inside;
+elsewhere put `keras.layers.Rescaling(1 / 255)` in front. Nothing is held in
+memory but data sets that fit (bananas, CIFAR-10, the hot dogs' test set); the
+others are read from records as they are used.
+
+With `seed` (or after `keras.utils.set_random_seed`) batches come out the same
+in every run, however many threads read; each epoch has its own order and its
+own windows.
+"""
+
+import logging
+import math
+import time
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from kerascv_d2l.datasets import builders  # noqa: F401 - registers them
+from kerascv_d2l.datasets.voc import draw_window
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.resize import resize
+
+BANANA_SIZE = (256, 256)
+HOTDOG_CROP = 224  # what ImageNet networks were trained at
+HOTDOG_RESIZED = 256  # test pictures are resized to this square before the crop
+# RandomResizedCrop as ImageNet networks are trained with.
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+CROP_TRIES = 10
+# Encoded pictures that wait to be shuffled: a bound on memory whatever the size
+# of the data set. TFDS has shuffled the records once already.
+SHUFFLE_BYTES = 64 << 20
+# The one that Pillow uses; TensorFlow's default is up to 16 grey levels off.
+ACCURATE_DCT = "INTEGER_ACCURATE"
+# Test windows are the same in every epoch, so that figures can be compared.
+_TEST_SEED = 0
+
+_log = logging.getLogger(__name__)
+
+
+def prepare(name, *, data_dir=None, archive=None, skip_bad=False):
+    """Download and prepare a data set unless that has been done.
+
+    Args:
+        name: `"banana_detection"`, `"hotdog"`, `"voc2012_segmentation"`, or any
+            name of tensorflow-datasets.
+        data_dir: TFDS' folder; `None` for its default.
+        archive: archive or unpacked folder at hand, for the first three.
+        skip_bad: bool: leave out damaged examples, for the first three.
+
+    Returns:
+        TFDS builder, ready for `as_dataset`.
+
+    Raises:
+        InputError: if `archive` is not there or is something else, or the data
+            set can neither be found nor downloaded.
+    """
+    arguments = {"data_dir": data_dir}
+    if archive is not None:
+        arguments["archive"] = archive
+    if skip_bad:
+        arguments["skip_bad"] = True
+    builder = tfds.builder(name, **arguments)
+    prepared = builder.data_path.exists()
+    start = time.perf_counter()
+    try:
+        builder.download_and_prepare()
+    except InputError:
+        raise
+    except OSError as error:  # requests' and urllib3's errors are among these
+        raise InputError(
+            f"{name} is not prepared in {builder.data_dir}, and preparing it failed: {error}"
+        ) from error
+    counts = ", ".join(f"{split}: {info.num_examples}" for split, info in builder.info.splits.items())
+    how = "found prepared" if prepared else f"prepared in {time.perf_counter() - start:.1f} s"
+    _log.info("%s: %s (%s) in %s", name, counts, how, builder.data_dir)
+    return builder
+
+
+def read_data_bananas(is_train=True, *, data_dir=None, archive=None):
+    """Read all pictures of a split and their boxes.
+
+    Args:
+        is_train: bool: the 1000 training or the 100 validation examples.
+        data_dir: as `prepare`.
+        archive: as `prepare`.
+
+    Returns:
+        `(images, labels)`: list of uint8 arrays `(256, 256, 3)`, and float32
+        `(n, 1, 5)` rows `[class, x_min, y_min, x_max, y_max]`, normalised, in
+        the order of the file names' numbers.
+
+    Raises:
+        InputError: as `prepare`.
+
+    Source:
+        D2L 1.0.3, section 14.6.
+    """
+    builder = prepare("banana_detection", data_dir=data_dir, archive=archive)
+    examples = [
+        (example["file_name"].decode(), example["image"], _labels(example["objects"]).numpy())
+        for example in tfds.as_numpy(_read(builder, "train" if is_train else "validation"))
+    ]
+    examples.sort(key=lambda example: (len(example[0]), example[0]))  # 9.png before 10.png
+    rows = max((len(labels) for _, _, labels in examples), default=1)
+    padded = [
+        tf.pad(labels, [[0, rows - len(labels)], [0, 0]], constant_values=-1)
+        for _, _, labels in examples
+    ]
+    return [image for _, image, _ in examples], tf.stack(padded).numpy()
+
+
+def load_data_bananas(batch_size, *, data_dir=None, archive=None, seed=None):
+    """Batches of the banana data set, decoded once and kept in memory.
+
+    Args:
+        batch_size: int.
+        data_dir: as `prepare`.
+        archive: as `prepare`.
+        seed: int: the same order in every run.
+
+    Returns:
+        `(train, validation)`: `tf.data.Dataset`s of `(images, labels)`, uint8
+        `(batch, 256, 256, 3)` and float32 `(batch, m, 5)` rows
+        `[class, x_min, y_min, x_max, y_max]`, normalised; m is 1, as every
+        picture has one banana. Training examples are shuffled; last batches
+        may be smaller.
+
+    Raises:
+        InputError: as `prepare`, or for a batch size below 1.
+
+    Source:
+        D2L 1.0.3, section 14.6.
+    """
+    _check_batch_size(batch_size)
+    builder = prepare("banana_detection", data_dir=data_dir, archive=archive)
+
+    def split(name, shuffle):
+        examples = _read(builder, name).map(_banana, tf.data.AUTOTUNE).cache()
+        if shuffle:
+            examples = examples.shuffle(_count(builder, name), seed)
+        batches = examples.padded_batch(
+            batch_size,
+            padded_shapes=((*BANANA_SIZE, 3), (None, 5)),
+            padding_values=(tf.constant(0, tf.uint8), tf.constant(-1.0)),
+        )
+        return _finished(batches)
+
+    return split("train", True), split("validation", False)
+
+
+def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=None):
+    """Batches of windows of VOC 2012 pictures and their class masks.
+
+    Pictures smaller than the window are left out. Only the window of a picture
+    is decoded, and memory does not grow with the data set.
+
+    Args:
+        batch_size: int.
+        crop_size: `(height, width)` of the windows; the book's (320, 480)
+            leaves 1114 pictures for training and 1078 for validation.
+        data_dir: as `prepare`.
+        archive: as `prepare`.
+        seed: int: the same order and windows in every run.
+
+    Returns:
+        `(train, validation)`: `tf.data.Dataset`s of `(images, masks)`, uint8
+        `(batch, height, width, 3)` and int32 `(batch, height, width)` class
+        indices, 0 background, 255 void. Training pictures are shuffled, with
+        new windows in every epoch; validation windows are random as well but
+        always the same. Last batches that are not full are dropped, as in the
+        book.
+
+    Raises:
+        InputError: as `prepare`; for a batch size or window below 1; if fewer
+            than `batch_size` pictures are as large as the window.
+
+    Source:
+        D2L 1.0.3, section 14.9.
+    """
+    _check_batch_size(batch_size)
+    height, width = _check_crop_size(crop_size)
+    builder = prepare("voc2012_segmentation", data_dir=data_dir, archive=archive)
+    undecoded = {"image": tfds.decode.SkipDecoding(), "segmentation_mask": tfds.decode.SkipDecoding()}
+    wanted = tfds.decode.PartialDecoding(
+        {"image": True, "segmentation_mask": True}, decoders=undecoded
+    )
+
+    def fits(example):
+        # The mask is a PNG, whose header says the size of both.
+        size = _png_size(example["segmentation_mask"])
+        return tf.reduce_all(size >= [height, width])
+
+    def cut(example, seed):
+        return _voc_window(example, height, width, seed)
+
+    def split(name, shuffle):
+        examples = _read(builder, name, wanted).filter(fits)
+        count = int(examples.reduce(0, lambda total, _: total + 1))
+        if count < batch_size:
+            raise InputError(
+                f"`crop_size` {height} x {width} (height x width): {count} of the "
+                f"{_count(builder, name)} pictures of {name} are that large, fewer than "
+                f"`batch_size` {batch_size}"
+            )
+        if shuffle:
+            examples = examples.shuffle(_buffer(builder, name), seed)
+        examples = _with_seeds(examples, seed if shuffle else _TEST_SEED, again=not shuffle)
+        batches = examples.map(cut, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+        return _finished(batches).apply(tf.data.experimental.assert_cardinality(count // batch_size))
+
+    return split("train", True), split("validation", False)
+
+
+def load_data_hotdog(batch_size=128, *, data_dir=None, archive=None, seed=None):
+    """Batches of hot dogs and other things, cut as ImageNet networks expect them.
+
+    Args:
+        batch_size: int.
+        data_dir: as `prepare`.
+        archive: as `prepare`.
+        seed: int: the same order, windows and flips in every run.
+
+    Returns:
+        `(train, test)`: `tf.data.Dataset`s of `(images, labels)`, uint8
+        `(batch, 224, 224, 3)` and int32 `(batch,)`, 0 for hot dogs. Training:
+        a random window of 8 % to 100 % of the area, resized to 224 x 224,
+        flipped by chance. Test: resized to 256 x 256, the middle 224 x 224.
+
+    Raises:
+        InputError: as `prepare`, or for a batch size below 1.
+
+    Source:
+        D2L 1.0.3, section 14.2.
+    """
+    _check_batch_size(batch_size)
+    builder = prepare("hotdog", data_dir=data_dir, archive=archive)
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+    encoded = _read(builder, "train", undecoded).shuffle(_buffer(builder, "train"), seed)
+    train = _with_seeds(encoded, seed).map(_hotdog_train, tf.data.AUTOTUNE)
+    test = _read(builder, "test", undecoded).map(_hotdog_test, tf.data.AUTOTUNE).cache()
+    return _finished(train.batch(batch_size)), _finished(test.batch(batch_size))
+
+
+def load_cifar10(is_train, augs, batch_size, *, data_dir=None, seed=None):
+    """Batches of CIFAR-10, decoded once and kept in memory.
+
+    Args:
+        is_train: bool: the 50,000 training pictures, shuffled, or the 10,000
+            test pictures.
+        augs: function of a batch of pictures, `(batch, 32, 32, 3)` uint8, to
+            a batch of pictures: an augmentation layer, or several in a
+            `keras.Sequential`. `None` for none.
+        batch_size: int.
+        data_dir: as `prepare`.
+        seed: int: the same order in every run. Layers have seeds of their own.
+
+    Returns:
+        `tf.data.Dataset` of `(images, labels)`, `(batch, 32, 32, 3)` as `augs`
+        gives it (uint8 without) and int32 `(batch,)`.
+
+    Raises:
+        InputError: as `prepare`, or for a batch size below 1.
+
+    Source:
+        D2L 1.0.3, section 14.1.
+    """
+    _check_batch_size(batch_size)
+    builder = prepare("cifar10", data_dir=data_dir)
+    name = "train" if is_train else "test"
+    examples = _read(builder, name).map(
+        lambda example: (example["image"], tf.cast(example["label"], tf.int32)), tf.data.AUTOTUNE
+    )
+    examples = examples.cache()
+    if is_train:
+        examples = examples.shuffle(_count(builder, name), seed)
+    batches = examples.batch(batch_size)
+    if augs is not None:
+        batches = batches.map(lambda images, labels: (augs(images), labels), tf.data.AUTOTUNE)
+    return _finished(batches)
+
+
+def _check_batch_size(batch_size):
+    if batch_size < 1:
+        raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
+
+
+def _check_crop_size(crop_size):
+    try:
+        height, width = (int(side) for side in crop_size)
+    except (TypeError, ValueError):
+        raise InputError(f"`crop_size` must be (height, width), got {crop_size!r}") from None
+    if height < 1 or width < 1:
+        raise InputError(f"`crop_size` must be at least 1 x 1, got {crop_size!r}")
+    return height, width
+
+
+def _read(builder, split, decoders=None):
+    """Examples in the order of the records, the same in every epoch."""
+    # Caching is decided here, by name and not by TFDS' guess from the size of the files.
+    config = tfds.ReadConfig(try_autocache=False)
+    return builder.as_dataset(
+        split=split, decoders=decoders, shuffle_files=False, read_config=config
+    )
+
+
+def _count(builder, split):
+    return builder.info.splits[split].num_examples
+
+
+def _buffer(builder, split):
+    """Examples that fill `SHUFFLE_BYTES`."""
+    info = builder.info.splits[split]
+    mean = max(1, info.num_bytes // max(1, info.num_examples))
+    return max(1, min(info.num_examples, SHUFFLE_BYTES // mean))
+
+
+def _with_seeds(examples, seed, again=False):
+    """`example` -> `(example, int64 (2,) seed)`; `again`: the same seeds in every epoch.
+
+    Stateless draws from these do not depend on which thread draws first.
+    """
+    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=not again)
+    return tf.data.Dataset.zip(examples, seeds.batch(2, drop_remainder=True))
+
+
+def _finished(batches):
+    """Prefetched; split among workers by example, as there are fewer files than workers."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _labels(objects):
+    """TFDS' objects -> float32 `(m, 5)` rows `[class, x_min, y_min, x_max, y_max]`."""
+    y_min, x_min, y_max, x_max = tf.unstack(objects["bbox"], num=4, axis=-1)  # (m,) each
+    classes = tf.cast(objects["label"], tf.float32)
+    return tf.stack([classes, x_min, y_min, x_max, y_max], axis=-1)
+
+
+def _banana(example):
+    return _uint8(resize(example["image"], BANANA_SIZE)), _labels(example["objects"])
+
+
+def _uint8(pixels):
+    return tf.saturate_cast(tf.round(pixels), tf.uint8)
+
+
+def _png_size(content):
+    """`(height, width)` int32 from the header of a PNG."""
+    # 8 bytes of signature, 8 of chunk length and type, then width and height.
+    header = tf.io.decode_raw(tf.strings.substr(content, 16, 8), tf.int32, little_endian=False)
+    return header[::-1]
+
+
+def _voc_window(example, height, width, seed):
+    """Window of an encoded picture and of its encoded mask, the same one."""
+    mask = tf.io.decode_png(example["segmentation_mask"], channels=1)[..., 0]  # (h, w)
+    top, left = draw_window(tf.shape(mask), height, width, seed)
+    content = example["image"]
+
+    def from_jpeg():  # decodes the window only
+        window = tf.stack([top, left, height, width])
+        return tf.io.decode_and_crop_jpeg(content, window, channels=3, dct_method=ACCURATE_DCT)
+
+    def from_png():
+        return _decode(content)[top : top + height, left : left + width]
+
+    image = tf.cond(tf.io.is_jpeg(content), from_jpeg, from_png)
+    mask = tf.cast(mask[top : top + height, left : left + width], tf.int32)
+    return tf.ensure_shape(image, (height, width, 3)), tf.ensure_shape(mask, (height, width))
+
+
+def _hotdog_train(example, seed):
+    window_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    pixels = _decode(example["image"])
+    top, left, height, width = _random_window(tf.shape(pixels)[:2], window_seed)
+    pixels = resize(pixels[top : top + height, left : left + width], (HOTDOG_CROP, HOTDOG_CROP))
+    flip = tf.random.stateless_uniform((), flip_seed) < 0.5
+    pixels = tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
+    return _uint8(pixels), tf.cast(example["label"], tf.int32)
+
+
+def _random_window(size, seed):
+    """Window of RandomResizedCrop in a picture of `size` `(2,)`: top, left, height, width.
+
+    The first of `CROP_TRIES` draws that fits, else the largest in the middle
+    whose aspect ratio is in `CROP_RATIO`.
+    """
+    full = tf.cast(size, tf.float32)  # (2,)
+    draws = tf.random.stateless_uniform((4, CROP_TRIES), seed)
+    area = (CROP_AREA[0] + draws[0] * (CROP_AREA[1] - CROP_AREA[0])) * full[0] * full[1]
+    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
+    ratio = tf.exp(low + draws[1] * (high - low))  # (tries,) width over height
+    sides = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], axis=-1)))  # (tries, 2)
+    fits = tf.reduce_all((sides >= 1) & (sides <= full), axis=-1)  # (tries,)
+    places = tf.floor(tf.transpose(draws[2:]) * (full - sides + 1))  # (tries, 2) top, left
+    places = tf.minimum(places, full - sides)  # a draw just below 1 can round up
+
+    narrowed = tf.minimum(full, tf.round(full[::-1] * [1 / CROP_RATIO[0], CROP_RATIO[1]]))
+    first = tf.argmax(fits)  # the first True
+    found = tf.reduce_any(fits)
+    sides = tf.where(found, sides[first], narrowed)
+    place = tf.where(found, places[first], tf.floor((full - narrowed) / 2))
+    return tf.unstack(tf.cast(tf.concat([place, sides], 0), tf.int32))
+
+
+def _hotdog_test(example):
+    pixels = resize(_decode(example["image"]), (HOTDOG_RESIZED, HOTDOG_RESIZED))
+    edge = (HOTDOG_RESIZED - HOTDOG_CROP) // 2
+    window = slice(edge, edge + HOTDOG_CROP)
+    return _uint8(pixels[window, window]), tf.cast(example["label"], tf.int32)
+
+
+def _decode(content):
+    # decode_jpeg reads PNG as well, which is all that the builders store.
+    pixels = tf.io.decode_jpeg(content, channels=3, dct_method=ACCURATE_DCT)
+    return tf.ensure_shape(pixels, (None, None, 3))
