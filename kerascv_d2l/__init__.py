@@ -47,6 +47,20 @@ _MODULES = {
         "show_images",
     ],
     "training": ["Run", "add_run_arguments", "run_main", "set_up"],
+    "datasets.loaders": [
+        "load_cifar10",
+        "load_data_bananas",
+        "load_data_hotdog",
+        "load_data_voc",
+        "read_data_bananas",
+    ],
+    "datasets.voc": [
+        "read_voc_images",
+        "voc_colormap2label",
+        "voc_label_indices",
+        "voc_rand_crop",
+    ],
+    "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

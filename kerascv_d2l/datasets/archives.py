@@ -17,7 +17,15 @@ from kerascv_d2l.errors import InputError
 
 _CHUNK = 1 << 20  # bytes read at a time where a sum is computed
 # What zipfile, tarfile and the decompressors raise for damaged members.
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+)
 
 
 @dataclasses.dataclass(frozen=True)

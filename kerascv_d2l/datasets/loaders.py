@@ -73,7 +73,8 @@ def prepare(name, *, data_dir=None, archive=None, skip_bad=False):
         raise InputError(
             f"{name} is not prepared in {builder.data_dir}, and preparing it failed: {error}"
         ) from error
-    counts = ", ".join(f"{split}: {info.num_examples}" for split, info in builder.info.splits.items())
+    splits = builder.info.splits.items()
+    counts = ", ".join(f"{split}: {info.num_examples}" for split, info in splits)
     how = "found prepared" if prepared else f"prepared in {time.perf_counter() - start:.1f} s"
     _log.info("%s: %s (%s) in %s", name, counts, how, builder.data_dir)
     return builder
@@ -183,9 +184,9 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
     _check_batch_size(batch_size)
     height, width = _check_crop_size(crop_size)
     builder = prepare("voc2012_segmentation", data_dir=data_dir, archive=archive)
-    undecoded = {"image": tfds.decode.SkipDecoding(), "segmentation_mask": tfds.decode.SkipDecoding()}
-    wanted = tfds.decode.PartialDecoding(
-        {"image": True, "segmentation_mask": True}, decoders=undecoded
+    parts = ("image", "segmentation_mask")
+    undecoded = tfds.decode.PartialDecoding(
+        dict.fromkeys(parts, True), decoders=dict.fromkeys(parts, tfds.decode.SkipDecoding())
     )
 
     def fits(example):
@@ -197,7 +198,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
         return _voc_window(example, height, width, seed)
 
     def split(name, shuffle):
-        examples = _read(builder, name, wanted).filter(fits)
+        examples = _read(builder, name, undecoded).filter(fits)
         count = int(examples.reduce(0, lambda total, _: total + 1))
         if count < batch_size:
             raise InputError(
@@ -209,7 +210,9 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
             examples = examples.shuffle(_buffer(builder, name), seed)
         examples = _with_seeds(examples, seed if shuffle else _TEST_SEED, again=not shuffle)
         batches = examples.map(cut, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
-        return _finished(batches).apply(tf.data.experimental.assert_cardinality(count // batch_size))
+        # So that `fit` shows its progress; a filtered data set does not know its size.
+        batches = batches.apply(tf.data.experimental.assert_cardinality(count // batch_size))
+        return _finished(batches)
 
     return split("train", True), split("validation", False)
 

@@ -6,20 +6,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kerascv_d2l.datasets.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_VOID
+from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP, VOC_VOID
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.pictures import read_picture
-
-__all__ = [
-    "VOC_CLASSES",
-    "VOC_COLORMAP",
-    "VOC_VOID",
-    "draw_window",
-    "read_voc_images",
-    "voc_colormap2label",
-    "voc_label_indices",
-    "voc_rand_crop",
-]
 
 _LEVELS = 256  # of each channel
 _FOLDER = "VOCdevkit/VOC2012"

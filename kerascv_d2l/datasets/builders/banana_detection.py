@@ -1,6 +1,7 @@
 """The book's bananas: one pasted on each of 1100 photographs."""
 
 import csv
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -16,7 +17,7 @@ class BananaDetection(base.ArchiveBuilder):
     """1000 + 100 pictures, each with one banana and its box."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Only where there is no network: put banana-detection.zip, or the folder "
         "`banana-detection` unpacked from it, into the manual folder."
@@ -28,7 +29,7 @@ class BananaDetection(base.ArchiveBuilder):
         folder="banana-detection",
         landmark="bananas_train/label.csv",
     )
-    SPLIT_NAMES = {"train": "bananas_train", "validation": "bananas_val"}
+    SPLIT_NAMES: ClassVar = {"train": "bananas_train", "validation": "bananas_val"}
 
     def _info(self):
         return tfds.core.DatasetInfo(

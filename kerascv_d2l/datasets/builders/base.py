@@ -3,6 +3,7 @@
 import io
 import logging
 import tempfile
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -46,7 +47,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     ARCHIVE = None  # `archives.Archive`
-    SPLIT_NAMES = {}  # name in TFDS -> name in the archive
+    SPLIT_NAMES: ClassVar = {}  # name in TFDS -> name in the archive
 
     def __init__(self, *, archive=None, skip_bad=False, **kwargs):
         super().__init__(**kwargs)

@@ -1,6 +1,7 @@
 """The book's hot dogs, and things that are none."""
 
 from pathlib import PurePosixPath
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -16,7 +17,7 @@ class Hotdog(base.ArchiveBuilder):
     """2000 + 800 pictures of two classes."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Only where there is no network: put hotdog.zip, or the folder `hotdog` unpacked from it, "
         "into the manual folder."
@@ -32,7 +33,7 @@ class Hotdog(base.ArchiveBuilder):
         folder="hotdog",
         landmark="train/hotdog/",
     )
-    SPLIT_NAMES = {"train": "train", "test": "test"}
+    SPLIT_NAMES: ClassVar = {"train": "train", "test": "test"}
 
     def _info(self):
         return tfds.core.DatasetInfo(

@@ -2,6 +2,7 @@
 
 import io
 import xml.etree.ElementTree as ElementTree
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -21,7 +22,7 @@ class Voc2012Segmentation(base.ArchiveBuilder):
     """1464 + 1449 pictures with class masks."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Only where there is no network: put {ARCHIVE_NAME}, or the folder `VOCdevkit` unpacked "
         "from it, into the manual folder."
@@ -36,7 +37,7 @@ class Voc2012Segmentation(base.ArchiveBuilder):
         folder="VOCdevkit/VOC2012",
         landmark="ImageSets/Segmentation/train.txt",
     )
-    SPLIT_NAMES = {"train": "train", "validation": "val"}
+    SPLIT_NAMES: ClassVar = {"train": "train", "validation": "val"}
 
     def _info(self):
         return tfds.core.DatasetInfo(
@@ -130,7 +131,8 @@ def _class_indices(source, name):
         classes = pixels
     else:
         classes = _from_colors(pixels)
-    unknown = np.flatnonzero((classes.ravel() >= len(VOC_CLASSES)) & (classes.ravel() != VOC_VOID))
+    known = ((classes >= 0) & (classes < len(VOC_CLASSES))) | (classes == VOC_VOID)  # (h, w)
+    unknown = np.flatnonzero(~known)
     if unknown.size:
         row, column = divmod(int(unknown[0]), classes.shape[1])
         raise InputError(
