@@ -145,7 +145,7 @@ def test_bad_windows():
     with pytest.raises(InputError, match=r"\(h, w, channels\)"):
         voc_rand_crop(feature[None], label, 3, 3)
     unknown = tf.function(
-        lambda f, l: voc_rand_crop(f, l, 8, 9),
+        lambda x, y: voc_rand_crop(x, y, 8, 9),
         input_signature=[
             tf.TensorSpec((None, None, 3), tf.uint8),
             tf.TensorSpec((None, None), tf.int32),
