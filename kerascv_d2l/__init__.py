@@ -53,6 +53,7 @@ _MODULES = {
         "load_data_hotdog",
         "load_data_voc",
         "read_data_bananas",
+        "read_detection",
     ],
     "datasets.voc": [
         "read_voc_images",

@@ -14,10 +14,12 @@ import logging
 import math
 import time
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kerascv_d2l.datasets import builders  # noqa: F401 - registers them
+from kerascv_d2l.datasets.detection import DetectionData, DetectionSplit
 from kerascv_d2l.datasets.voc import draw_window
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
@@ -78,6 +80,68 @@ def prepare(name, *, data_dir=None, archive=None, skip_bad=False):
     how = "found prepared" if prepared else f"prepared in {time.perf_counter() - start:.1f} s"
     _log.info("%s: %s (%s) in %s", name, counts, how, builder.data_dir)
     return builder
+
+
+def read_detection(name, *, image_size=None, data_dir=None, archive=None, skip_bad=False):
+    """Read a prepared detection data set into memory, as the readers of folders give theirs.
+
+    Args:
+        name: `"banana_detection"` or `"voc2012_segmentation"` (its boxes), or
+            another of tensorflow-datasets whose examples have `image` and
+            `objects` with `bbox` and `label`.
+        image_size: `(height, width)` to resize to; needed where pictures differ
+            in size. VOC's training pictures take 290 MB at 256 x 256.
+        data_dir: as `prepare`.
+        archive: as `prepare`.
+        skip_bad: as `prepare`.
+
+    Returns:
+        `DetectionData`, its pictures uint8 arrays `(n, height, width, 3)`. The
+        validation split is the one named `validation`, else `test`.
+
+    Raises:
+        InputError: as `prepare`; if the data set has no boxes, or none to
+            validate with; if pictures differ in size and `image_size` is `None`.
+    """
+    start = time.perf_counter()
+    builder = prepare(name, data_dir=data_dir, archive=archive, skip_bad=skip_bad)
+    features, splits = builder.info.features, builder.info.splits
+    objects = features["objects"].feature if "objects" in features else ()
+    if "image" not in features or "bbox" not in objects or "label" not in objects:
+        raise InputError(f"{name}: has no boxes (features: {', '.join(features)})")
+    val = next((split for split in ("validation", "test") if split in splits), None)
+    if "train" not in splits or val is None:
+        raise InputError(f"{name}: needs train and validation or test, has {', '.join(splits)}")
+
+    def example(features):
+        image = features["image"]
+        image = image if image_size is None else _uint8(resize(image, image_size))
+        return image, _labels(features["objects"])
+
+    def split(title):
+        images = None
+        labels = []
+        for i, (image, rows) in enumerate(_read(builder, title).map(example, tf.data.AUTOTUNE)):
+            if images is None:  # filled as they come: never two copies of all
+                images = np.empty((splits[title].num_examples, *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
+                raise InputError(
+                    f"{name}: pictures of different sizes ({tuple(images.shape[1:3])} and "
+                    f"{tuple(image.shape[:2])}, height and width): `image_size` must be given"
+                )
+            images[i] = image
+            labels.append(rows.numpy())
+        names = [f"{name}, {title} {i}" for i in range(len(labels))]
+        return DetectionSplit(images, labels, names)
+
+    train_split, val_split = split("train"), split(val)
+    return DetectionData(
+        class_names=objects["label"].names,
+        train=train_split,
+        val=val_split,
+        source=f"{name} {builder.version} in {builder.data_dir}",
+        seconds=time.perf_counter() - start,
+    )
 
 
 def read_data_bananas(is_train=True, *, data_dir=None, archive=None):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+import kerascv_d2l
 from kerascv_d2l import (
     InputError,
     load_cifar10,
@@ -83,6 +84,32 @@ def test_pictures_with_several_and_few_bananas_are_padded(tmp_path):
     _, labels = read_data_bananas(False, data_dir=tmp_path / "tfds")
     assert labels[..., 0].tolist() == [[0, -1], [0, 0]]
     assert labels[1, 1].tolist() == [0, 0.5, 0, 1, 0.25]
+
+
+def test_read_detection(data_dir):
+    with pytest.raises(InputError, match=r"pictures of different sizes .*`image_size` must be"):
+        kerascv_d2l.read_detection("banana_detection", data_dir=data_dir)
+    data = kerascv_d2l.read_detection("banana_detection", image_size=(64, 96), data_dir=data_dir)
+    assert data.class_names == ("banana",)
+    assert data.train.images.shape == (5, 64, 96, 3) and data.val.images.shape == (2, 64, 96, 3)
+    assert "banana_detection 1.0.0" in data.describe()
+    seen = set()
+    for image, rows in zip(data.val.images, data.val.labels, strict=True):
+        i = round(float(rows[0, 1] * 256)) - 10  # 0.png,0,10,20,60,120 and 1.png,0,11,21,61,121
+        wanted = np.array([10 + i, 20 + i, 60 + i, 120 + i]) / 256
+        np.testing.assert_allclose(rows, [[0, *wanted]], rtol=1e-6)
+        picture = tf.image.resize(fake_archives.picture(50 + i), (64, 96), antialias=True)
+        assert np.abs(image - picture.numpy()).max() <= 0.51  # rounding
+        seen.add(i)
+    assert seen == {0, 1}
+
+    data = kerascv_d2l.read_detection(
+        "voc2012_segmentation", image_size=(64, 96), data_dir=data_dir
+    )
+    assert data.class_names[15] == "potted plant"
+    assert all(rows[:, 0].tolist() == [15, 14] for rows in data.train.labels)
+    with pytest.raises(InputError, match="hotdog: has no boxes"):
+        kerascv_d2l.read_detection("hotdog", data_dir=data_dir)
 
 
 def sources(data_dir, split):
