@@ -267,7 +267,9 @@ def main(argv=None):
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve:
-        timing.serve(*{"ours": serve_ours, "book": serve_book}[args.serve](args.folder))
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the answers
+            cases, about = {"ours": serve_ours, "book": serve_book}[args.serve](args.folder)
+        timing.serve(cases, about)
         return None
     if args.memory:
         memory(args.memory, args.folder)

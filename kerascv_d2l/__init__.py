@@ -46,6 +46,9 @@ _MODULES = {
         "show_bboxes",
         "show_images",
     ],
+    "datasets.folders": ["read_detection_folder"],
+    "pipelines": ["detection_batches", "steps_per_epoch"],
+    "distribution": ["make_strategy"],
     "training": ["Run", "add_run_arguments", "run_main", "set_up"],
     "datasets.loaders": [
         "load_cifar10",

@@ -10,7 +10,6 @@ in every run, however many threads read; each epoch has its own order and its
 own windows.
 """
 
-import logging
 import math
 import time
 
@@ -39,8 +38,6 @@ ACCURATE_DCT = "INTEGER_ACCURATE"
 # Test windows are the same in every epoch, so that figures can be compared.
 _TEST_SEED = 0
 
-_log = logging.getLogger(__name__)
-
 
 def prepare(name, *, data_dir=None, archive=None, skip_bad=False):
     """Download and prepare a data set unless that has been done.
@@ -65,8 +62,6 @@ def prepare(name, *, data_dir=None, archive=None, skip_bad=False):
     if skip_bad:
         arguments["skip_bad"] = True
     builder = tfds.builder(name, **arguments)
-    prepared = builder.data_path.exists()
-    start = time.perf_counter()
     try:
         builder.download_and_prepare()
     except InputError:
@@ -75,14 +70,76 @@ def prepare(name, *, data_dir=None, archive=None, skip_bad=False):
         raise InputError(
             f"{name} is not prepared in {builder.data_dir}, and preparing it failed: {error}"
         ) from error
-    splits = builder.info.splits.items()
-    counts = ", ".join(f"{split}: {info.num_examples}" for split, info in splits)
-    how = "found prepared" if prepared else f"prepared in {time.perf_counter() - start:.1f} s"
-    _log.info("%s: %s (%s) in %s", name, counts, how, builder.data_dir)
     return builder
 
 
-def read_detection(name, *, image_size=None, data_dir=None, archive=None, skip_bad=False):
+def label_rows(objects):
+    """Turn TFDS' objects of a picture into this package's rows.
+
+    Args:
+        objects: dict with `bbox`, float `(m, 4)` normalised yxyx, and `label`,
+            integers `(m,)`.
+
+    Returns:
+        float32 tensor `(m, 5)`, rows `[class, x_min, y_min, x_max, y_max]`.
+    """
+    y_min, x_min, y_max, x_max = tf.unstack(objects["bbox"], num=4, axis=-1)  # (m,) each
+    classes = tf.cast(objects["label"], tf.float32)
+    return tf.stack([classes, x_min, y_min, x_max, y_max], axis=-1)
+
+
+def describe(builder, seconds=None):
+    """Say in a few lines what a prepared data set holds.
+
+    Args:
+        builder: TFDS builder, prepared.
+        seconds: float: how long preparing or finding it took.
+
+    Returns:
+        str: name, version, place and time; the classes; each split's number of
+        examples, range of heights and widths, and size on disk.
+    """
+    info = builder.info
+    time_taken = "" if seconds is None else f" ({seconds:.1f} s)"
+    lines = [f"{info.name} {info.version} in {builder.data_dir}{time_taken}"]
+    features = info.features
+    label = features["label"] if "label" in features else features["objects"].feature["label"]
+    names = label.names
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    lines.append(f"  {len(names)} class(es): {shown}")
+    for name, split in info.splits.items():
+        lines.append(
+            f"  {name}: {split.num_examples:,} pictures ({_size_range(builder, name)}), "
+            f"{split.num_bytes / 1e6:,.1f} MB"
+        )
+    return "\n".join(lines)
+
+
+def _size_range(builder, split):
+    """Heights and widths of a split's pictures, as text."""
+    known = builder.info.features["image"].shape[:2]
+    if None in known:
+        encoded = _read(builder, split, {"image": tfds.decode.SkipDecoding()})
+        sizes = np.stack([*encoded.map(_picture_size, tf.data.AUTOTUNE).as_numpy_iterator()])
+        low, high = sizes.min(0), sizes.max(0)  # (2,) each
+    else:
+        low = high = known
+    height, width = (str(a) if a == b else f"{a}-{b}" for a, b in zip(low, high, strict=True))
+    return f"{height} high, {width} wide"
+
+
+def _picture_size(example):
+    content = example["image"]
+    return tf.cond(
+        tf.io.is_jpeg(content),
+        lambda: tf.io.extract_jpeg_shape(content)[:2],
+        lambda: _png_size(content),
+    )
+
+
+def read_detection(
+    name, *, image_size=None, difficult=False, data_dir=None, archive=None, skip_bad=False
+):
     """Read a prepared detection data set into memory, as the readers of folders give theirs.
 
     Args:
@@ -91,6 +148,7 @@ def read_detection(name, *, image_size=None, data_dir=None, archive=None, skip_b
             `objects` with `bbox` and `label`.
         image_size: `(height, width)` to resize to; needed where pictures differ
             in size. VOC's training pictures take 290 MB at 256 x 256.
+        difficult: bool: keep objects that VOC marks as difficult.
         data_dir: as `prepare`.
         archive: as `prepare`.
         skip_bad: as `prepare`.
@@ -116,7 +174,10 @@ def read_detection(name, *, image_size=None, data_dir=None, archive=None, skip_b
     def example(features):
         image = features["image"]
         image = image if image_size is None else _uint8(resize(image, image_size))
-        return image, _labels(features["objects"])
+        rows = label_rows(features["objects"])
+        if "is_difficult" in features["objects"] and not difficult:
+            rows = tf.boolean_mask(rows, ~features["objects"]["is_difficult"])
+        return image, rows
 
     def split(title):
         images = None
@@ -165,7 +226,7 @@ def read_data_bananas(is_train=True, *, data_dir=None, archive=None):
     """
     builder = prepare("banana_detection", data_dir=data_dir, archive=archive)
     examples = [
-        (example["file_name"].decode(), example["image"], _labels(example["objects"]).numpy())
+        (example["file_name"].decode(), example["image"], label_rows(example["objects"]).numpy())
         for example in tfds.as_numpy(_read(builder, "train" if is_train else "validation"))
     ]
     examples.sort(key=lambda example: (len(example[0]), example[0]))  # 9.png before 10.png
@@ -400,15 +461,8 @@ def _finished(batches):
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _labels(objects):
-    """TFDS' objects -> float32 `(m, 5)` rows `[class, x_min, y_min, x_max, y_max]`."""
-    y_min, x_min, y_max, x_max = tf.unstack(objects["bbox"], num=4, axis=-1)  # (m,) each
-    classes = tf.cast(objects["label"], tf.float32)
-    return tf.stack([classes, x_min, y_min, x_max, y_max], axis=-1)
-
-
 def _banana(example):
-    return _uint8(resize(example["image"], BANANA_SIZE)), _labels(example["objects"])
+    return _uint8(resize(example["image"], BANANA_SIZE)), label_rows(example["objects"])
 
 
 def _uint8(pixels):

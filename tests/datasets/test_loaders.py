@@ -103,10 +103,11 @@ def test_read_detection(data_dir):
         seen.add(i)
     assert seen == {0, 1}
 
-    data = kerascv_d2l.read_detection(
-        "voc2012_segmentation", image_size=(64, 96), data_dir=data_dir
-    )
+    voc = {"name": "voc2012_segmentation", "image_size": (64, 96), "data_dir": data_dir}
+    data = kerascv_d2l.read_detection(**voc)
     assert data.class_names[15] == "potted plant"
+    assert all(rows[:, 0].tolist() == [15] for rows in data.train.labels)  # the person is difficult
+    data = kerascv_d2l.read_detection(**voc, difficult=True)
     assert all(rows[:, 0].tolist() == [15, 14] for rows in data.train.labels)
     with pytest.raises(InputError, match="hotdog: has no boxes"):
         kerascv_d2l.read_detection("hotdog", data_dir=data_dir)

@@ -1,0 +1,50 @@
+"""The sheet of examples: what is drawn where, and what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerascv_d2l import InputError
+from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP
+from kerascv_d2l.sheets import MASK_WEIGHT, draw_examples, overlay
+
+GREY = np.full((6, 9, 3), 100, np.uint8)
+
+
+def test_overlay_colours_classes_only():
+    mask = np.zeros((6, 9), np.uint8)
+    mask[2, 7], mask[5, 1] = 15, 255
+    drawn = overlay(GREY, mask, VOC_COLORMAP)
+    person = np.array(VOC_COLORMAP[15])
+    assert drawn[2, 7].tolist() == np.rint(40 + MASK_WEIGHT * person).astype(int).tolist()
+    assert drawn[5, 1].tolist() == [193] * 3  # 0.4 * 100 + 0.6 * 255
+    drawn[2, 7] = drawn[5, 1] = 100
+    np.testing.assert_array_equal(drawn, GREY)
+
+
+def test_sheet_shows_boxes_in_their_place(tmp_path):
+    black = np.zeros((100, 200, 3), np.uint8)
+    box = [[0, 0.5, 0.2, 0.9, 0.6], [-1, 0, 0, 0.1, 0.1]]
+    draw_examples(tmp_path / "a.png", [black], ["one"], labels=[box], class_names=["cat"])
+    draw_examples(tmp_path / "b.png", [black], ["one"])
+    a, b = (np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB")).astype(int) for n in "ab")
+    changed = np.argwhere(np.abs(a - b).max(-1) > 60)
+    picture = np.argwhere(b.max(-1) == 0)  # the black picture in the sheet
+    (top, left), (bottom, right) = picture.min(0), picture.max(0)
+    # The label stands on the upper left corner, so only the far sides are exact.
+    assert abs((changed[:, 1].max() - left) / (right - left) - 0.9) < 0.02
+    assert abs((changed[:, 0].max() - top) / (bottom - top) - 0.6) < 0.03
+
+
+def test_bad_sheets(tmp_path):
+    with pytest.raises(InputError, match="`images` is empty"):
+        draw_examples(tmp_path / "a.png", [], [])
+    with pytest.raises(InputError, match="1 images and 2 titles"):
+        draw_examples(tmp_path / "a.png", [GREY], ["a", "b"])
+    with pytest.raises(InputError, match=r"`mask` is \(6, 8\), its picture \(6, 9\)"):
+        draw_examples(tmp_path / "a.png", [GREY], ["a"], masks=[np.zeros((6, 8), int)])
+    with pytest.raises(InputError, match="classes from 0 to 21, but there are 21 colours"):
+        overlay(GREY, np.full((6, 9), 21) * np.eye(6, 9, dtype=int), VOC_COLORMAP)
+    with pytest.raises(InputError, match=r"a\.xyz: pictures cannot be written"):
+        draw_examples(tmp_path / "a.xyz", [GREY], ["a"])
+    assert list(tmp_path.iterdir()) == []
