@@ -1,8 +1,10 @@
 """Where data sets come from: sums, mirrors, folders at hand, hostile names, interruptions."""
 
 import dataclasses
+import http.server
 import io
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 from unittest import mock
@@ -341,3 +343,56 @@ def test_sideways_pictures_are_stored_upright(tmp_path):
     examples = tfds.as_numpy(builder.as_dataset(split="train"))
     (found,) = (e["image"] for e in examples if e["file_name"] == b"7.png")
     np.testing.assert_array_equal(found, upright)
+
+
+class _Mirror(http.server.BaseHTTPRequestHandler):
+    """Serves hotdog.zip below /good/, half of it below /short/, and nothing elsewhere."""
+
+    content = b""
+
+    def do_GET(self):
+        if not self.path.startswith(("/good/", "/short/")):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        half = len(self.content) // 2 if self.path.startswith("/short/") else None
+        self.wfile.write(self.content[:half])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirrors(hotdog):
+    """Function that makes the builder download from paths on a server of this machine."""
+    handler = type("Mirror", (_Mirror,), {"content": hotdog.read_bytes()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    original = builders.Hotdog.ARCHIVE
+
+    def use(*folders):
+        base = f"http://127.0.0.1:{server.server_port}"
+        urls = tuple(f"{base}/{folder}/hotdog.zip" for folder in folders)
+        builders.Hotdog.ARCHIVE = dataclasses.replace(original, urls=urls)
+
+    yield use
+    builders.Hotdog.ARCHIVE = original
+    server.shutdown()
+    server.server_close()
+
+
+def test_download_from_the_second_mirror(mirrors, tmp_path):
+    mirrors("missing", "good")
+    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+    assert counts(builder) == {"train": 8, "test": 8}
+
+
+def test_a_download_that_breaks_off_is_not_kept(mirrors, tmp_path):
+    mirrors("short")
+    with pytest.raises(InputError, match=r"hotdog\.zip"):
+        loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+    mirrors("good")
+    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+    assert counts(builder) == {"train": 8, "test": 8}
