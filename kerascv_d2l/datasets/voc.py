@@ -47,14 +47,50 @@ def voc_label_indices(colormap, colormap2label):
     Raises:
         InputError: if the last dimension is not 3.
     """
+    if tf.executing_eagerly():
+        colormap = np.asarray(colormap)  # without a copy, of tensors too
+        _check_colors(colormap.shape)
+        if colormap2label is voc_colormap2label() and colormap.dtype == np.uint8:
+            return tf.convert_to_tensor(_look_up(colormap))
     colormap = tf.convert_to_tensor(colormap)
-    if colormap.shape.rank is not None and colormap.shape[-1] not in (3, None):
-        raise InputError(
-            f"`colormap` must be (…, height, width, 3), got {tuple(colormap.shape)}; a mask of "
-            "class indices needs no table"
-        )
+    if colormap.shape.rank is not None:
+        _check_colors(colormap.shape)
     red, green, blue = tf.unstack(tf.cast(colormap, tf.int32), num=3, axis=-1)  # (…, h, w) each
     return tf.gather(colormap2label, (red * _LEVELS + green) * _LEVELS + blue)
+
+
+def _check_colors(shape):
+    if len(shape) < 3 or shape[-1] not in (3, None):
+        raise InputError(
+            f"`colormap` must be (…, height, width, 3), got {tuple(shape)}; a mask of class "
+            "indices needs no table"
+        )
+
+
+@functools.cache
+def _blue_first():
+    """The table indexed by `(blue * 256 + green) * 256 + red`, uint8 array `(256**3,)`."""
+    table = voc_colormap2label().numpy().reshape(_LEVELS, _LEVELS, _LEVELS)
+    return np.ascontiguousarray(table.transpose()).ravel()
+
+
+def _look_up(colors):
+    """`voc_label_indices` in NumPy: uint8 `(…, 3)` -> uint8 `(…)`.
+
+    Four bytes from every third one, read as one little-endian number, are a
+    colour with blue first and a byte of the next pixel on top: one pass where
+    arithmetic on three channels takes six (0.15 ms against 0.3 ms for 375 x 500).
+    """
+    colors = np.ascontiguousarray(colors)
+    count = colors.size // 3
+    if count == 0:
+        return np.empty(colors.shape[:-1], np.uint8)
+    index = np.empty(count, np.int64)  # what `take` needs; others it would convert
+    four = np.ndarray((count - 1,), "<u4", colors, 0, (3,))  # the last pixel has no next one
+    np.bitwise_and(four, 0xFFFFFF, out=index[:-1], casting="unsafe")
+    red, green, blue = (int(value) for value in colors.reshape(-1, 3)[-1])
+    index[-1] = (blue * _LEVELS + green) * _LEVELS + red
+    return _blue_first().take(index).reshape(colors.shape[:-1])
 
 
 def voc_rand_crop(feature, label, height, width, seed=None):

@@ -58,6 +58,27 @@ def test_label_indices(table, dtype, batch):
     np.testing.assert_array_equal(in_graph, classes)
 
 
+def test_fast_way_equals_the_table_for_any_colour(table):
+    rng = np.random.default_rng(1)
+    colors = rng.integers(0, 256, (HEIGHT, 2 * WIDTH, 3), np.uint8)
+    colors[:2] = coloured(rng.integers(0, 21, (2, 2 * WIDTH)))
+    r, g, b = np.moveaxis(colors.astype(int), -1, 0)
+    wanted = table.numpy()[(r * 256 + g) * 256 + b]
+    np.testing.assert_array_equal(voc_label_indices(colors, table), wanted)
+    strided = colors[:, ::2]
+    np.testing.assert_array_equal(voc_label_indices(strided, table), wanted[:, ::2])
+    one = colors[:1, :1]
+    np.testing.assert_array_equal(voc_label_indices(one, table), wanted[:1, :1])
+    assert voc_label_indices(colors[:0], table).shape == (0, 2 * WIDTH)
+
+
+def test_a_table_of_ones_own(table):
+    own = np.zeros(256**3, np.int32)
+    own[256 + 2] = 7
+    colors = np.array([[[0, 1, 2], [2, 1, 0]]], np.uint8)
+    assert voc_label_indices(colors, own).numpy().tolist() == [[7, 0]]
+
+
 def test_label_indices_in_map_with_unknown_sizes(table):
     classes = np.arange(HEIGHT * WIDTH).reshape(1, HEIGHT, WIDTH) % 21
     data = tf.data.Dataset.from_generator(
