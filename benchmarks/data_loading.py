@@ -181,17 +181,12 @@ def serve_ours(folder):
 
 
 def book():
-    """d2l, with what its import and its reader of pictures need declared."""
+    """PyTorch and d2l, whose pictures are read by Pillow."""
     import torch
+    from book_ssd import import_d2l
 
-    # Kept alive: the declarations go when the object does.
-    global _declared
-    with contextlib.suppress(RuntimeError):  # already there where torchvision is whole
-        _declared = torch.library.Library("torchvision", "DEF")
-        _declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    d2l = import_d2l()
     import torchvision
-    from d2l import torch as d2l
 
     def read_image(path, mode=None):
         pixels = np.asarray(Image.open(path).convert("RGB"))
