@@ -15,9 +15,8 @@ import argparse
 import time
 from pathlib import Path
 
-from kerascv_d2l.training import import_tensorflow, run_main
-
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.training import import_tensorflow, run_main
 
 NAMES = ("banana_detection", "hotdog", "voc2012_segmentation", "cifar10")
 NUM_DRAWN = 12
