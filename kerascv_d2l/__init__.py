@@ -65,6 +65,7 @@ _MODULES = {
         "voc_rand_crop",
     ],
     "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
+    "models.backbones": ["backbone", "classifier"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
