@@ -65,7 +65,9 @@ _MODULES = {
         "voc_rand_crop",
     ],
     "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
+    "layers.normalization": ["BatchNorm"],
     "models.backbones": ["backbone", "classifier"],
+    "models.resnet": ["ResNet18", "ResNet34", "resnet18"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

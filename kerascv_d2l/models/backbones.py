@@ -9,48 +9,20 @@ import difflib
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.weights import load_keras_weights
+from kerascv_d2l.models import preprocessing, resnet
+from kerascv_d2l.models.weights import load_weights
 
-# ImageNet's channel statistics in RGB, on pixels divided by 255 ...
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-# ... and the means in BGR, on 0-255, which the Caffe networks subtract.
-CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 # PyTorch's batch norm momentum (0.1 there). Keras' 0.99 needs hundreds of steps to follow new
 # data, more than a short fine-tuning has.
 BATCH_NORM_MOMENTUM = 0.9
 # A size at which a feature map's stride shows, also in networks that do not pad.
 _PROBE_SIZE = 1024
 HEAD = "head"  # name of a classifier's output layer
-
-
-def _plain_rescaling(pixels):
-    """[0, 255] to [-1, 1]."""
-    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="pixels_to_unit")(pixels)
-
-
-def _standardisation(pixels):
-    """[0, 255] to mean 0 and standard deviation 1 by channel."""
-    scale = [1 / (255 * std) for std in IMAGENET_STD]
-    offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
-    return keras.layers.Rescaling(scale, offset=offset, name="pixels_to_unit")(pixels)
-
-
-def _caffe(pixels):
-    """RGB to BGR, mean 0 by channel, still in steps of 1."""
-    offset = [-mean for mean in CAFFE_MEAN_BGR]
-    return keras.layers.Rescaling(1.0, offset=offset, name="centre")(
-        keras.ops.flip(pixels, axis=-1)
-    )
-
-
-def _inside(pixels):
-    """The network scales its input itself."""
-    return pixels
 
 
 @dataclass(frozen=True)
@@ -75,24 +47,35 @@ class _Family:
 # The layers are the last activation before the next halving, where the family has one.
 # EfficientNet's and MobileNet's last one is the expansion inside the block that halves.
 _FAMILIES = (
-    _Family("mobilenet", _plain_rescaling, r"conv_pw_\d+_relu", width=True),
-    _Family("mobilenetv2", _plain_rescaling, r"block_\d+_expand_relu", width=True),
-    _Family("mobilenetv3(small|large)", _inside, r"(activation|re_lu)(_\d+)?", width=True),
-    _Family(r"vgg(16|19)", _caffe, r"block\d_conv\d"),
-    _Family(r"resnet(50|101|152)", _caffe, r"conv\d_block\d+_out|conv1_relu"),
-    _Family(r"resnet(50|101|152)v2", _plain_rescaling, r"conv\d_block\d+_preact_relu|conv1_conv"),
-    _Family(r"densenet(121|169|201)", _standardisation, r"pool\d_relu|conv1_relu"),
-    _Family(r"efficientnetb\d", _inside, r"block\d[a-z]_expand_activation"),
+    _Family("resnet(18|34)", preprocessing.nothing, r"layer\d"),
+    _Family("mobilenet", preprocessing.to_unit_range, r"conv_pw_\d+_relu", width=True),
+    _Family("mobilenetv2", preprocessing.to_unit_range, r"block_\d+_expand_relu", width=True),
+    _Family(
+        "mobilenetv3(small|large)", preprocessing.nothing, r"(activation|re_lu)(_\d+)?", width=True
+    ),
+    _Family(r"vgg(16|19)", preprocessing.caffe, r"block\d_conv\d"),
+    _Family(r"resnet(50|101|152)", preprocessing.caffe, r"conv\d_block\d+_out|conv1_relu"),
+    _Family(
+        r"resnet(50|101|152)v2",
+        preprocessing.to_unit_range,
+        r"conv\d_block\d+_preact_relu|conv1_conv",
+    ),
+    _Family(r"densenet(121|169|201)", preprocessing.standardise, r"pool\d_relu|conv1_relu"),
+    _Family(r"efficientnetb\d", preprocessing.nothing, r"block\d[a-z]_expand_activation"),
     _Family(
         r"efficientnetv2(b\d|s|m|l)",
-        _inside,
+        preprocessing.nothing,
         r"block[123].*_(add|activation)|block\d.*_expand_act.*",
     ),
-    _Family(r"convnext(tiny|small|base|large|xlarge)", _inside, r".*_stage_\d_block_\d+_identity"),
-    _Family("xception", _plain_rescaling, r"block\d+_sepconv2_bn"),
-    _Family("inceptionv3", _plain_rescaling, r"mixed\d+(_\d)?"),
-    _Family("inceptionresnetv2", _plain_rescaling, r"mixed_\d\w|block\d+_\d+_ac"),
-    _Family(r"nasnet(mobile|large)", _plain_rescaling, r"normal_concat_\d+"),
+    _Family(
+        r"convnext(tiny|small|base|large|xlarge)",
+        preprocessing.nothing,
+        r".*_stage_\d_block_\d+_identity",
+    ),
+    _Family("xception", preprocessing.to_unit_range, r"block\d+_sepconv2_bn"),
+    _Family("inceptionv3", preprocessing.to_unit_range, r"mixed\d+(_\d)?"),
+    _Family("inceptionresnetv2", preprocessing.to_unit_range, r"mixed_\d\w|block\d+_\d+_ac"),
+    _Family(r"nasnet(mobile|large)", preprocessing.to_unit_range, r"normal_concat_\d+"),
 )
 
 
@@ -122,13 +105,14 @@ def backbone(
     inference mode, in training too, and keeps its statistics.
 
     Args:
-        name: lower-case name of a network of `keras.applications`
-            ("mobilenet", "resnet50", "efficientnetv2b0", ...), with an
-            optional width multiplier for the MobileNets ("mobilenet_0.75",
-            "mobilenetv2_1.4").
-        weights: None (random), "imagenet" (Keras fetches its own file and
-            caches it) or the path of a file that Keras wrote: `.weights.h5`,
-            `.h5` or `.keras`, with or without the classifier on top.
+        name: "resnet18", "resnet34", or the lower-case name of a network of
+            `keras.applications` ("mobilenet", "resnet50", "efficientnetv2b0",
+            ...), with an optional width multiplier for the MobileNets
+            ("mobilenet_0.75", "mobilenetv2_1.4").
+        weights: None (random), "imagenet" (fetched at first use and cached),
+            or the path of a file, with or without the classifier on top:
+            `.weights.h5`, `.h5` or `.keras` as Keras writes them; for the two
+            ResNets above also `.safetensors` with torchvision's names.
         strides: the wanted strides in pixels, each a power of two, in any order.
         input_shape: `(height, width, 3)`; None where the size may vary. The
             MobileNets v2 and v3 and EfficientNet pad like they did in training
@@ -237,13 +221,7 @@ def _start_head(head, name, weights, head_init):
 def _source_head(name, weights):
     """Kernel `(features, classes)` and bias `(classes,)` of the network's own classifier."""
     _, constructor = _parse(name)
-    network = constructor(
-        include_top=True,
-        weights="imagenet" if weights == "imagenet" else None,
-        classifier_activation=None,
-    )
-    if weights != "imagenet":
-        load_keras_weights(network, weights)
+    network = constructor(include_top=True, weights=weights, classifier_activation=None)
     last = [layer for layer in network.layers if layer.weights][-1]
     kernel, bias = last.get_weights()
     return kernel.reshape(-1, kernel.shape[-1]), bias
@@ -252,16 +230,7 @@ def _source_head(name, weights):
 def _trunk(name, weights, input_shape, batch_norm_momentum):
     family, constructor = _parse(name)
     pixels = keras.Input(input_shape, name="pixels")
-    try:
-        trunk = constructor(
-            include_top=False,
-            weights="imagenet" if weights == "imagenet" else None,
-            input_tensor=family.preprocess(pixels),
-        )
-    except ValueError as error:
-        raise InputError(f"backbone {name!r}, weights={weights!r}: {error}") from error
-    if weights not in (None, "imagenet"):
-        load_keras_weights(trunk, weights)
+    trunk = constructor(include_top=False, weights=weights, input_tensor=family.preprocess(pixels))
     if weights != "imagenet":
         _standardise_inside(trunk)
     if batch_norm_momentum is not None:
@@ -280,8 +249,8 @@ def _standardise_inside(trunk):
     """
     for layer in trunk.layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
-            layer.adapt_mean.assign(IMAGENET_MEAN)
-            layer.adapt_variance.assign([std**2 for std in IMAGENET_STD])
+            layer.adapt_mean.assign(preprocessing.IMAGENET_MEAN)
+            layer.adapt_variance.assign([std**2 for std in preprocessing.IMAGENET_STD])
             layer.finalize_state()
 
 
@@ -310,11 +279,32 @@ def _last_of_each_stride(trunk, pattern):
 
 def _constructors():
     """Dict lower-case name -> function that builds the network."""
-    return {
-        name.lower(): function
+    found = {
+        name.lower(): partial(_keras_network, function)
         for name, function in vars(keras.applications).items()
         if name[0].isupper() and callable(function)
     }
+    return found | {"resnet18": resnet.ResNet18, "resnet34": resnet.ResNet34}
+
+
+def _keras_network(function, weights=None, **arguments):
+    """Build a network of `keras.applications` with weights of any kind that `backbone` takes."""
+    if weights == "imagenet":
+        try:
+            return function(weights="imagenet", **arguments)
+        except Exception as error:  # Keras raises a bare Exception when it cannot download
+            raise InputError(
+                f'{function.__name__}, weights="imagenet": {error}. Keras fetches the file once '
+                "and keeps it in its cache; without a network give the path of a weights file, or "
+                "start from random weights with weights=None."
+            ) from error
+    try:
+        network = function(weights=None, **arguments)
+    except ValueError as error:  # such as an image that is too small
+        raise InputError(f"{function.__name__}: {error}") from error
+    if weights is not None:
+        load_weights(network, weights)
+    return network
 
 
 def _parse(name):

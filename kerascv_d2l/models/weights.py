@@ -1,37 +1,65 @@
 """Reading weights files into models: all of them or, with an error that lists the names, none."""
 
+import re
 import tempfile
 from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
 from kerascv_d2l.errors import InputError
 
 _MOST_LISTED = 12  # names in an error message; a wrong file can hold hundreds
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".pth.tar")
+_HUB_FILE = "model.safetensors"
+# PyTorch's name of a tensor of a layer -> Keras' name of the variable
+_BATCH_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+_DENSE_OR_CONV = {"weight": "kernel", "bias": "bias"}
+_COUNTER = "num_batches_tracked"  # PyTorch's count of steps, which inference does not use
 
 
-def load_keras_weights(model, path):
-    """Load a file that Keras wrote into a model, or raise and change nothing.
-
-    The file may hold more than the model, such as the classifier on top of a
-    trunk; a tensor that the model has and the file lacks, or that has another
-    shape there, is an error.
+def load_weights(model, weights, hub_name=None, key=None, unused=None):
+    """Load a weights file into a model, or raise and change nothing.
 
     Args:
         model: built `keras.Model`.
-        path: `.weights.h5` (matched by structure), `.keras` or `.h5` (matched
-            by layer name or, where names differ, by order).
+        weights: path of a file, or "imagenet" for the one of `hub_name`.
+            `.safetensors` holds a PyTorch state dict. `.weights.h5` (matched
+            by structure), `.keras` and `.h5` (matched by layer name or, where
+            names differ, by order) are Keras' own; they may hold more than
+            the model has, such as the classifier on top of a trunk. Pickles
+            (`.pth`, `.pt`, `.bin`) are never opened: they can run any code.
+        hub_name: repository on the Hugging Face Hub that "imagenet" stands for.
+        key: for a state dict, function of a layer's name that gives the name
+            of its module there, or None for a layer that is not in it;
+            default: "_" becomes "." (`layer1_0_conv1`: `layer1.0.conv1`).
+        unused: regular expression of the tensors of a state dict that the
+            model need not have, such as those of a classifier.
 
     Raises:
-        InputError: if the file is missing or cannot be read, or its tensors do
-            not fit; the message lists names and shapes.
+        InputError: if the file is missing, is a pickle or cannot be read, or
+            its tensors do not fit; the message lists names and shapes.
     """
-    path = Path(path)
+    path = fetch(hub_name) if weights == "imagenet" and hub_name else Path(weights)
     if not path.is_file():
         raise InputError(f"weights {path}: there is no such file.")
+    if path.name.endswith(_PICKLES):
+        raise InputError(
+            f"weights {path}: a pickle can run any code when it is opened, so it is not. Convert "
+            "it once, where you trust it: "
+            "safetensors.torch.save_file(torch.load(PATH, weights_only=True), "
+            '"weights.safetensors")'
+        )
     try:
-        if path.name.endswith(".weights.h5"):
+        if path.suffix == ".safetensors":
+            load_state_dict(model, read_safetensors(path), key=key, unused=unused, source=path)
+        elif path.name.endswith(".weights.h5"):
             _load_by_structure(model, path)
         elif path.suffix == ".keras":
             _load_by_layer(model, _arrays_of(_read_model(path)), path)
@@ -39,10 +67,117 @@ def load_keras_weights(model, path):
             _load_by_layer(model, _read_legacy(path), path)
         else:
             raise InputError(
-                f"weights {path}: expected a file ending in .weights.h5, .keras or .h5."
+                f"weights {path}: expected a file ending in .safetensors, .weights.h5, .keras or "
+                ".h5."
             )
     except (OSError, KeyError) as error:
-        raise InputError(f"weights {path}: not a readable Keras weights file ({error}).") from error
+        raise InputError(f"weights {path}: not a readable weights file ({error}).") from error
+
+
+def fetch(hub_name):
+    """Find the weights of a repository of the Hugging Face Hub, downloading them at first use.
+
+    Args:
+        hub_name: "owner/name".
+
+    Returns:
+        `Path` of the file in the cache of `huggingface_hub`.
+
+    Raises:
+        InputError: if the file is not in the cache and cannot be fetched.
+    """
+    import huggingface_hub  # takes a second to import, and only downloads need it
+
+    try:
+        # The cache first: no network is asked for what is already there.
+        return Path(huggingface_hub.hf_hub_download(hub_name, _HUB_FILE, local_files_only=True))
+    except (huggingface_hub.errors.LocalEntryNotFoundError, FileNotFoundError):
+        pass
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub_name, _HUB_FILE))
+    except Exception as error:  # many kinds, of several HTTP libraries
+        raise InputError(
+            f'weights="imagenet": {_HUB_FILE} of {hub_name} is not in the cache of '
+            f"huggingface_hub ({huggingface_hub.constants.HF_HUB_CACHE}) and could not be fetched "
+            f"({type(error).__name__}: {error}). Fetch it where there is a network, with\n"
+            f"    hf download {hub_name} {_HUB_FILE}\n"
+            "and give its path as weights, or start from random weights with weights=None."
+        ) from error
+
+
+def read_safetensors(path):
+    """Read all tensors of a safetensors file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        dict name -> NumPy array.
+
+    Raises:
+        InputError: if it is not a safetensors file.
+    """
+    import safetensors.numpy
+
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"weights {path}: not a readable safetensors file ({error}).") from error
+
+
+def load_state_dict(model, tensors, key=None, unused=None, source="state dict"):
+    """Copy a PyTorch state dict into the convolutions, dense layers and batch norms of a model.
+
+    Args:
+        model: built `keras.Model`.
+        tensors: dict name -> array, in PyTorch's layouts: kernels of
+            convolutions `(out, in / groups, h, w)`, of dense layers `(out, in)`.
+        key: as for `load_weights`.
+        unused: as for `load_weights`.
+        source: where the tensors come from, for messages.
+
+    Raises:
+        InputError: if they do not fit; the message lists names and shapes, and
+            the model is as it was.
+    """
+    targets = _targets(model, key or (lambda name: name.replace("_", ".")))
+    wanted = {name: _torch_shape(layer, variable) for name, (layer, variable) in targets.items()}
+    present = {
+        name: tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if not name.endswith(_COUNTER)
+        and (name in wanted or unused is None or not re.fullmatch(unused, name))
+    }
+    check_tensors(source, wanted, present)
+    for name, (layer, variable) in targets.items():
+        variable.assign(np.transpose(tensors[name], _torch_axes(layer, variable)))
+
+
+def _targets(model, key):
+    """Dict name in the state dict -> (layer, variable)."""
+    targets = {}
+    for layer in _layers_with_weights(model):
+        prefix = key(layer.name)
+        if prefix is None:
+            continue
+        batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        for torch_name, name in (_BATCH_NORM if batch_norm else _DENSE_OR_CONV).items():
+            variable = getattr(layer, name, None)
+            if variable is not None:
+                targets[f"{prefix}.{torch_name}"] = (layer, variable)
+    return targets
+
+
+def _torch_axes(layer, variable):
+    """Transposition from PyTorch's layout to Keras'."""
+    if len(variable.shape) == 4 and isinstance(layer, keras.layers.DepthwiseConv2D):
+        return (2, 3, 0, 1)  # (in, multiplier = 1, h, w) -> (h, w, in, multiplier)
+    return {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[len(variable.shape)]
+
+
+def _torch_shape(layer, variable):
+    axes = _torch_axes(layer, variable)
+    return tuple(variable.shape[axes.index(i)] for i in range(len(axes)))
 
 
 def _read_model(path):

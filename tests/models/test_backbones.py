@@ -156,7 +156,7 @@ def test_weights_of_another_network_name_the_tensors_and_change_nothing(trained,
 
 
 def test_one_wrong_tensor_leaves_the_model_as_it_was(trained, tmp_path):
-    from kerascv_d2l.models.weights import load_keras_weights
+    from kerascv_d2l.models.weights import load_weights
 
     folder, _ = trained
     path = tmp_path / "damaged.weights.h5"
@@ -166,7 +166,7 @@ def test_one_wrong_tensor_leaves_the_model_as_it_was(trained, tmp_path):
     model = backbone("mobilenet_0.25", strides=(32,))
     before = model.get_weights()
     with pytest.raises(InputError, match=r"1 missing: layers/conv2d_3/vars/0 \(1, 1, 32, 32\)"):
-        load_keras_weights(model, path)
+        load_weights(model, path)
     for one, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
 

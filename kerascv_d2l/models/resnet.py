@@ -1,0 +1,204 @@
+"""ResNets of basic blocks: torchvision's, and the book's for small images.
+
+In torchvision's every layer has the name of its module there, with "_" for
+".": `layer1.0.conv1` is `layer1_0_conv1`. The last activation of a stage has
+the name of the stage, `layer1` to `layer4`.
+"""
+
+import keras
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.normalization import BatchNorm
+from kerascv_d2l.models import preprocessing
+from kerascv_d2l.models.weights import load_weights
+
+STAGES = {4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}  # stride -> layer
+_STAGE_CHANNELS = (64, 128, 256, 512)
+# The timm conversions of torchvision's ImageNet weights (IMAGENET1K_V1).
+_HUB = {"resnet18": "timm/resnet18.tv_in1k", "resnet34": "timm/resnet34.tv_in1k"}
+_HEAD_TENSORS = r"fc\.(weight|bias)"
+
+
+def ResNet18(**arguments):  # noqa: N802 (named like those of keras.applications)
+    """Build torchvision's ResNet-18: 11,689,512 parameters with 1000 classes.
+
+    Args:
+        **arguments: see `_resnet`; the names are those of
+            `keras.applications`.
+
+    Returns:
+        `keras.Model` as `ResNet34` describes it.
+    """
+    return _resnet("resnet18", (2, 2, 2, 2), **arguments)
+
+
+def ResNet34(**arguments):  # noqa: N802
+    """Build torchvision's ResNet-34: 21,797,672 parameters with 1000 classes.
+
+    Args:
+        **arguments: see `_resnet`; the names are those of
+            `keras.applications`.
+
+    Returns:
+        `keras.Model` from pixels 0-255, RGB, uint8 or float,
+        `(batch, h, w, 3)`, to logits `(batch, classes)`; without top to the
+        feature map `(batch, ceil(h / 32), ceil(w / 32), 512)`.
+    """
+    return _resnet("resnet34", (3, 4, 6, 3), **arguments)
+
+
+def _resnet(
+    name,
+    blocks,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=(None, None, 3),
+    classes=1000,
+    classifier_activation=None,
+    include_preprocessing=True,
+):
+    """Build a ResNet as torchvision defines it.
+
+    Args:
+        name: name of the model, also the key of its weights.
+        blocks: number of blocks in each of the four stages.
+        include_top: whether to pool and classify.
+        weights: None (random, as torchvision draws them), "imagenet", or a
+            path; see `weights.load_weights`.
+        input_tensor: symbolic tensor to build on, in place of a new input.
+        input_shape: `(height, width, channels)`; None where the size may vary.
+        classes: number of outputs.
+        classifier_activation: activation of the output; None gives logits.
+        include_preprocessing: whether pixels 0-255 are standardised inside;
+            otherwise the input must be.
+
+    Returns:
+        `keras.Model`.
+
+    Raises:
+        InputError: if the weights cannot be had or do not fit.
+    """
+    if weights == "imagenet" and include_top and classes != 1000:
+        raise InputError(
+            f'classes={classes}: weights="imagenet" with the top have 1000. Leave the top out.'
+        )
+    inputs = keras.Input(input_shape, name="pixels") if input_tensor is None else input_tensor
+    x = preprocessing.standardise(inputs) if include_preprocessing else inputs
+    x = _conv(x, 64, 7, 2, "conv1")
+    x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
+    # Padded with zeros where torchvision has -inf: after ReLU that is the same maximum.
+    x = keras.layers.ZeroPadding2D(1, name="maxpool_pad")(x)
+    x = keras.layers.MaxPooling2D(3, 2, name="maxpool")(x)
+    for stage, (depth, channels) in enumerate(zip(blocks, _STAGE_CHANNELS, strict=True), start=1):
+        for i in range(depth):
+            x = _basic_block(
+                x,
+                channels,
+                stride=2 if stage > 1 and i == 0 else 1,
+                name=f"layer{stage}_{i}",
+                output_name=f"layer{stage}" if i == depth - 1 else f"layer{stage}_{i}_out",
+            )
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
+        x = keras.layers.Dense(
+            classes,
+            activation=classifier_activation,
+            # torch.nn.Linear's default: uniform in ±1 / sqrt(inputs)
+            kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
+            dtype="float32",
+            name="fc",
+        )(x)
+    model = keras.Model(
+        keras.utils.get_source_inputs(inputs)[0] if input_tensor is not None else inputs,
+        x,
+        name=name,
+    )
+    if weights is not None:
+        load_weights(
+            model, weights, hub_name=_HUB[name], unused=None if include_top else _HEAD_TENSORS
+        )
+    return model
+
+
+def _conv(x, channels, kernel_size, stride, name):
+    """Convolve with torchvision's padding, the same on both sides."""
+    padding = "same"
+    if stride > 1 and kernel_size > 1:
+        # Keras' "same" would pad an even size on the right and at the bottom only.
+        x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+        padding = "valid"
+    return keras.layers.Conv2D(
+        channels,
+        kernel_size,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        # torchvision: kaiming_normal_(mode="fan_out", nonlinearity="relu")
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        name=name,
+    )(x)
+
+
+def _basic_block(x, channels, stride, name, output_name):
+    shortcut = x
+    x = _conv(x, channels, 3, stride, f"{name}_conv1")
+    x = BatchNorm(name=f"{name}_bn1")(x)
+    x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    x = _conv(x, channels, 3, 1, f"{name}_conv2")
+    x = BatchNorm(name=f"{name}_bn2")(x)
+    if stride > 1 or shortcut.shape[-1] != channels:
+        shortcut = _conv(shortcut, channels, 1, stride, f"{name}_downsample_0")
+        shortcut = BatchNorm(name=f"{name}_downsample_1")(shortcut)
+    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+    return keras.layers.ReLU(name=output_name)(x)
+
+
+def resnet18(num_classes, in_channels=3):
+    """Build the book's ResNet-18 for small images.
+
+    A 3 x 3 stem instead of the 7 x 7 one, no max-pooling, and Xavier-uniform
+    weights: CIFAR-10's 32 x 32 pixels become 4 x 4 x 512 before the pooling.
+
+    Args:
+        num_classes: number of outputs.
+        in_channels: channels of the images.
+
+    Returns:
+        `keras.Model` from pixels 0-255 `(batch, h, w, in_channels)` of any
+        size to float32 logits `(batch, num_classes)`.
+
+    Source:
+        D2L 1.0.3, `d2l.resnet18`; its pixels are 0-1, here divided inside.
+    """
+    if num_classes < 1 or in_channels < 1:
+        raise InputError(
+            f"num_classes={num_classes}, in_channels={in_channels}: expected at least 1 of each."
+        )
+
+    def conv(x, channels, kernel_size, stride, name):
+        # The book's convolutions have a bias, and pad by 1 on all sides.
+        if stride > 1 and kernel_size > 1:
+            x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+        padding = "valid" if stride > 1 else "same"
+        return keras.layers.Conv2D(channels, kernel_size, stride, padding, name=name)(x)
+
+    inputs = keras.Input((None, None, in_channels), name="pixels")
+    x = keras.layers.Rescaling(1 / 255, name="pixels_to_unit")(inputs)
+    x = BatchNorm(name="bn1")(conv(x, 64, 3, 1, "conv1"))
+    x = keras.layers.ReLU(name="relu")(x)
+    for stage, channels in enumerate(_STAGE_CHANNELS, start=1):
+        for i in range(2):
+            name = f"layer{stage}_{i}"
+            stride = 2 if stage > 1 and i == 0 else 1
+            shortcut = x
+            x = BatchNorm(name=f"{name}_bn1")(conv(x, channels, 3, stride, f"{name}_conv1"))
+            x = keras.layers.ReLU(name=f"{name}_relu")(x)
+            x = BatchNorm(name=f"{name}_bn2")(conv(x, channels, 3, 1, f"{name}_conv2"))
+            if stride > 1:
+                shortcut = conv(shortcut, channels, 1, stride, f"{name}_conv3")
+            x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+            x = keras.layers.ReLU(name=f"layer{stage}" if i == 1 else f"{name}_out")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
+    outputs = keras.layers.Dense(num_classes, dtype="float32", name="head")(x)
+    return keras.Model(inputs, outputs, name="resnet18_small")

@@ -1,0 +1,87 @@
+"""Batch norm against NumPy: what it gives, and what it remembers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.normalization import BatchNorm
+
+pytestmark = pytest.mark.quick
+
+
+def build(**arguments):
+    layer = BatchNorm(**arguments)
+    layer.build((None, 2, 3, 4))
+    draw = np.random.default_rng(0)
+    layer.set_weights([draw.uniform(0.5, 1.5, 4) for _ in range(4)])
+    return layer, [w.astype("float64") for w in layer.get_weights()]
+
+
+def images(dtype="float32"):
+    return (3 + 2 * np.random.default_rng(1).standard_normal((5, 2, 3, 4))).astype(dtype)
+
+
+@pytest.mark.parametrize("mode", ["eager", "function", "xla"])
+@pytest.mark.parametrize("training", [False, True])
+def test_is_torchs_batch_norm(mode, training):
+    layer, (gamma, beta, mean, variance) = build()
+    call = layer
+    if mode != "eager":
+        call = tf.function(layer, jit_compile=mode == "xla")
+    x = images()
+    found = call(x, training=training)
+    used_mean, used_variance = mean, variance
+    if training:
+        used_mean, used_variance = x.mean((0, 1, 2)), x.var((0, 1, 2))  # (4,)
+        mean = 0.9 * mean + 0.1 * used_mean
+        variance = 0.9 * variance + 0.1 * x.var((0, 1, 2), ddof=1)  # unbiased: 29, not 30
+    expected = (x - used_mean) / np.sqrt(used_variance + 1e-5) * gamma + beta
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-6)
+
+
+def test_gradients_are_those_of_keras():
+    layer, _ = build()
+    plain = keras.layers.BatchNormalization(epsilon=1e-5)
+    plain.build((None, 2, 3, 4))
+    plain.set_weights(layer.get_weights())
+    x = tf.constant(images())
+    weight = tf.constant(np.random.default_rng(2).standard_normal(x.shape).astype("float32"))
+    gradients = []
+    for norm in (layer, plain):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(weight * norm(x, training=True))
+        sources = [x, norm.gamma.value, norm.beta.value]
+        gradients.append(tape.gradient(loss, sources))
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_stays_in_inference_mode():
+    layer, (_, _, mean, variance) = build()
+    expected = layer(images(), training=False)
+    layer.trainable = False
+    np.testing.assert_array_equal(layer(images(), training=True), expected)
+    np.testing.assert_array_equal(layer.moving_mean, mean.astype("float32"))
+    np.testing.assert_array_equal(layer.moving_variance, variance.astype("float32"))
+
+
+def test_half_precision_keeps_float32_statistics():
+    layer, _ = build(dtype="mixed_bfloat16")
+    assert layer(images("float32"), training=True).dtype == tf.bfloat16
+    assert layer.moving_variance.dtype == "float32"
+
+
+def test_config_round_trip():
+    layer = BatchNorm(momentum=0.8, epsilon=1e-3, name="norm")
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert (type(copy), copy.momentum, copy.epsilon) == (BatchNorm, 0.8, 1e-3)
+
+
+def test_wants_images():
+    with pytest.raises(InputError, match=r"expected \(batch, height, width, channels\)"):
+        BatchNorm()(np.zeros((2, 3)))
