@@ -67,6 +67,15 @@ _MODULES = {
     "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
     "layers.normalization": ["BatchNorm"],
     "models.backbones": ["backbone", "classifier"],
+    "optimizers": [
+        "LogRates",
+        "freeze",
+        "geometric_multipliers",
+        "group_rates",
+        "layer_rates",
+        "mean_loss_rates",
+        "unfreeze",
+    ],
     "models.resnet": ["ResNet18", "ResNet34", "resnet18"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
