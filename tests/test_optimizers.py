@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.layers.normalization import BatchNorm
+from kerascv_d2l.layers import BatchNorm
 from kerascv_d2l.optimizers import (
     LogRates,
     freeze,

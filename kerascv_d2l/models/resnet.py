@@ -8,7 +8,7 @@ the name of the stage, `layer1` to `layer4`.
 import keras
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.layers.normalization import BatchNorm
+from kerascv_d2l.layers import BatchNorm
 from kerascv_d2l.models import preprocessing
 from kerascv_d2l.models.weights import load_weights
 
