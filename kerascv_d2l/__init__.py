@@ -77,6 +77,7 @@ _MODULES = {
         "unfreeze",
     ],
     "models.resnet": ["ResNet18", "ResNet34", "resnet18"],
+    "models.backbones": ["backbone", "classifier"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
