@@ -1,0 +1,115 @@
+"""Layers that enlarge feature maps, and that make any picture size fit a network."""
+
+import keras
+
+from kerascv_d2l.initializers import Bilinear
+from kerascv_d2l.ops import upsampling as ops
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class TransposedUpsampling(keras.layers.Layer):
+    """Trainable enlargement by a whole factor; starts as bilinear interpolation.
+
+    Same weights and same numbers as `keras.layers.Conv2DTranspose(filters,
+    2 * factor, strides=factor, padding="same")`, computed by one matrix product.
+
+    Args:
+        filters: int, channels of the result.
+        factor: even int, how many times larger the result is.
+        use_bias: whether a number is added to each channel, 0 at first.
+        kernel_initializer: as for `Conv2DTranspose`.
+
+    Raises:
+        InputError: if the factor is odd.
+    """
+
+    def __init__(self, filters, factor, use_bias=True, kernel_initializer=None, **kwargs):
+        super().__init__(**kwargs)
+        ops.check_factor(factor)
+        self.filters = filters
+        self.factor = factor
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(
+            Bilinear() if kernel_initializer is None else kernel_initializer
+        )
+
+    def build(self, input_shape):
+        """Make the weights for inputs `(batch, h, w, channels)`."""
+        side = 2 * self.factor
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(side, side, self.filters, input_shape[-1]),
+            initializer=self.kernel_initializer,
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def call(self, inputs):
+        """Enlarge `(batch, h, w, channels)` to `(batch, h * factor, w * factor, filters)`."""
+        kernel = keras.ops.convert_to_tensor(self.kernel, dtype=self.compute_dtype)
+        outputs = ops.transposed_upsampling(inputs, kernel, self.factor)
+        return outputs + self.bias if self.use_bias else outputs
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        return super().get_config() | {
+            "filters": self.filters,
+            "factor": self.factor,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class BilinearUpsampling(keras.layers.Layer):
+    """Fixed enlargement by a whole factor, bilinear between pixel centres.
+
+    Args:
+        factor: int, at least 1.
+    """
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs):
+        """Enlarge `(batch, h, w, channels)` to `(batch, h * factor, w * factor, channels)`."""
+        return ops.bilinear_upsampling(inputs, self.factor)
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        return super().get_config() | {"factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class PadToMultiple(keras.layers.Layer):
+    """Repeat the last row and column until both sides are multiples of a number.
+
+    Args:
+        multiple: int, at least 1.
+    """
+
+    def __init__(self, multiple, **kwargs):
+        # Pixels pass as they come: a cast of 0-255 to float16 would be exact, but of no use.
+        super().__init__(autocast=False, **kwargs)
+        self.multiple = multiple
+
+    def call(self, inputs):
+        """Lengthen `(batch, height, width, channels)` below and to the right."""
+        return ops.pad_to_multiple(inputs, self.multiple)
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        return super().get_config() | {"multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class CropLike(keras.layers.Layer):
+    """Cut maps below and to the right to the height and width of a second input."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, inputs, reference):
+        """Cut `(batch, height, width, c)` to the height and width of `reference`."""
+        return ops.crop_like(inputs, reference)

@@ -1,0 +1,169 @@
+"""Fully convolutional networks: a class score for every class at every pixel."""
+
+import keras
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.upsampling import (
+    BilinearUpsampling,
+    CropLike,
+    PadToMultiple,
+    TransposedUpsampling,
+)
+from kerascv_d2l.models.backbones import backbone as build_backbone
+
+DEEPEST_STRIDE = 32  # of the last feature map of the usual classifiers
+STRIDES = (8, 16, 32)
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class FCN(keras.Model):
+    """FCN-32s, -16s or -8s: a classifier's feature maps, scored and enlarged to the picture.
+
+    `stride=32` is the book's: a 1 x 1 convolution scores the last feature map, a
+    transposed convolution enlarges the scores 32 times. With 16 or 8 the scores
+    are enlarged 2 times first, added to those of the map before, and so on.
+
+    Calling it with pixels 0-255, `(batch, height, width, 3)`, RGB, uint8 or
+    float, gives float32 scores `(batch, height, width, num_classes)` before the
+    softmax. Any size will do: where 32 does not divide a side, the picture is
+    lengthened (see `PadToMultiple`) and the scores cut again.
+
+    Args:
+        num_classes: int, background included.
+        backbone: name of a network, see `models.backbones.names()`; or a
+            `keras.Model` from pixels to a list of feature maps at strides
+            `stride`, ..., 32.
+        weights: for a backbone by name: None, "imagenet" or a file.
+        stride: 32, 16 or 8, of the finest map that is scored.
+        trainable_upsampling: whether transposed convolutions enlarge, which start
+            as bilinear interpolation and learn; else fixed bilinear
+            interpolation, faster and with no weights.
+        input_shape: `(height, width, 3)`, None where the size may vary.
+        name: str, by default "fcn32", ...
+
+    Attributes:
+        backbone: the network that makes the feature maps, for freezing it.
+        num_classes: int.
+        size_multiple: int that divides the sides of pictures that need no
+            lengthening.
+
+    Raises:
+        InputError: if an argument is out of range, no network has that name, or
+            the weights do not fit.
+
+    Source:
+        D2L 1.0.3, section 14.11; Long, Shelhamer, Darrell: Fully Convolutional
+        Networks for Semantic Segmentation (2015).
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        backbone="resnet18",
+        weights=None,
+        stride=DEEPEST_STRIDE,
+        trainable_upsampling=True,
+        input_shape=(None, None, 3),
+        name=None,
+        **kwargs,
+    ):
+        check_num_classes(num_classes)
+        if stride not in STRIDES:
+            raise InputError(f"stride={stride}: expected 32, 16 or 8.")
+        strides = [s for s in STRIDES if s >= stride]
+        trunk = feature_network(backbone, weights, strides)
+
+        # The scores stay float32 under mixed precision: they are sums of many terms and small.
+        def score(features, at):
+            return keras.layers.Conv2D(num_classes, 1, dtype="float32", name=f"score{at}")(features)
+
+        def enlarge(scores, factor, layer_name):
+            if trainable_upsampling:
+                layer = TransposedUpsampling(num_classes, factor, dtype="float32", name=layer_name)
+            else:
+                layer = BilinearUpsampling(factor, dtype="float32", name=layer_name)
+            return layer(scores)
+
+        pixels = keras.Input(input_shape, name="pixels")
+        features = trunk(PadToMultiple(DEEPEST_STRIDE, name="pad")(pixels))
+        features = dict(zip(strides, keras.tree.flatten(features), strict=True))
+        scores = score(features[DEEPEST_STRIDE], DEEPEST_STRIDE)
+        for at in reversed(strides[:-1]):
+            scores = enlarge(scores, 2, f"enlarge_to{at}")
+            scores = keras.layers.Add(dtype="float32", name=f"add{at}")(
+                [scores, score(features[at], at)]
+            )
+        scores = enlarge(scores, stride, "enlarge_to1")
+        scores = CropLike(dtype="float32", name="crop")(scores, pixels)
+        super().__init__(inputs=pixels, outputs=scores, name=name or f"fcn{stride}", **kwargs)
+        self.backbone = trunk
+        self.num_classes = num_classes
+        self.size_multiple = DEEPEST_STRIDE
+        self._settings = {
+            "num_classes": num_classes,
+            "stride": stride,
+            "trainable_upsampling": trainable_upsampling,
+            "input_shape": tuple(input_shape),
+        }
+
+    def get_config(self):
+        """Give the arguments of the constructor, the backbone with its architecture."""
+        return {
+            **self._settings,
+            "name": self.name,
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Build the network again, without the weights."""
+        trunk = keras.saving.deserialize_keras_object(
+            config["backbone"], custom_objects=custom_objects
+        )
+        return cls(**(config | {"backbone": trunk}))
+
+
+def feature_network(backbone, weights, strides):
+    """Build the network of a name, or check the one given.
+
+    Args:
+        backbone: str or `keras.Model`.
+        weights: None, "imagenet" or a file; None with a `keras.Model`.
+        strides: wanted strides in pixels, finest first.
+
+    Returns:
+        `keras.Model` from pixels to a list of feature maps, one for each stride.
+
+    Raises:
+        InputError: if the model has other outputs than these, or the name or
+            weights do not fit.
+    """
+    if not isinstance(backbone, keras.Model):
+        return build_backbone(backbone, weights=weights, strides=tuple(strides))
+    if weights is not None:
+        raise InputError(
+            f"weights={weights!r} with a backbone that is a model already: "
+            "load them into the model, or give the backbone's name."
+        )
+    side = 8 * max(strides)
+    shapes = keras.tree.flatten_shape_structure(backbone.compute_output_shape((1, side, side, 3)))
+    found = [side // shape[1] for shape in shapes]
+    if found != list(strides):
+        raise InputError(
+            f"backbone {backbone.name!r} gives feature maps at strides {found}: "
+            f"expected {list(strides)}, in this order."
+        )
+    return backbone
+
+
+def check_num_classes(num_classes):
+    """Refuse less than one class.
+
+    Args:
+        num_classes: int.
+
+    Raises:
+        InputError: if it is less than 1.
+    """
+    if num_classes < 1:
+        raise InputError(f"num_classes={num_classes}: expected at least 1.")

@@ -1,0 +1,166 @@
+"""U-Net: an encoder, and a decoder that sees every one of its feature maps again."""
+
+import keras
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.upsampling import BilinearUpsampling, CropLike, PadToMultiple
+from kerascv_d2l.models.fcn import check_num_classes, feature_network
+
+ENCODER_STRIDES = (2, 4, 8, 16, 32)  # of the feature maps taken from a classifier
+PLAIN_FILTERS = (64, 128, 256, 512, 1024)  # as in the paper
+# Half of what the paper has at each stride: with a classifier's maps of 64-512 channels beside
+# them that is no bottleneck, and the two finest maps take most of the time.
+BACKBONE_FILTERS = (16, 32, 64, 128, 256)
+BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}  # PyTorch's; Keras' 0.99 adapts too slowly
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class UNet(keras.Model):
+    """An encoder that halves the picture step by step, and a decoder that doubles it again.
+
+    At each step the decoder joins its enlarged maps with the encoder's of the
+    same size (concatenation) and applies two 3 x 3 convolutions. Other than in
+    the paper, convolutions keep the size and have batch norm, so that scores
+    cover the whole picture.
+
+    Calling it with pixels 0-255, `(batch, height, width, 3)`, RGB, uint8 or
+    float, gives float32 scores `(batch, height, width, num_classes)` before the
+    softmax. Any size will do (see `PadToMultiple`).
+
+    Args:
+        num_classes: int, background included.
+        backbone: None for the plain encoder of the paper; or the name of a
+            network, see `models.backbones.names()`, or a `keras.Model` from pixels
+            to a list of feature maps at strides 2, 4, 8, 16, 32.
+        weights: for a backbone by name: None, "imagenet" or a file.
+        filters: channels at each resolution, finest first. Plain: one number for
+            each step of the encoder, so that their count sets the depth, by default
+            (64, 128, 256, 512, 1024). With a backbone: of the decoder at strides
+            1, 2, 4, 8, 16, by default (16, 32, 64, 128, 256); stride 1 has no maps
+            of a backbone to join.
+        upsampling: "learned", a 2 x 2 transposed convolution with stride 2; or
+            "bilinear", fixed, and a 1 x 1 convolution.
+        input_shape: `(height, width, 3)`, None where the size may vary.
+        name: str.
+
+    Attributes:
+        backbone: the network of the encoder, or None for the plain one.
+        num_classes: int.
+        size_multiple: int that divides the sides of pictures that need no
+            lengthening.
+
+    Raises:
+        InputError: if an argument is out of range, no network has that name, or
+            the weights do not fit.
+
+    Source:
+        Ronneberger, Fischer, Brox: U-Net (2015).
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        backbone=None,
+        weights=None,
+        filters=None,
+        upsampling="learned",
+        input_shape=(None, None, 3),
+        name="unet",
+        **kwargs,
+    ):
+        check_num_classes(num_classes)
+        if upsampling not in ("learned", "bilinear"):
+            raise InputError(f'upsampling={upsampling!r}: expected "learned" or "bilinear".')
+        if filters is None:
+            filters = PLAIN_FILTERS if backbone is None else BACKBONE_FILTERS
+        filters = tuple(filters)
+        if not filters or min(filters) < 1:
+            raise InputError(f"filters={filters}: expected numbers of channels, each at least 1.")
+        if backbone is None and weights is not None:
+            raise InputError(
+                f"weights={weights!r} without a backbone: the plain encoder has none. "
+                "Name the backbone that they belong to."
+            )
+        if backbone is not None and len(filters) != len(ENCODER_STRIDES):
+            raise InputError(
+                f"filters={filters}: with a backbone expected {len(ENCODER_STRIDES)} numbers, "
+                "for strides 1, 2, 4, 8 and 16."
+            )
+        pixels = keras.Input(input_shape, name="pixels")
+        if backbone is None:
+            trunk = None
+            size_multiple = 2 ** (len(filters) - 1)
+            padded = PadToMultiple(size_multiple, name="pad")(pixels)
+            # A finest-first list of maps, the last one the deepest.
+            maps = _plain_encoder(padded, filters)
+            joined, decoder_filters = maps[:-1], filters[:-1]
+        else:
+            trunk = feature_network(backbone, weights, ENCODER_STRIDES)
+            size_multiple = max(ENCODER_STRIDES)
+            padded = PadToMultiple(size_multiple, name="pad")(pixels)
+            maps = keras.tree.flatten(trunk(padded))
+            joined, decoder_filters = [None, *maps[:-1]], filters
+        x = maps[-1]
+        for level in reversed(range(len(joined))):
+            x = _enlarge(x, decoder_filters[level], upsampling, f"up{level}")
+            if joined[level] is not None:
+                x = keras.layers.Concatenate(name=f"join{level}")([x, joined[level]])
+            x = _two_convolutions(x, decoder_filters[level], f"decode{level}")
+        scores = keras.layers.Conv2D(num_classes, 1, dtype="float32", name="score")(x)
+        scores = CropLike(dtype="float32", name="crop")(scores, pixels)
+        super().__init__(inputs=pixels, outputs=scores, name=name, **kwargs)
+        self.backbone = trunk
+        self.num_classes = num_classes
+        self.size_multiple = size_multiple
+        self._settings = {
+            "num_classes": num_classes,
+            "filters": filters,
+            "upsampling": upsampling,
+            "input_shape": tuple(input_shape),
+        }
+
+    def get_config(self):
+        """Give the arguments of the constructor, the backbone with its architecture."""
+        trunk = self.backbone
+        return {
+            **self._settings,
+            "name": self.name,
+            "backbone": None if trunk is None else keras.saving.serialize_keras_object(trunk),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Build the network again, without the weights."""
+        trunk = config["backbone"]
+        if trunk is not None:
+            trunk = keras.saving.deserialize_keras_object(trunk, custom_objects=custom_objects)
+        return cls(**(config | {"backbone": trunk}))
+
+
+def _plain_encoder(pixels, filters):
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="pixels_to_unit")(pixels)
+    maps = []
+    for level, channels in enumerate(filters):
+        if level:
+            x = keras.layers.MaxPooling2D(2, name=f"pool{level}")(x)
+        x = _two_convolutions(x, channels, f"encode{level}")
+        maps.append(x)
+    return maps
+
+
+def _two_convolutions(x, channels, name):
+    for step in (1, 2):
+        x = keras.layers.Conv2D(
+            channels, 3, padding="same", use_bias=False, name=f"{name}_conv{step}"
+        )(x)
+        x = keras.layers.BatchNormalization(**BATCH_NORM, name=f"{name}_norm{step}")(x)
+        x = keras.layers.ReLU(name=f"{name}_relu{step}")(x)
+    return x
+
+
+def _enlarge(x, channels, upsampling, name):
+    if upsampling == "learned":
+        return keras.layers.Conv2DTranspose(channels, 2, strides=2, name=name)(x)
+    # Convolved first: the two commute, and the smaller map is cheaper.
+    x = keras.layers.Conv2D(channels, 1, name=f"{name}_conv")(x)
+    return BilinearUpsampling(2, name=name)(x)

@@ -1,0 +1,97 @@
+"""Losses with a class for every pixel."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.segmentation import VOID_LABEL
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class SegmentationCrossEntropy(keras.losses.Loss):
+    """Cross-entropy over the pixels of a batch, void pixels left out.
+
+    The mean over a batch is `sum(w * loss) / sum(w)` over all its pixels, w being
+    0 for void ones and otherwise the weight of the true class. Without void
+    pixels and weights that is the book's mean over pixels, then over images. A
+    batch of nothing but void has loss 0.
+
+    Args:
+        void_label: int, the label to leave out, or None.
+        class_weight: None or `num_classes` numbers, not negative.
+        from_logits: whether scores come before the softmax, as those of FCN do.
+        reduction: as for all Keras losses.
+
+    Raises:
+        InputError: if a class weight is negative or no number.
+    """
+
+    def __init__(
+        self,
+        void_label=VOID_LABEL,
+        class_weight=None,
+        from_logits=True,
+        reduction="sum_over_batch_size",
+        name="segmentation_cross_entropy",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+        if class_weight is not None:
+            class_weight = [float(weight) for weight in class_weight]
+            if not class_weight or not np.isfinite(class_weight).all() or min(class_weight) < 0:
+                raise InputError(
+                    f"class_weight={class_weight}: expected one number >= 0 for every class."
+                )
+        self.void_label = void_label
+        self.class_weight = class_weight
+        self.from_logits = from_logits
+
+    def call(self, y_true, y_pred):
+        """Weigh the loss of every pixel so that its plain mean is the one described above.
+
+        Args:
+            y_true: classes `(batch, height, width)` or `(batch, height, width, 1)`, any
+                number type.
+            y_pred: float scores `(batch, height, width, num_classes)`.
+
+        Returns:
+            `(batch, height, width)` in the type of `y_pred`.
+
+        Raises:
+            InputError: if the number of class weights is not that of the classes.
+        """
+        y_pred = tf.convert_to_tensor(y_pred)
+        labels = tf.cast(tf.convert_to_tensor(y_true), tf.int32)
+        if labels.shape.rank == y_pred.shape.rank:
+            labels = tf.squeeze(labels, axis=-1)  # (batch, height, width)
+        num_classes = y_pred.shape[-1]
+        if self.void_label is None:
+            known = tf.ones_like(labels, tf.bool)
+        else:
+            known = labels != self.void_label
+            labels = tf.where(known, labels, 0)
+        weight = tf.cast(known, y_pred.dtype)  # (batch, height, width)
+        if self.class_weight is not None:
+            if len(self.class_weight) != num_classes:
+                raise InputError(
+                    f"class_weight has {len(self.class_weight)} numbers for {num_classes} classes."
+                )
+            weight *= tf.gather(tf.constant(self.class_weight, y_pred.dtype), labels)
+        if self.from_logits:
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, y_pred)
+        else:
+            floor = keras.config.epsilon()
+            chosen = tf.gather(y_pred, labels, batch_dims=3)  # (batch, height, width)
+            loss = -tf.math.log(tf.maximum(chosen, floor))
+        pixels = tf.cast(tf.size(weight), y_pred.dtype)
+        scale = tf.math.divide_no_nan(pixels, tf.reduce_sum(weight))
+        return loss * weight * scale
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        return super().get_config() | {
+            "void_label": self.void_label,
+            "class_weight": self.class_weight,
+            "from_logits": self.from_logits,
+        }

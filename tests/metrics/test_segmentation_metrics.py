@@ -1,0 +1,133 @@
+"""Pixel accuracy and IoU against sets of pixels counted in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.metrics.segmentation import MeanIoU, PixelAccuracy, SegmentationMetrics
+from kerascv_d2l.ops.segmentation import class_map, confusion_matrix
+
+CLASSES = 4
+
+
+def batch(seed=0, size=(3, 6, 5)):
+    """Class 3 occurs nowhere, class 2 only in the prediction, a quarter is void."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 255], p=[0.45, 0.3, 0.25], size=size).astype(np.uint8)
+    predicted = rng.integers(0, 3, size=size)
+    scores = np.eye(CLASSES, dtype=np.float32)[predicted] + rng.uniform(0, 0.9, (*size, CLASSES))
+    return labels, predicted, scores.astype(np.float32)
+
+
+def slow_iou(labels, predicted):
+    known = labels != 255
+    result = []
+    for c in range(CLASSES):
+        truth, found = (labels == c) & known, (predicted == c) & known
+        either = (truth | found).sum()
+        result.append((truth & found).sum() / either if either else np.nan)
+    return np.array(result)
+
+
+def test_figures_of_several_batches():
+    batches = [batch(seed) for seed in range(3)]
+    metric = SegmentationMetrics(CLASSES, class_names=["a", "b", "c", "d"])
+    single = [MeanIoU(CLASSES), PixelAccuracy(CLASSES), PixelAccuracy(CLASSES, void_is=None)]
+    for labels, predicted, scores in batches:
+        metric.update_state(labels, scores)
+        for one in single:
+            one.update_state(labels[..., None], predicted)
+    labels = np.concatenate([b[0] for b in batches])
+    predicted = np.concatenate([b[1] for b in batches])
+    iou = slow_iou(labels, predicted)
+    assert np.isnan(iou[3]) and iou[2] == 0
+    with_void = np.mean(np.where(labels == 255, 0, labels) == predicted)
+    result = metric.result()
+    np.testing.assert_allclose(result["mean_iou"], iou[:3].mean(), rtol=1e-6)
+    np.testing.assert_allclose(result["pixel_accuracy"], with_void, rtol=1e-6)
+    np.testing.assert_allclose([result[f"iou_{n}"] for n in "abcd"], iou, rtol=1e-6)
+    np.testing.assert_allclose(metric.iou_by_class(), iou)
+    np.testing.assert_allclose(single[0].result(), iou[:3].mean(), rtol=1e-6)
+    np.testing.assert_allclose(single[1].result(), with_void, rtol=1e-6)
+    np.testing.assert_allclose(
+        single[2].result(), (labels == predicted)[labels != 255].mean(), rtol=1e-6
+    )
+
+
+def test_mean_iou_is_keras_where_nothing_is_void():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, CLASSES, size=(2, 2, 9, 7))
+    theirs, ours = keras.metrics.MeanIoU(CLASSES), MeanIoU(CLASSES, void_label=None)
+    theirs.update_state(labels, predicted)
+    ours.update_state(labels, predicted)
+    np.testing.assert_allclose(ours.result(), theirs.result(), rtol=1e-6)
+
+
+def test_labels_that_are_no_class_are_not_counted():
+    labels, predicted = np.array([0, 1, 7, -1, 255, 1]), np.array([0, 1, 1, 0, 1, 9])
+    np.testing.assert_array_equal(confusion_matrix(labels, predicted, 2), [[1, 0], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(
+        confusion_matrix(labels, predicted, 2, void_label=None), [[1, 0], [0, 1], [0, 0]]
+    )
+
+
+def test_counts_stay_exact_where_float32_stops():
+    metric = PixelAccuracy(2)
+    metric.confusion.assign([[2.0**24, 0], [0, 0], [0, 0]])
+    for _ in range(8):
+        metric.update_state([[0]], [[1]])
+    np.testing.assert_array_equal(metric.confusion.numpy()[0], [2**24, 8])
+    metric.confusion.assign([[2.0**24, 0], [0, 0], [0, 0]])
+    metric.update_state([[0]], [[0]])
+    assert metric.confusion.numpy()[0, 0] == 2**24 + 1
+
+
+def test_in_fit_evaluate_and_after_loading(tmp_path):
+    labels, predicted, scores = batch(size=(8, 6, 5))
+    model = keras.Sequential([keras.Input((6, 5, CLASSES)), keras.layers.Rescaling(1.0)])
+    model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255),
+        metrics=[SegmentationMetrics(CLASSES, class_names="abcd")],
+    )
+    expected = slow_iou(labels, predicted)
+    model.save(tmp_path / "model.keras")
+    for network in (model, keras.models.load_model(tmp_path / "model.keras")):
+        # 3 does not divide 8: the last batch has another size.
+        logs = network.evaluate(scores, labels, batch_size=3, verbose=0, return_dict=True)
+        np.testing.assert_allclose(logs["mean_iou"], np.nanmean(expected), rtol=1e-6)
+        np.testing.assert_allclose(logs["iou_a"], expected[0], rtol=1e-6)
+        assert set(logs) == {"loss", "pixel_accuracy", "mean_iou", *(f"iou_{n}" for n in "abcd")}
+
+
+def test_nothing_counted_is_zero_and_reset_forgets():
+    metric = SegmentationMetrics(CLASSES)
+    assert metric.result()["mean_iou"] == 0 and metric.result()["pixel_accuracy"] == 0
+    labels, _, scores = batch()
+    metric.update_state(labels, scores)
+    metric.reset_state()
+    assert metric.result()["mean_iou"] == 0
+
+
+@pytest.mark.quick
+def test_class_map_is_argmax_and_ties_go_to_the_first():
+    scores = np.random.default_rng(0).integers(0, 3, size=(4, 5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(class_map(scores), scores.argmax(-1))
+
+
+@pytest.mark.quick
+def test_errors_name_the_argument():
+    with pytest.raises(InputError, match="num_classes=0"):
+        MeanIoU(0)
+    with pytest.raises(InputError, match="void_label=3"):
+        MeanIoU(4, void_label=3)
+    with pytest.raises(InputError, match="void_is=4"):
+        PixelAccuracy(4, void_is=4)
+    with pytest.raises(InputError, match="class_names has 2"):
+        SegmentationMetrics(3, class_names=["a", "b"])
+    labels, _, scores = batch()
+    with pytest.raises(InputError, match="scores of shape"):
+        MeanIoU(5).update_state(labels, scores)
+    with pytest.raises(InputError, match="sample_weight"):
+        MeanIoU(CLASSES).update_state(labels, scores, tf.ones(3))

@@ -1,0 +1,187 @@
+"""FCN and U-Net: their arithmetic, sizes, training, saving."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.metrics.segmentation import SegmentationMetrics
+from kerascv_d2l.models.fcn import FCN
+from kerascv_d2l.models.unet import UNet
+from kerascv_d2l.ops.convolution import bilinear_kernel
+from kerascv_d2l.segmentation_losses import SegmentationCrossEntropy
+
+CLASSES = 3
+CHANNELS = {2: 4, 4: 6, 8: 8, 16: 10, 32: 12}
+
+
+def small_backbone(*strides):
+    """A few strided convolutions, in place of a classifier."""
+    pixels = keras.Input((None, None, 3), name="pixels")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
+    maps = {}
+    for stride, channels in CHANNELS.items():
+        x = keras.layers.Conv2D(
+            channels, 3, strides=2, padding="same", activation="relu", name=f"conv{stride}"
+        )(x)
+        maps[stride] = x
+    return keras.Model(pixels, [maps[stride] for stride in strides], name="small")
+
+
+def pictures(*size, batch=2, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, size=(batch, *size, 3)).astype(np.uint8)
+
+
+def networks():
+    return {
+        "fcn32": FCN(CLASSES, small_backbone(32)),
+        "fcn16": FCN(CLASSES, small_backbone(16, 32), stride=16),
+        "fcn8": FCN(CLASSES, small_backbone(8, 16, 32), stride=8, trainable_upsampling=False),
+        "unet": UNet(CLASSES, filters=(4, 6, 8)),
+        "unet_backbone": UNet(
+            CLASSES, small_backbone(2, 4, 8, 16, 32), filters=(2, 4, 4, 6, 6), upsampling="bilinear"
+        ),
+    }
+
+
+def test_fcn32_is_the_books_composition():
+    model = FCN(CLASSES, small_backbone(32))
+    images = pictures(64, 96)
+    features = keras.tree.flatten(model.backbone(images))[0]
+    score, enlarge = model.get_layer("score32"), model.get_layer("enlarge_to1")
+    assert score.kernel.shape == (1, 1, 12, CLASSES)
+    np.testing.assert_array_equal(enlarge.kernel, bilinear_kernel(CLASSES, CLASSES, 64))
+    # Weights other than the initial ones, so that every channel reaches every other.
+    kernel = np.random.default_rng(1).normal(size=enlarge.kernel.shape).astype(np.float32)
+    enlarge.set_weights([kernel, [1.0, 2.0, 3.0]])
+    expected = tf.nn.conv2d_transpose(score(features), kernel, (2, 64, 96, CLASSES), 32, "SAME")
+    np.testing.assert_allclose(model(images), expected + [1.0, 2, 3], rtol=1e-4, atol=1e-3)
+
+
+def test_fcn8_adds_the_scores_of_finer_maps():
+    model = FCN(CLASSES, small_backbone(8, 16, 32), stride=8, trainable_upsampling=False)
+    images = pictures(64, 96)
+    at8, at16, at32 = (
+        model.get_layer(f"score{stride}")(x)
+        for stride, x in zip((8, 16, 32), model.backbone(images), strict=True)
+    )
+    at16 += tf.image.resize(at32, (4, 6))
+    at8 += tf.image.resize(at16, (8, 12))
+    expected = tf.image.resize(at8, (64, 96))
+    np.testing.assert_allclose(model(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_unet_joins_the_encoders_maps():
+    """Without the skip of the finest level, single pixels could not be told apart."""
+    model = UNet(CLASSES, filters=(4, 6, 8))
+    assert model.size_multiple == 4
+    joined = [layer for layer in model.layers if isinstance(layer, keras.layers.Concatenate)]
+    assert sorted(layer.output.shape[-1] for layer in joined) == [8, 12]
+    with_backbone = UNet(CLASSES, small_backbone(2, 4, 8, 16, 32))
+    joined = [
+        layer for layer in with_backbone.layers if isinstance(layer, keras.layers.Concatenate)
+    ]
+    decoder = (32, 64, 128, 256)
+    encoder = (4, 6, 8, 10)
+    assert sorted(layer.output.shape[-1] for layer in joined) == [
+        d + e for d, e in zip(decoder, encoder, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["fcn32", "fcn16", "fcn8", "unet", "unet_backbone"])
+def test_any_size_and_the_same_after_saving(name, tmp_path):
+    model = networks()[name]
+    for weight in model.weights:  # biases and statistics other than 0 and 1
+        weight.assign(weight + 0.05 * keras.random.uniform(weight.shape, seed=1))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model) and loaded.size_multiple == model.size_multiple
+    # Beside multiples of the stride: smaller than it, odd, and one pixel more.
+    for size in [(64, 32), (2, 2), (1, 1), (33, 50), (7, 70)]:
+        images = pictures(*size)
+        scores = model(images).numpy()
+        assert scores.shape == (2, *size, CLASSES) and scores.dtype == np.float32
+        np.testing.assert_allclose(loaded(images), scores, rtol=1e-5, atol=1e-6)
+        # Lengthened by hand and cut: the same.
+        multiple = model.size_multiple
+        missing = [(0, -side % multiple) for side in size]
+        longer = np.pad(images, [(0, 0), *missing, (0, 0)], mode="edge")
+        np.testing.assert_allclose(
+            scores, model(longer)[:, : size[0], : size[1]], rtol=1e-4, atol=1e-5
+        )
+        # uint8 and float, one and several at a time.
+        np.testing.assert_allclose(model(images[:1] / 1.0), scores[:1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fcn32", "fcn8", "unet"])
+def test_training_learns_the_classes(name):
+    """Left half bright, right half dark, a void stripe between them whose label must not matter."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, size=(8, 64, 96, 3)).astype(np.float32)
+    images[:, :, :48] += 190
+    labels = np.ones((8, 64, 96), np.uint8)
+    labels[:, :, :48] = 2
+    labels[:, :, 40:56] = 255
+    keras.utils.set_random_seed(0)
+    model = networks()[name]
+    model.compile(
+        optimizer=keras.optimizers.Adam(0.01),
+        loss=SegmentationCrossEntropy(),
+        metrics=[SegmentationMetrics(CLASSES)],
+    )
+    history = model.fit(images, labels, batch_size=4, epochs=25, verbose=0).history
+    assert history["mean_iou"][-1] > 0.9
+    assert history["loss"][-1] < 0.4 * history["loss"][0]
+
+
+def test_mixed_precision_keeps_float32_scores():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        for model in (FCN(CLASSES, small_backbone(32)), UNet(CLASSES, filters=(4, 6))):
+            assert model(pictures(32, 64)).dtype == tf.float32
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def test_a_backbone_by_name_and_frozen():
+    model = FCN(CLASSES, "mobilenet_0.25", stride=8)
+    assert model(pictures(33, 65)).shape == (2, 33, 65, CLASSES)
+    model.backbone.trainable = False
+    names = {variable.path.split("/")[-2] for variable in model.trainable_variables}
+    assert names == {"score8", "score16", "score32", "enlarge_to16", "enlarge_to8", "enlarge_to1"}
+
+
+def test_a_fixed_size_converts_to_tensorflow_lite():
+    model = FCN(CLASSES, small_backbone(8, 16, 32), stride=8)
+    function = tf.function(model, input_signature=[tf.TensorSpec((1, 50, 70, 3))])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()], model
+    )
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    interpreter.allocate_tensors()
+    images = pictures(50, 70, batch=1).astype(np.float32)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+    interpreter.invoke()
+    result = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(result, model(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "build, named",
+    [
+        (lambda: FCN(0, small_backbone(32)), "num_classes=0"),
+        (lambda: FCN(2, small_backbone(32), stride=4), "stride=4"),
+        (lambda: FCN(2, small_backbone(16)), r"strides \[16\]: expected \[32\]"),
+        (lambda: FCN(2, small_backbone(32), weights="imagenet"), "weights='imagenet'"),
+        (lambda: FCN(2, "resnot18"), "resnot18"),
+        (lambda: UNet(2, upsampling="nearest"), "upsampling='nearest'"),
+        (lambda: UNet(2, weights="imagenet"), "without a backbone"),
+        (lambda: UNet(2, filters=()), "filters"),
+        (lambda: UNet(2, small_backbone(2, 4, 8, 16, 32), filters=(4, 4)), "expected 5 numbers"),
+    ],
+)
+def test_errors_name_the_argument(build, named):
+    with pytest.raises(InputError, match=named):
+        build()
