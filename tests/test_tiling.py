@@ -11,17 +11,20 @@ CLASSES = 5
 STRIDE = 32
 WINDOW = (64, 96)
 OVERLAP = 20
-WEIGHTS = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
+WEIGHTS = np.random.default_rng(0).integers(-3, 4, size=(3, CLASSES)).astype(np.float32)
 
 
 def score(windows):
-    """Scores that depend on the place in the window, other in each class: seams would show."""
-    windows = tf.cast(windows, tf.float32) / 255
+    """Scores that depend on the place in the window, other in each class: seams would show.
+
+    Whole numbers, so that sums are exact in any order.
+    """
+    windows = tf.cast(windows, tf.float32)
     size = tf.shape(windows)
-    row = tf.cast(tf.range(size[1]), tf.float32)[:, None, None]
-    column = tf.cast(tf.range(size[2]), tf.float32)[:, None]
-    place = tf.sin(row * tf.range(1.0, 6.0)) + tf.cos(0.7 * column * tf.range(1.0, 6.0))
-    return tf.tensordot(windows, WEIGHTS, 1) + place
+    row, column = tf.range(size[1])[:, None, None], tf.range(size[2])[:, None]
+    factor = tf.constant([1, 2, 3, 4, 5])
+    place = row * factor % 97 + column * factor % 89  # (height, width, classes)
+    return tf.tensordot(windows, WEIGHTS, 1) + tf.cast(place, tf.float32)
 
 
 def slow_starts(size, window):
@@ -69,13 +72,13 @@ def test_windows_are_those_of_the_loop(windows_at_a_time, flip):
         image = picture(*size)
         expected = slow_scores(image, flip)
         classes, scores = segment(image, return_scores=True)
-        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(scores, expected, rtol=1e-6)
         np.testing.assert_array_equal(classes, tf.argmax(scores, -1))
         # Without scores the sums decide: as the means do, but for ties within rounding.
         best = np.sort(expected, -1)
-        clear = best[..., -1] - best[..., -2] > 1e-4
+        clear = best[..., -1] - best[..., -2] > 1e-3
         np.testing.assert_array_equal(segment(image)[clear], expected.argmax(-1)[clear])
-        assert clear.mean() > 0.99
+        assert clear.mean() > 0.95
 
 
 def test_a_picture_that_is_one_window_gets_the_plain_scores():

@@ -146,8 +146,9 @@ def feature_network(backbone, weights, strides):
             "load them into the model, or give the backbone's name."
         )
     side = 8 * max(strides)
-    shapes = keras.tree.flatten_shape_structure(backbone.compute_output_shape((1, side, side, 3)))
-    found = [side // shape[1] for shape in shapes]
+    probe = keras.KerasTensor((1, side, side, 3))
+    maps = keras.tree.flatten(backbone.compute_output_spec(probe))
+    found = [side // features.shape[1] for features in maps]
     if found != list(strides):
         raise InputError(
             f"backbone {backbone.name!r} gives feature maps at strides {found}: "
