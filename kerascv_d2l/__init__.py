@@ -78,6 +78,18 @@ _MODULES = {
     ],
     "models.resnet": ["ResNet18", "ResNet34", "resnet18"],
     "models.backbones": ["backbone", "classifier"],
+    "initializers": ["Bilinear"],
+    "ops.convolution": ["bilinear_kernel", "corr2d", "kernel2matrix", "trans_conv"],
+    "ops.segmentation": ["class_map", "confusion_matrix"],
+    "ops.unpooling": ["max_pool_with_positions", "max_unpool"],
+    "ops.upsampling": ["bilinear_upsampling", "transposed_upsampling"],
+    "layers.unpooling": ["MaxPoolingWithPositions", "MaxUnpooling"],
+    "layers.upsampling": ["BilinearUpsampling", "TransposedUpsampling"],
+    "segmentation_losses": ["SegmentationCrossEntropy"],
+    "metrics.segmentation": ["MeanIoU", "PixelAccuracy", "SegmentationMetrics"],
+    "models.fcn": ["FCN"],
+    "models.unet": ["UNet"],
+    "tiling": ["Segmenter", "window_starts"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

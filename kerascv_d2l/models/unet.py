@@ -3,6 +3,7 @@
 import keras
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.batch_norm import BatchNorm
 from kerascv_d2l.layers.upsampling import BilinearUpsampling, CropLike, PadToMultiple
 from kerascv_d2l.models.fcn import check_num_classes, feature_network
 
@@ -11,7 +12,6 @@ PLAIN_FILTERS = (64, 128, 256, 512, 1024)  # as in the paper
 # Half of what the paper has at each stride: with a classifier's maps of 64-512 channels beside
 # them that is no bottleneck, and the two finest maps take most of the time.
 BACKBONE_FILTERS = (16, 32, 64, 128, 256)
-BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}  # PyTorch's; Keras' 0.99 adapts too slowly
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -153,7 +153,7 @@ def _two_convolutions(x, channels, name):
         x = keras.layers.Conv2D(
             channels, 3, padding="same", use_bias=False, name=f"{name}_conv{step}"
         )(x)
-        x = keras.layers.BatchNormalization(**BATCH_NORM, name=f"{name}_norm{step}")(x)
+        x = BatchNorm(name=f"{name}_norm{step}")(x)
         x = keras.layers.ReLU(name=f"{name}_relu{step}")(x)
     return x
 
