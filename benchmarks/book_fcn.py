@@ -1,10 +1,9 @@
-"""The book's FCN (section 14.11) in PyTorch, as its text has it, with the step of its training loop.
+"""The book's FCN (section 14.11) in PyTorch, as its text has it, and a step of its training loop.
 
 ResNet-18 is written out, because torchvision's compiled half may be missing; random weights do
 for timing.
 """
 
-import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 

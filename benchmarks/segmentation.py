@@ -79,7 +79,7 @@ def our_side(parts):
     import keras
     import tensorflow as tf
 
-    from kerascv_d2l import FCN, MeanIoU, Segmenter, SegmentationCrossEntropy, SegmentationMetrics
+    from kerascv_d2l import FCN, MeanIoU, SegmentationCrossEntropy, SegmentationMetrics
     from kerascv_d2l.layers.upsampling import BilinearUpsampling, TransposedUpsampling
 
     cases = {}

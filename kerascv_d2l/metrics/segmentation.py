@@ -95,8 +95,9 @@ class ConfusionMetric(keras.metrics.Metric):
             initializer="zeros",
             dtype="float64",
         )
-        # Compiled by XLA, argmax over few classes is 10 times faster than TensorFlow's own.
-        self._count = tf.function(self._count_scores, jit_compile=True, reduce_retracing=True)
+        # Compiled by XLA, argmax over few classes is 10 times faster than TensorFlow's own, and
+        # counting class maps twice as fast.
+        self._compiled_count = tf.function(self._count, jit_compile=True, reduce_retracing=True)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Count a batch.
@@ -119,21 +120,19 @@ class ConfusionMetric(keras.metrics.Metric):
             )
         y_pred = tf.convert_to_tensor(y_pred)
         y_true = tf.convert_to_tensor(y_true)
-        if y_pred.dtype.is_floating:
-            if y_pred.shape[-1] != self.num_classes:
-                raise InputError(
-                    f"{self.name} of {self.num_classes} classes got scores of shape "
-                    f"{tuple(y_pred.shape)}: the last axis must be the classes. "
-                    "(Class maps must be ints.)"
-                )
-            counts = self._count(y_true, y_pred)
-        else:
-            counts = confusion_matrix(y_true, y_pred, self.num_classes, self.void_label)
+        if y_pred.dtype.is_floating and y_pred.shape[-1] != self.num_classes:
+            raise InputError(
+                f"{self.name} of {self.num_classes} classes got scores of shape "
+                f"{tuple(y_pred.shape)}: the last axis must be the classes. "
+                "(Class maps must be ints.)"
+            )
+        counts = self._compiled_count(y_true, y_pred)
         self.confusion.assign_add(tf.cast(counts, tf.float64))
 
-    def _count_scores(self, y_true, y_pred):
-        classes = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
-        return confusion_matrix(y_true, classes, self.num_classes, self.void_label)
+    def _count(self, y_true, y_pred):
+        if y_pred.dtype.is_floating:
+            y_pred = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
+        return confusion_matrix(y_true, y_pred, self.num_classes, self.void_label)
 
     def iou_by_class(self):
         """Give the intersection over union of each class so far.
