@@ -94,7 +94,8 @@ class DetectionDecoder(keras.layers.Layer):
             classes = tf.cast(best, tf.int32)  # (batch, candidates)
         else:
             classes = chosen % num_classes
-        offsets = tf.reshape(tf.cast(bbox_preds, tf.float32), [-1, num_anchors, 4])
+        batch = tf.shape(scores)[0] if scores.shape[0] is None else scores.shape[0]
+        offsets = tf.reshape(tf.cast(bbox_preds, tf.float32), [batch, num_anchors, 4])
         boxes = offset_inverse(
             tf.gather(anchors, anchor), tf.gather(offsets, anchor, batch_dims=1)
         )  # (batch, candidates, 4)

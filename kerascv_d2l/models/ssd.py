@@ -4,6 +4,8 @@ Every block of the network gives a feature map; on each, one small convolution
 says for all anchors there what they hold, another how to move them to it.
 """
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -77,17 +79,16 @@ def concat_preds(preds):
     Source:
         D2L 1.0.3, section 14.7.1.3.
     """
-    return tf.concat([tf.reshape(p, [tf.shape(p)[0], _flat_size(p)]) for p in preds], axis=1)
+    return tf.concat([tf.reshape(p, [*_batch_and_rest(p)]) for p in preds], axis=1)
 
 
-def _flat_size(tensor):
-    """Elements of an image: a number where the shape is known, so that the result's is."""
-    size = 1
-    for dimension in tensor.shape[1:]:
-        if dimension is None:
-            return -1
-        size *= dimension
-    return size
+def _batch_and_rest(tensor):
+    """Images, and elements of each: numbers where the shape is known, so that the result's is."""
+    batch, *rest = tensor.shape
+    if batch is None:
+        batch = tf.shape(tensor)[0]
+        return batch, -1 if None in rest else math.prod(rest)
+    return batch, -1
 
 
 def down_sample_blk(num_channels, **kwargs):
@@ -196,7 +197,8 @@ class SSD(keras.Model):
         anchors = [multibox_prior(m, s, RATIOS) for m, s in zip(maps, SIZES, strict=True)]
         cls_preds = concat_preds([p(m) for p, m in zip(self.cls_predictors, maps, strict=True)])
         bbox_preds = concat_preds([p(m) for p, m in zip(self.bbox_predictors, maps, strict=True)])
-        cls_preds = tf.reshape(cls_preds, [tf.shape(cls_preds)[0], -1, self.num_classes + 1])
+        batch = _batch_and_rest(cls_preds)[0]
+        cls_preds = tf.reshape(cls_preds, [batch, -1, self.num_classes + 1])
         # Half precision ends here: offsets and losses need float32.
         return (
             tf.concat(anchors, axis=1),

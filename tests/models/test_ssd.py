@@ -128,9 +128,10 @@ def test_save_and_load_keep_everything(trained, tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     for copy in (loaded, again):  # the optimizer's state counts in the next step
         copy.train_on_batch(images, labels)
-    for a, b, c in zip(loaded.weights, again.weights, model.weights, strict=True):
+    for a, b in zip(loaded.weights, again.weights, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert any(np.any(a.numpy() != c.numpy()) for a, c in zip(loaded.weights, model.weights))  # noqa: B905
+    moved = zip(loaded.weights, model.weights, strict=True)
+    assert any(np.any(a.numpy() != b.numpy()) for a, b in moved)
 
 
 def test_compiled_step_equals_plain():
@@ -200,7 +201,7 @@ def test_another_decoder_is_used_at_once():
 
 
 def test_on_another_base(tmp_path):
-    """MobileNet's head starts where it was pretrained; features at strides 8, 16, 32, 64 and one."""
+    """The base starts as its weights file has it; maps at strides 8 to 64, and one pixel."""
     network = keras.applications.MobileNet(alpha=0.25, weights=None, include_top=False)
     network.save_weights(tmp_path / "mobilenet.weights.h5")
     model = SSD(3, base="mobilenet_0.25", weights=tmp_path / "mobilenet.weights.h5")
@@ -229,7 +230,7 @@ def test_bad_input_is_named():
         model.detect(np.zeros((1, 48, 256, 3), np.float32))
     with pytest.raises(InputError, match=r"images must be \(batch, height, width, 3\)"):
         model.detect(np.zeros((256, 256, 3), np.float32))
-    with pytest.raises(InputError, match="loss must be a kerascv_d2l.SSDLoss"):
+    with pytest.raises(InputError, match=r"loss must be a kerascv_d2l\.SSDLoss"):
         model.compile("sgd", loss="mse")
     model.compile("sgd")
     images, labels = batch(2)
