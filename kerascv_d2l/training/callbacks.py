@@ -202,8 +202,9 @@ _NO_FIGURES = ("seconds", "images_per_second", "learning_rate")
 
 
 def _figures(logs):
-    items = (logs or {}).items()
-    return "  ".join(f"{k} {float(v):.4g}" for k, v in items if not k.startswith(_NO_FIGURES))
+    figures = {k: float(v) for k, v in (logs or {}).items() if not k.startswith(_NO_FIGURES)}
+    # NaN stands for "not measured in this epoch": a diverged loss ends the run (`StopOnNaN`).
+    return "  ".join(f"{k} {v:.4g}" for k, v in figures.items() if not math.isnan(v))
 
 
 def learning_rates(optimizer):
