@@ -7,6 +7,7 @@ from kerascv_d2l.errors import InputError
 
 CLASS_LOSSES = ("cross_entropy", "focal")
 BOX_LOSSES = ("l1", "smooth_l1")
+_LEAST_WRONG = 1e-12
 NORMALIZERS = ("anchors", "positives")
 
 
@@ -51,8 +52,10 @@ def class_losses(logits, classes, kind="cross_entropy", alpha=1.0, gamma=2.0):
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
     if kind == "cross_entropy":
         return entropy
-    # entropy is -log p. expm1 keeps 1 - p exact where p is close to 1.
-    return alpha * tf.pow(-tf.math.expm1(-entropy), gamma) * entropy
+    # entropy is -log p. expm1 keeps 1 - p exact where p is close to 1; the bound keeps the
+    # gradient of the power finite where it is 1.
+    wrong = tf.maximum(-tf.math.expm1(-entropy), _LEAST_WRONG)
+    return alpha * tf.pow(wrong, gamma) * entropy
 
 
 def hard_negatives(losses, classes, per_positive):

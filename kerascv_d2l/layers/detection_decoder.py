@@ -49,7 +49,7 @@ class DetectionDecoder(keras.layers.Layer):
         soft_nms_sigma=0.0,
         **kwargs,
     ):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**kwargs)
         check_fraction(score_threshold, "score_threshold")
         check_fraction(nms_threshold, "nms_threshold")
         for name, value in (("max_detections", max_detections), ("max_candidates", max_candidates)):

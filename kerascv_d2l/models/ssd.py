@@ -181,7 +181,6 @@ class SSD(keras.Model):
         self.decoder = DetectionDecoder()
         self.class_error = keras.metrics.Mean(name="class_error")
         self.bbox_mae = keras.metrics.Mean(name="bbox_mae")
-        self._detect = tf.function(self.detect_batch, reduce_retracing=True)
         self.build((None, None, None, 3))
 
     def build(self, input_shape):
@@ -192,7 +191,7 @@ class SSD(keras.Model):
 
     def call(self, images, training=False):
         """Predict for all anchors; see the class."""
-        _check_images(images)
+        _check_images(images, MIN_SIZE)
         maps = self.features(images, training=training)
         anchors = [multibox_prior(m, s, RATIOS) for m, s in zip(maps, SIZES, strict=True)]
         cls_preds = concat_preds([p(m) for p, m in zip(self.cls_predictors, maps, strict=True)])
@@ -267,21 +266,23 @@ class SSD(keras.Model):
         Raises:
             InputError: if the images have another shape or are too small.
         """
-        return self._detect(tf.convert_to_tensor(images))
+        images = tf.convert_to_tensor(images)
+        _check_images(images, MIN_SIZE if self.image_size is None else 1)
+        return self._detect(images)
 
     def detect_batch(self, images):
-        if images.shape.rank != 4:
-            raise InputError(
-                f"images must be (batch, height, width, 3); got shape {tuple(images.shape)}."
-            )
+        """`detect` as a graph; see there."""
         if self.image_size and tuple(images.shape[1:3]) != self.image_size:
             images = resize(images, self.image_size)
         return self.decoder(*self(images, training=False))
 
     def __setattr__(self, name, value):
-        super().__setattr__(name, value)
-        if name == "decoder":  # the compiled function holds the old one
-            self._detect = tf.function(self.detect_batch, reduce_retracing=True)
+        if name != "decoder":
+            super().__setattr__(name, value)
+            return
+        # Keras would let no layer into a built model; this one is no part of the network.
+        object.__setattr__(self, name, value)
+        self._detect = tf.function(self.detect_batch, reduce_retracing=True)
 
     def get_config(self):
         return {
@@ -336,12 +337,12 @@ def _feature_maps(base, weights):
     return keras.Model(images, maps, name="features")
 
 
-def _check_images(images):
+def _check_images(images, min_size):
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[-1] not in (3, None):
         raise InputError(f"images must be (batch, height, width, 3); got shape {shape}.")
-    if any(side is not None and side < MIN_SIZE for side in shape[1:3]):
+    if any(side is not None and side < min_size for side in shape[1:3]):
         raise InputError(
-            f"images must be at least {MIN_SIZE} pixels high and wide, for the network halves "
+            f"images must be at least {min_size} pixels high and wide, for the network halves "
             f"them six times; got shape {shape}."
         )
