@@ -48,7 +48,7 @@ def load_detector(path):
     """Load a SavedModel, and check that it is a detector.
 
     Returns:
-        Tuple of the function from images to detections, and the class names.
+        Tuple of the model, whose `detect` turns images into detections, and the class names.
 
     Raises:
         InputError: if it is none.
@@ -66,12 +66,12 @@ def load_detector(path):
         raise InputError(
             f"{path} is no detector that train_ssd.py exported ({str(error)[:200]})"
         ) from error
-    return model.detect, [name.decode() for name in names]
+    return model, [name.decode() for name in names]
 
 
-def detect(function, image, class_names, score_threshold):
+def detect(model, image, class_names, score_threshold):
     """Detections in one picture, as plain values, best first."""
-    found = {name: value[0].numpy() for name, value in function(image[None]).items()}
+    found = {name: value[0].numpy() for name, value in model.detect(image[None]).items()}
     return [
         {
             "class": class_names[found["classes"][i]],
@@ -104,7 +104,7 @@ def main(argv=None):
         dict, as in `detections.json`.
     """
     args = parse(argv)
-    function, class_names = load_detector(args.model)
+    model, class_names = load_detector(args.model)
     out = Path(args.out)
     report, skipped = [], []
     for name, drawn in zip(args.images, output_names(args.images), strict=True):
@@ -117,7 +117,7 @@ def main(argv=None):
                 raise
             skipped.append(str(error))
             continue
-        detections = detect(function, image, class_names, args.score_threshold)
+        detections = detect(model, image, class_names, args.score_threshold)
         draw(out / drawn, image, detections, class_names)
         height, width = image.shape[:2]
         entry = {"image": str(name), "height": height, "width": width, "drawn": str(out / drawn)}
