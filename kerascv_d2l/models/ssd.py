@@ -28,6 +28,8 @@ NUM_ANCHORS = len(SIZES[0]) + len(RATIOS) - 1  # at each pixel of a map
 EXTRA_CHANNELS = 128
 # Strides at which a base other than the book's is tapped.
 BASE_STRIDES = (8, 16, 32)
+# PyTorch's, which the book relies on: uniform in ±1/√fan_in, about half of Keras' Glorot range.
+PYTORCH_UNIFORM = {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}
 # The smallest side that leaves a pixel for the fourth block: six halvings.
 MIN_SIZE = 64
 
@@ -47,7 +49,7 @@ def cls_predictor(num_anchors, num_classes, **kwargs):
     Source:
         D2L 1.0.3, section 14.7.1.1.
     """
-    return keras.layers.Conv2D(num_anchors * (num_classes + 1), 3, padding="same", **kwargs)
+    return _conv(num_anchors * (num_classes + 1), **kwargs)
 
 
 def bbox_predictor(num_anchors, **kwargs):
@@ -63,7 +65,15 @@ def bbox_predictor(num_anchors, **kwargs):
     Source:
         D2L 1.0.3, section 14.7.1.2.
     """
-    return keras.layers.Conv2D(4 * num_anchors, 3, padding="same", **kwargs)
+    return _conv(4 * num_anchors, **kwargs)
+
+
+def _conv(channels, **kwargs):
+    # A new initializer for each: one that is shared draws the same numbers every time.
+    initializer = keras.initializers.VarianceScaling(**PYTORCH_UNIFORM)
+    return keras.layers.Conv2D(
+        channels, 3, padding="same", kernel_initializer=initializer, **kwargs
+    )
 
 
 def concat_preds(preds):
@@ -108,7 +118,7 @@ def down_sample_blk(num_channels, **kwargs):
     for _ in range(2):
         layers += [
             # No bias: the batch norm that follows would take it out again.
-            keras.layers.Conv2D(num_channels, 3, padding="same", use_bias=False),
+            _conv(num_channels, use_bias=False),
             BatchNorm(),
             keras.layers.ReLU(),
         ]
