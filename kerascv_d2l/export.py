@@ -39,13 +39,14 @@ def export_detector_lite(model, path):
 
     The input is float32 `(1, height, width, 3)`, pixels 0-255. A model with an
     `image_size` starts with that size, and `resize_tensor_input` brings any
-    other; the outputs are those of `export_detector`.
+    other; the outputs are those of `export_detector`. It computes in float32, also where the
+    model does not: TensorFlow Lite has no bfloat16.
 
     Args:
         model: `SSD`.
         path: file to write, as a whole or not at all.
     """
-    module = _Detector(model)
+    module = _Detector(_in_float32(model))
     images = tf.TensorSpec((1, None, None, 3), tf.float32, name="images")
     function = module.detect.get_concrete_function(images)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
@@ -67,6 +68,15 @@ class _Detector(tf.Module):
         self.detect = tf.function(lambda images: _detect_in_pixels(model, images))
         self.names = tf.function(lambda: {"class_names": tf.constant(model.class_names)})
         self.__call__ = self.detect
+
+
+def _in_float32(model):
+    if model.compute_dtype == "float32":
+        return model
+    twin = type(model).from_config({**model.get_config(), "dtype": "float32"})
+    twin.set_weights(model.get_weights())
+    twin.decoder = model.decoder
+    return twin
 
 
 def _detect_in_pixels(model, images):

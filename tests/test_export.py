@@ -69,6 +69,8 @@ def test_signatures(detector, pictures, tmp_path):
 
 
 def test_lite_gives_the_same_with_builtin_operators(detector, pictures, tmp_path):
+    detector.detect(pictures)  # traces of other batches must not get into the file
+    detector.detect(pictures[:2])
     export_detector_lite(detector, tmp_path / "model.tflite")
     interpreter = tf.lite.Interpreter(
         str(tmp_path / "model.tflite"),

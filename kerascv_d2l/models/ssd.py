@@ -4,6 +4,7 @@ Every block of the network gives a feature map; on each, one small convolution
 says for all anchors there what they hold, another how to move them to it.
 """
 
+import contextlib
 import math
 
 import keras
@@ -182,12 +183,13 @@ class SSD(keras.Model):
         self.base_name = base
         self.image_size = tuple(image_size) if image_size else None
         self.class_names = class_names
-        self.features = _feature_maps(base, weights)
-        maps = range(len(SIZES))
-        self.cls_predictors = [
-            cls_predictor(NUM_ANCHORS, num_classes, name=f"cls_{i}") for i in maps
-        ]
-        self.bbox_predictors = [bbox_predictor(NUM_ANCHORS, name=f"bbox_{i}") for i in maps]
+        with _dtype_policy(self.dtype_policy):
+            self.features = _feature_maps(base, weights)
+            maps = range(len(SIZES))
+            self.cls_predictors = [
+                cls_predictor(NUM_ANCHORS, num_classes, name=f"cls_{i}") for i in maps
+            ]
+            self.bbox_predictors = [bbox_predictor(NUM_ANCHORS, name=f"bbox_{i}") for i in maps]
         self.decoder = DetectionDecoder()
         self.class_error = keras.metrics.Mean(name="class_error")
         self.bbox_mae = keras.metrics.Mean(name="bbox_mae")
@@ -324,6 +326,17 @@ class TinySSD(SSD):
         config = super().get_config()
         del config["base"]
         return config
+
+
+@contextlib.contextmanager
+def _dtype_policy(policy):
+    """Make layers with a model's policy, so that a loaded model computes as the saved one did."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _feature_maps(base, weights):

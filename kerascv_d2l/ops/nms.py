@@ -39,7 +39,6 @@ def nms(boxes, scores, iou_threshold):
     return tf.image.non_max_suppression(boxes, scores, tf.shape(boxes)[0], iou_threshold)
 
 
-@tf.function(reduce_retracing=True)  # map_fn outside a graph would be a loop in Python
 def batched_nms(boxes, scores, max_outputs, iou_threshold, score_threshold, soft_sigma):
     """`nms` of every image of a batch, padded, with TensorFlow's compiled kernel.
 
@@ -62,23 +61,33 @@ def batched_nms(boxes, scores, max_outputs, iou_threshold, score_threshold, soft
         kernel's own sigma is half of the paper's.
     """
 
-    def one_image(image):
-        indices, kept_scores, num_valid = tf.raw_ops.NonMaxSuppressionV5(
-            boxes=image[0],
-            scores=image[1],
-            max_output_size=max_outputs,
-            iou_threshold=iou_threshold,
-            score_threshold=score_threshold,
-            soft_nms_sigma=soft_sigma / 2,
-            pad_to_max_output_size=True,
-        )
-        return indices, kept_scores, num_valid
-
+    options = (max_outputs, iou_threshold, score_threshold, soft_sigma)
     if boxes.shape[0] == 1:  # no loop: TensorFlow Lite converts this to builtin operators
-        return tuple(part[tf.newaxis] for part in one_image((boxes[0], scores[0])))
+        return tuple(part[tf.newaxis] for part in _nms_of_image((boxes[0], scores[0]), *options))
+    return _nms_of_images(boxes, scores, *options)
+
+
+@tf.function(reduce_retracing=True)  # map_fn outside a graph would be a loop in Python
+def _nms_of_images(boxes, scores, *options):
     return tf.map_fn(
-        one_image, (boxes, scores), fn_output_signature=(tf.int32, tf.float32, tf.int32)
+        lambda image: _nms_of_image(image, *options),
+        (boxes, scores),
+        fn_output_signature=(tf.int32, tf.float32, tf.int32),
     )
+
+
+def _nms_of_image(image, max_outputs, iou_threshold, score_threshold, soft_sigma):
+    boxes, scores = image  # (n, 4), (n,)
+    indices, kept_scores, num_valid = tf.raw_ops.NonMaxSuppressionV5(
+        boxes=boxes,
+        scores=scores,
+        max_output_size=max_outputs,
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        soft_nms_sigma=soft_sigma / 2,
+        pad_to_max_output_size=True,
+    )
+    return indices, kept_scores, num_valid
 
 
 def multibox_detection(

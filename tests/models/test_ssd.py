@@ -14,6 +14,7 @@ from kerascv_d2l import (
     cls_predictor,
     concat_preds,
     down_sample_blk,
+    export_detector_lite,
     multibox_prior,
     multibox_target,
 )
@@ -153,13 +154,9 @@ def test_xla_only_where_it_pays():
     assert model.jit_compile is bool(tf.config.list_physical_devices("GPU"))
 
 
-def test_mixed_precision():
+def test_mixed_precision(tmp_path):
     images, labels = batch(2)
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = TinySSD(2)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    model = TinySSD(2, dtype="mixed_bfloat16")
     model.compile(keras.optimizers.SGD(0.1))
     before = model.train_on_batch(images, labels)
     for _ in range(8):
@@ -168,6 +165,15 @@ def test_mixed_precision():
     anchors, cls_preds, bbox_preds = model(images)
     assert {x.dtype for x in (anchors, cls_preds, bbox_preds)} == {tf.float32}
     assert model.features(images)[0].dtype == tf.bfloat16
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.features(images)[0].dtype == tf.bfloat16
+    np.testing.assert_array_equal(loaded(images)[1], cls_preds)
+    export_detector_lite(model, tmp_path / "model.tflite")  # as float32
+    run = tf.lite.Interpreter(str(tmp_path / "model.tflite")).get_signature_runner()
+    np.testing.assert_allclose(
+        run(images=images[:1])["scores"], model.detect(images[:1])["scores"], atol=0.05
+    )
 
 
 @pytest.mark.quick
