@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from kerascv_d2l.errors import InputError
@@ -149,6 +148,7 @@ def decode_picture(path, plain):
     Raises:
         tf.errors.OpError: if the file has gone or changed since it was checked.
     """
+    import tensorflow as tf  # here, so that reading a picture does not wait for it
 
     def by_tensorflow():
         # decode_jpeg reads PNG as well. The accurate DCT is the one Pillow uses;

@@ -142,9 +142,9 @@ def test_compiled_step_equals_plain():
         keras.utils.set_random_seed(1)
         model = TinySSD(2)
         model.compile(keras.optimizers.SGD(0.05), jit_compile=jit)
-        losses.append([model.train_on_batch(images, labels) for _ in range(3)])
+        losses.append([model.train_on_batch(images, labels)[0] for _ in range(3)])
         assert model.jit_compile is jit
-    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=5e-3)
 
 
 @pytest.mark.quick
