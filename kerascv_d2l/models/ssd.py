@@ -179,6 +179,11 @@ class SSD(keras.Model):
         class_names = tuple(class_names or map(str, range(num_classes)))
         if len(class_names) != num_classes:
             raise InputError(f"class_names must be {num_classes} names; got {class_names!r}.")
+        if image_size and min(image_size) < MIN_SIZE:
+            raise InputError(
+                f"image_size must be at least {MIN_SIZE} pixels high and wide, for the network "
+                f"halves them six times; got {tuple(image_size)}."
+            )
         self.num_classes = num_classes
         self.base_name = base
         self.image_size = tuple(image_size) if image_size else None

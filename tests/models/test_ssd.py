@@ -227,6 +227,8 @@ def test_bad_input_is_named():
         TinySSD(0)
     with pytest.raises(InputError, match="class_names must be 2 names"):
         TinySSD(2, class_names=("one",))
+    with pytest.raises(InputError, match=r"image_size must be at least 64 .*got \(48, 64\)"):
+        TinySSD(2, image_size=(48, 64))
     with pytest.raises(InputError, match='belong to another base than "tiny"'):
         TinySSD(1, weights="imagenet")
     with pytest.raises(InputError, match="mobilenet"):
