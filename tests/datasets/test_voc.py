@@ -15,6 +15,9 @@ from kerascv_d2l import (
     voc_label_indices,
     voc_rand_crop,
 )
+from kerascv_d2l.datasets import voc
+
+pytestmark = pytest.mark.quick
 
 HEIGHT, WIDTH = 7, 11
 
@@ -72,6 +75,54 @@ def test_fast_way_equals_the_table_for_any_colour(table):
     assert voc_label_indices(colors[:0], table).shape == (0, 2 * WIDTH)
 
 
+def test_every_pair_of_colours_of_three_bits(table):
+    """All 2**18 pairs that the multiplier has to keep apart from the 22 * 22 of VOC."""
+    levels = np.arange(0, 256, 32, dtype=np.uint8)
+    colors = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)  # (512, 3)
+    first, second = np.repeat(colors, 512, 0), np.tile(colors, (512, 1))
+    pairs = np.stack([first, second], 1)  # (2**18, 2, 3)
+    codes = pairs.astype(int) @ [256 * 256, 256, 1]
+    wanted = table.numpy()[codes]
+    fits = (wanted != 255) | (codes == (224 * 256 + 224) * 256 + 192)
+    index = voc._hash(_little_endian(pairs).astype(np.uint64))
+    found = voc._pair_table()[index.view(np.int64)]
+    known = fits.all(1)
+    assert known.sum() == 22 * 22
+    assert (found[~known] == voc._NO_PAIR).all()
+    np.testing.assert_array_equal(found[known].astype("<i2").view(np.uint8), wanted[known].ravel())
+
+
+def _little_endian(pairs):
+    """Two colours `(n, 2, 3)` as the low bytes of uint64 `(n,)`, below noise."""
+    noise = np.random.default_rng(2).integers(0, 256, (len(pairs), 2), np.uint8)
+    content = np.concatenate([pairs.reshape(-1, 6), noise], 1)
+    return np.ascontiguousarray(content).view("<u8")[:, 0]
+
+
+@pytest.mark.parametrize("unknown", [(1, 2, 3), (64, 64, 192), (224, 192, 192), (0, 0, 32)])
+def test_one_unknown_colour_anywhere_is_void(table, unknown):
+    rng = np.random.default_rng(3)
+    for count in (1, 2, 3, 4, 5, 6, 7, 20):
+        classes = rng.choice([*range(21), 255], (1, count))
+        for place in range(count):
+            colors = coloured(classes)
+            colors[0, place] = unknown
+            wanted = classes.copy()
+            wanted[0, place] = 255
+            np.testing.assert_array_equal(voc_label_indices(colors, table), wanted)
+
+
+def test_the_result_is_a_tensor_like_any_other(table):
+    classes = np.random.default_rng(4).integers(0, 21, (37, 53))
+    colors = coloured(classes)
+    found = [voc_label_indices(colors, table) for _ in range(20)]  # each in memory of its own
+    colors[:] = 0
+    voc_label_indices(colors, table)
+    for indices in found:
+        assert int(tf.reduce_sum(tf.cast(indices, tf.float32)[3:, 5:])) == classes[3:, 5:].sum()
+        np.testing.assert_array_equal(indices, classes)
+
+
 def test_a_table_of_ones_own(table):
     own = np.zeros(256**3, np.int32)
     own[256 + 2] = 7
@@ -125,13 +176,12 @@ def test_windows_come_from_every_place_alike():
     draws = 3000
     tops, lefts = np.zeros(4), np.zeros(3)
 
-    @tf.function
-    def place(seed):
-        window, _ = voc_rand_crop(feature, label, 4, 9, seed)
+    def place(i):
+        window, _ = voc_rand_crop(feature, label, 4, 9, tf.stack([i, 0]))
         return window[0, 0, :2]
 
-    seeds = tf.stack([tf.range(draws), tf.zeros(draws, tf.int32)], -1)
-    for top, left in tf.map_fn(place, seeds, fn_output_signature=tf.uint8).numpy():
+    drawn = tf.data.Dataset.range(draws).map(place, tf.data.AUTOTUNE).batch(draws)
+    for top, left in next(iter(drawn)).numpy():
         tops[top] += 1
         lefts[left] += 1
     # Four standard deviations of a binomial count.
