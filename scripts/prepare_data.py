@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.training import import_tensorflow, run_main
+from kerascv_d2l.training import add_archive_arguments, import_tensorflow, run_main
 
 NAMES = ("banana_detection", "hotdog", "voc2012_segmentation", "cifar10")
 NUM_DRAWN = 12
@@ -40,14 +40,7 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}")
-    parser.add_argument(
-        "--archive", metavar="FILE", help="the archive at hand, or the folder unpacked from it"
-    )
-    parser.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="where records are kept (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)",
-    )
+    add_archive_arguments(parser.add_argument)
     parser.add_argument(
         "--skip-bad",
         action="store_true",

@@ -3,7 +3,8 @@
     python scripts/train_ssd.py
 
 trains the book's TinySSD on generated pictures, which need no network. `--data FOLDER` takes
-pictures of your own: Pascal VOC XML, COCO JSON, or the layout of the banana data set. `--base
+pictures of your own: Pascal VOC XML, COCO JSON, or the layout of the banana data set; `--data
+banana_detection` and `--data voc2012_segmentation` are the book's own data sets. `--base
 mobilenet --weights imagenet` puts the same head on a pretrained network. README.md says how long
 it takes and what to expect.
 """
@@ -16,6 +17,7 @@ from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
 
 TASK = "train_ssd"
 GENERATED = "generated"
+PREPARED = ("banana_detection", "voc2012_segmentation")
 # Enough to learn from, few enough for four minutes on two cores.
 GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE = 1600, 200, (128, 128)
 FOLDER_SIZE = (256, 256)  # the book's
@@ -55,9 +57,11 @@ def parse(argv=None):
     add(
         "--data",
         default=GENERATED,
-        metavar="FOLDER",
-        help="a folder with pictures and boxes (default: generated pictures)",
+        metavar="NAME|FOLDER",
+        help=f"a folder with pictures and boxes, or {' or '.join(PREPARED)}, which are downloaded "
+        "where they are not at hand (default: generated pictures)",
     )
+    arguments.add_archive_arguments(add)
     add(
         "--num-classes",
         type=arguments.positive_int,
@@ -70,7 +74,7 @@ def parse(argv=None):
         type=arguments.image_size,
         metavar="PIXELS",
         help="what pictures are brought to: 256, or HEIGHTxWIDTH (default: "
-        f"{GENERATED_SIZE[0]} for generated pictures, {FOLDER_SIZE[0]} for folders)",
+        f"{GENERATED_SIZE[0]} for generated pictures, else {FOLDER_SIZE[0]})",
     )
     add(
         "--base",
@@ -97,6 +101,7 @@ def parse(argv=None):
         out="runs/train_ssd",
     )
     args = parser.parse_args(argv)
+    arguments.check_data(args, PREPARED, [GENERATED])
     for name, value in RECIPES[args.recipe].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -146,6 +151,14 @@ def load_data(args):
     if args.data == GENERATED:
         return kerascv_d2l.generate_detection(
             GENERATED_TRAIN, GENERATED_VAL, args.seed, args.num_classes, args.image_size
+        )
+    if args.data in PREPARED:
+        return kerascv_d2l.read_detection(
+            args.data,
+            image_size=args.image_size,
+            data_dir=args.data_dir,
+            archive=args.archive,
+            skip_bad=args.skip_bad,
         )
     return kerascv_d2l.read_detection_folder(args.data, seed=args.seed, skip_bad=args.skip_bad)
 

@@ -5,9 +5,11 @@ tar file. So no half-unpacked folder can be taken for a whole one, a name such
 as `../x` in an archive has nowhere to go, and no second copy fills the disk.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import lzma
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -271,7 +273,8 @@ def _download(archive, dl_manager):
     failures = []
     for url in archive.urls:
         try:
-            return Path(dl_manager.download(url))
+            with _no_partial_downloads(dl_manager):
+                return Path(dl_manager.download(url))
         # requests, urllib3 and TFDS have no common base class for "not there".
         except Exception as error:
             failures.append(f"  {url}: {type(error).__name__}: {_short(error)}")
@@ -283,6 +286,26 @@ def _download(archive, dl_manager):
         + f"\nWhere there is no network: put {archive.name}, or the folder unpacked from it, into "
         f"{manual or hint}, or name it with `archive=` (scripts: --archive)."
     )
+
+
+@contextlib.contextmanager
+def _no_partial_downloads(dl_manager):
+    """Remove what a download of TFDS leaves when it breaks off: a folder NAME.tmp.NUMBER.
+
+    It would never be taken for the archive, but a part of VOC is up to 2 GB.
+    """
+    folder = getattr(dl_manager, "_download_dir", None)
+
+    def partial():
+        return set() if folder is None else set(Path(folder).rglob("*.tmp.*"))
+
+    before = partial()
+    try:
+        yield
+    except BaseException:  # KeyboardInterrupt above all
+        for path in partial() - before:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _short(error, limit=200):

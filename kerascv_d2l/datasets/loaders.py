@@ -196,6 +196,7 @@ def read_detection(
         return DetectionSplit(images, labels, names)
 
     train_split, val_split = split("train"), split(val)
+    train_split.skipped += getattr(builder, "skipped", [])  # of both splits
     return DetectionData(
         class_names=objects["label"].names,
         train=train_split,

@@ -14,7 +14,9 @@ import importlib
 # module of this package -> the names of it that are public here
 _MODULES = {
     "arguments": [
+        "add_archive_arguments",
         "add_run_arguments",
+        "check_data",
         "fraction",
         "image_size",
         "non_negative_float",

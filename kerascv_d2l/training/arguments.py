@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from pathlib import Path
 
 from kerascv_d2l.distribution import DEVICES_HELP, parse_devices
 from kerascv_d2l.errors import InputError
@@ -49,6 +50,52 @@ def _devices(text):
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("--devices: ")) from error
     return text
+
+
+def add_archive_arguments(add):
+    """Add `--archive` and `--data-dir`, which say where a data set by name comes from and goes.
+
+    Args:
+        add: `add_argument` of a parser or of a group.
+    """
+    add(
+        "--archive",
+        metavar="FILE",
+        help="the data set's archive at hand, or the folder unpacked from it: no download",
+    )
+    add(
+        "--data-dir",
+        metavar="DIR",
+        help="where records are kept (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)",
+    )
+
+
+def check_data(args, prepared, others=()):
+    """Check `--data`, and that `--archive` and `--data-dir` go with it.
+
+    A data set's name wins over a folder of the same name, which `./NAME` means.
+
+    Args:
+        args: parsed arguments, with those of `add_archive_arguments`.
+        prepared: names of data sets that can be prepared from an archive.
+        others: further names that the script knows.
+
+    Raises:
+        InputError: if `--data` is neither a name nor a folder, or one of the
+            other two is given without a name in `prepared`.
+    """
+    if args.data in prepared:
+        return
+    names = ", ".join([*others, *prepared])
+    if args.data not in others and not Path(args.data).is_dir():
+        raise InputError(
+            f"--data: {args.data!r} is neither a folder nor a data set; the data sets are {names}"
+        )
+    for flag, value in (("--archive", args.archive), ("--data-dir", args.data_dir)):
+        if value is not None:
+            raise InputError(
+                f"{flag} {value}: only with --data {' or '.join(prepared)}, not {args.data}"
+            )
 
 
 def add_run_arguments(

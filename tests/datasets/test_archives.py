@@ -345,6 +345,24 @@ def test_sideways_pictures_are_stored_upright(tmp_path):
     np.testing.assert_array_equal(found, upright)
 
 
+def test_an_interrupted_download_leaves_nothing(hotdog, tmp_path):
+    def download(self, url):
+        part = Path(self._download_dir) / "hotdog.tmp.0123" / "hotdog.zip"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(hotdog.read_bytes()[:-9])
+        raise KeyboardInterrupt
+
+    theirs = tmp_path / "tfds" / "downloads" / "other.tmp.4567"  # another process' download
+    theirs.mkdir(parents=True)
+    (theirs / "other.zip").write_bytes(b"part")
+    with (
+        mock.patch.object(tfds.download.DownloadManager, "download", download),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+    assert left_behind(tmp_path / "tfds") == [theirs / "other.zip"]
+
+
 class _Mirror(http.server.BaseHTTPRequestHandler):
     """Serves hotdog.zip below /good/, half of it below /short/, and nothing elsewhere."""
 
@@ -393,6 +411,8 @@ def test_a_download_that_breaks_off_is_not_kept(mirrors, tmp_path):
     mirrors("short")
     with pytest.raises(InputError, match=r"hotdog\.zip"):
         loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+    assert list((tmp_path / "tfds").rglob("*hotdog*.tmp.*")) == []
+    assert left_behind(tmp_path / "tfds") == []
     mirrors("good")
     builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
     assert counts(builder) == {"train": 8, "test": 8}
