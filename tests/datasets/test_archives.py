@@ -47,6 +47,7 @@ def counts(builder):
     return {name: split.num_examples for name, split in builder.info.splits.items()}
 
 
+@pytest.mark.quick
 def test_archive_at_hand(hotdog, tmp_path, no_network):
     builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
     assert counts(builder) == {"train": 8, "test": 8}
@@ -79,6 +80,7 @@ def test_manual_folder(hotdog, tmp_path, no_network, unpacked):
     no_network.assert_not_called()
 
 
+@pytest.mark.quick
 def test_wrong_sum_shows_both_and_leaves_nothing(hotdog, tmp_path):
     expected = builders.Hotdog.ARCHIVE.sha1
     with open(hotdog, "ab") as stream:
@@ -120,6 +122,7 @@ def test_next_mirror_where_one_is_down(hotdog, tmp_path):
     assert counts(builder) == {"train": 8, "test": 8}
 
 
+@pytest.mark.quick
 def test_no_network_says_what_to_do(tmp_path, no_network):
     with pytest.raises(InputError) as error:
         loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
@@ -134,6 +137,7 @@ def test_no_network_says_what_to_do(tmp_path, no_network):
     assert left_behind(tmp_path / "tfds") == []
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("builder", "name", "sha1"),
     [
@@ -152,6 +156,7 @@ def test_archives_are_the_book_s(builder, name, sha1):
     assert (archive.name, archive.sha1) == (name, sha1)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "hotdog/../../evil", "..\\evil"])
 @pytest.mark.parametrize("ending", ["zip", "tar"])
 def test_names_that_point_outside(tmp_path, name, ending):
@@ -165,6 +170,7 @@ def test_names_that_point_outside(tmp_path, name, ending):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.quick
 def test_links_in_a_tar_lead_nowhere(tmp_path):
     path = tmp_path / "hotdog.tar"
     fake_archives.write(fake_archives.hotdogs(bad=False), path)
@@ -193,6 +199,7 @@ def test_every_kind_of_source_reads_the_same(tmp_path, ending):
         source.read("nothing.png")
 
 
+@pytest.mark.quick
 def test_what_is_no_archive(tmp_path):
     path = tmp_path / "hotdog.zip"
     path.write_bytes(b"<html>Sign in</html>")

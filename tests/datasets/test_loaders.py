@@ -35,6 +35,7 @@ def collect(batches):
     return [np.concatenate(part) for part in parts]
 
 
+@pytest.mark.quick
 def test_bananas(data_dir):
     train, val = load_data_bananas(2, data_dir=data_dir)
     assert train.element_spec[0].shape == (None, 256, 256, 3)
@@ -145,6 +146,7 @@ def find_window(image, mask, pictures):
 CROP = (135, 190)  # leaves out the odd picture of 130 x 210
 
 
+@pytest.mark.quick
 def test_voc_windows_and_masks_belong_together(data_dir):
     train, val = load_data_voc(2, CROP, data_dir=data_dir, seed=1)
     assert train.element_spec[0].shape == (2, *CROP, 3)

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.quick
+
 CODE = """
 import sys
 import kerascv_d2l.datasets

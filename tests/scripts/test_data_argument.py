@@ -84,6 +84,7 @@ def test_data_sets_by_name(script, tmp_path, name, make, classes):
     np.testing.assert_array_equal(again.train.images, data.train.images)
 
 
+@pytest.mark.long  # half a minute, of which exporting takes most
 def test_trains_on_bananas_by_name(script, tmp_path, capsys):
     fake_archives.write(fake_archives.bananas(bad=False), tmp_path / "data")
     metrics = script.main(
