@@ -151,15 +151,29 @@ def decode_picture(path, plain):
     import tensorflow as tf  # here, so that reading a picture does not wait for it
 
     def by_tensorflow():
-        # decode_jpeg reads PNG as well. The accurate DCT is the one Pillow uses;
-        # TensorFlow's default one is up to 16 grey levels off.
-        content = tf.io.read_file(path)
-        return tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+        return decode_content(tf.io.read_file(path))
 
     def by_pillow():
         return tf.numpy_function(read_picture, [path], tf.uint8, stateful=False)
 
     picture = tf.cond(tf.convert_to_tensor(plain), by_tensorflow, by_pillow)
+    return tf.ensure_shape(picture, (None, None, 3))
+
+
+def decode_content(content):
+    """Decode the bytes of a plain JPEG or PNG (`PictureInfo.plain`), without Python.
+
+    Args:
+        content: string tensor `()`.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+    """
+    import tensorflow as tf  # here, as above
+
+    # decode_jpeg reads PNG as well. The accurate DCT is the one Pillow uses;
+    # TensorFlow's default one is up to 16 grey levels off.
+    picture = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
     return tf.ensure_shape(picture, (None, None, 3))
 
 

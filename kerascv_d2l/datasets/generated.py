@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 
+from kerascv_d2l.datasets.classification import ClassificationData, ClassificationSplit
 from kerascv_d2l.datasets.detection import DetectionData, DetectionSplit
 from kerascv_d2l.errors import InputError
 
@@ -69,6 +70,11 @@ class SceneSettings:
                 f"max_objects is {self.max_objects} and clutter {self.clutter}; "
                 "wanted at least 1 and at least 0"
             )
+
+
+_ONE_OBJECT = SceneSettings(
+    max_objects=1, object_size=(0.35, 0.8), empty=0.0, clutter=1, min_visible=0.7
+)
 
 
 @dataclasses.dataclass
@@ -167,6 +173,39 @@ def generate_split(count, seed, stream, num_classes=1, image_size=128, settings=
         boxes = scene.boxes_px / np.array([width, height, width, height], np.float32)
         labels.append(np.column_stack([scene.classes, boxes]).astype(np.float32).reshape(-1, 5))
     return DetectionSplit(images, labels, [f"generated-{index}" for index in range(count)])
+
+
+def generate_classification(num_train=800, num_val=200, seed=0, num_classes=4, image_size=96):
+    """Generate pictures with one object each, whose kind is their class.
+
+    Args:
+        num_train: int: pictures to train on.
+        num_val: int: pictures to test on, from a stream of their own.
+        seed: int, 0 or more.
+        num_classes: int from 2 to `len(CLASS_NAMES)`.
+        image_size: int, or `(height, width)`, pixels, at least 32.
+
+    Returns:
+        `ClassificationData` with uint8 arrays of pictures.
+
+    Raises:
+        InputError: for an argument out of its range.
+    """
+    start = time.perf_counter()
+    if num_classes < 2:
+        raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
+    splits = []
+    for count, stream in ((num_train, TRAIN_STREAM), (num_val, VAL_STREAM)):
+        # No other thing lies on the object, which fits into the picture: it is always there.
+        scenes = generate_split(count, seed, stream, num_classes, image_size, _ONE_OBJECT)
+        labels = [rows[0, 0] for rows in scenes.labels]
+        splits.append(ClassificationSplit(scenes.images, labels, scenes.names))
+    return ClassificationData(
+        CLASS_NAMES[:num_classes],
+        *splits,
+        source=f"generated shapes, seed {seed}",
+        seconds=time.perf_counter() - start,
+    )
 
 
 def generate_scene(seeds, size, num_classes, settings):

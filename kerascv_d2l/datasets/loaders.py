@@ -10,26 +10,31 @@ in every run, however many threads read; each epoch has its own order and its
 own windows.
 """
 
-import math
+import io
 import time
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from kerascv_d2l.datasets import builders  # noqa: F401 - registers them
+from kerascv_d2l.datasets.classification import ClassificationData, ClassificationSplit
 from kerascv_d2l.datasets.detection import DetectionData, DetectionSplit
 from kerascv_d2l.datasets.voc import draw_window
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.geometry import (
+    crop_and_resize,
+    random_flip,
+    random_window,
+    resize_and_center_crop,
+)
 from kerascv_d2l.ops.resize import resize
+from kerascv_d2l.pictures import decode_content
 
 BANANA_SIZE = (256, 256)
-HOTDOG_CROP = 224  # what ImageNet networks were trained at
-HOTDOG_RESIZED = 256  # test pictures are resized to this square before the crop
-# RandomResizedCrop as ImageNet networks are trained with.
-CROP_AREA = (0.08, 1.0)
-CROP_RATIO = (3 / 4, 4 / 3)
-CROP_TRIES = 10
+HOTDOG_CROP = (224, 224)  # what ImageNet networks were trained at
+HOTDOG_RESIZED = (256, 256)  # what test pictures are resized to before the crop
 # Encoded pictures that wait to be shuffled: a bound on memory whatever the size
 # of the data set. TFDS has shuffled the records once already.
 SHUFFLE_BYTES = 64 << 20
@@ -202,6 +207,56 @@ def read_detection(
         train=train_split,
         val=val_split,
         source=f"{name} {builder.version} in {builder.data_dir}",
+        seconds=time.perf_counter() - start,
+    )
+
+
+def read_classification(name, *, data_dir=None, archive=None, skip_bad=False):
+    """Read a prepared classification data set into memory, its pictures encoded as they are.
+
+    Args:
+        name: `"hotdog"`, or another of tensorflow-datasets whose examples have
+            `image` and `label`.
+        data_dir: as `prepare`.
+        archive: as `prepare`.
+        skip_bad: as `prepare`.
+
+    Returns:
+        `ClassificationData`. What to measure with is the split named
+        `validation`, else `test`.
+
+    Raises:
+        InputError: as `prepare`; if the data set has no labels, or nothing to
+            measure with.
+    """
+    start = time.perf_counter()
+    builder = prepare(name, data_dir=data_dir, archive=archive, skip_bad=skip_bad)
+    features, splits = builder.info.features, builder.info.splits
+    if "image" not in features or "label" not in features:
+        raise InputError(f"{name}: has no classes (features: {', '.join(features)})")
+    val = next((split for split in ("validation", "test") if split in splits), None)
+    if "train" not in splits or val is None:
+        raise InputError(f"{name}: needs train and validation or test, has {', '.join(splits)}")
+
+    def split(title):
+        images, labels, names, sizes = [], [], [], []
+        undecoded = {"image": tfds.decode.SkipDecoding()}
+        for i, example in enumerate(tfds.as_numpy(_read(builder, title, undecoded))):
+            images.append(example["image"])
+            labels.append(example["label"])
+            file_name = example.get("file_name", str(i).encode()).decode()
+            names.append(f"{features['label'].names[labels[-1]]}/{file_name}")
+            with Image.open(io.BytesIO(images[-1])) as picture:  # reads the header only
+                sizes.append(picture.size[::-1])
+        return ClassificationSplit(images, labels, names, np.array(sizes))
+
+    train_split, val_split = split("train"), split(val)
+    train_split.skipped = list(getattr(builder, "skipped", ()))
+    return ClassificationData(
+        class_names=features["label"].names,
+        train=train_split,
+        val=val_split,
+        source=f"{name} {builder.version} in {builder.data_dir} ({val} to test)",
         seconds=time.perf_counter() - start,
     )
 
@@ -488,7 +543,7 @@ def _voc_window(example, height, width, seed):
         return tf.io.decode_and_crop_jpeg(content, window, channels=3, dct_method=ACCURATE_DCT)
 
     def from_png():
-        return _decode(content)[top : top + height, left : left + width]
+        return decode_content(content)[top : top + height, left : left + width]
 
     image = tf.cond(tf.io.is_jpeg(content), from_jpeg, from_png)
     mask = tf.cast(mask[top : top + height, left : left + width], tf.int32)
@@ -497,46 +552,12 @@ def _voc_window(example, height, width, seed):
 
 def _hotdog_train(example, seed):
     window_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    pixels = _decode(example["image"])
-    top, left, height, width = _random_window(tf.shape(pixels)[:2], window_seed)
-    pixels = resize(pixels[top : top + height, left : left + width], (HOTDOG_CROP, HOTDOG_CROP))
-    flip = tf.random.stateless_uniform((), flip_seed) < 0.5
-    pixels = tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
+    pixels = decode_content(example["image"])
+    window = random_window(tf.shape(pixels)[:2], window_seed)
+    pixels = random_flip(crop_and_resize(pixels, window, HOTDOG_CROP), flip_seed)
     return _uint8(pixels), tf.cast(example["label"], tf.int32)
 
 
-def _random_window(size, seed):
-    """Window of RandomResizedCrop in a picture of `size` `(2,)`: top, left, height, width.
-
-    The first of `CROP_TRIES` draws that fits, else the largest in the middle
-    whose aspect ratio is in `CROP_RATIO`.
-    """
-    full = tf.cast(size, tf.float32)  # (2,)
-    draws = tf.random.stateless_uniform((4, CROP_TRIES), seed)
-    area = (CROP_AREA[0] + draws[0] * (CROP_AREA[1] - CROP_AREA[0])) * full[0] * full[1]
-    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
-    ratio = tf.exp(low + draws[1] * (high - low))  # (tries,) width over height
-    sides = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], axis=-1)))  # (tries, 2)
-    fits = tf.reduce_all((sides >= 1) & (sides <= full), axis=-1)  # (tries,)
-    places = tf.floor(tf.transpose(draws[2:]) * (full - sides + 1))  # (tries, 2) top, left
-    places = tf.minimum(places, full - sides)  # a draw just below 1 can round up
-
-    narrowed = tf.minimum(full, tf.round(full[::-1] * [1 / CROP_RATIO[0], CROP_RATIO[1]]))
-    first = tf.argmax(fits)  # the first True
-    found = tf.reduce_any(fits)
-    sides = tf.where(found, sides[first], narrowed)
-    place = tf.where(found, places[first], tf.floor((full - narrowed) / 2))
-    return tf.unstack(tf.cast(tf.concat([place, sides], 0), tf.int32))
-
-
 def _hotdog_test(example):
-    pixels = resize(_decode(example["image"]), (HOTDOG_RESIZED, HOTDOG_RESIZED))
-    edge = (HOTDOG_RESIZED - HOTDOG_CROP) // 2
-    window = slice(edge, edge + HOTDOG_CROP)
-    return _uint8(pixels[window, window]), tf.cast(example["label"], tf.int32)
-
-
-def _decode(content):
-    # decode_jpeg reads PNG as well, which is all that the builders store.
-    pixels = tf.io.decode_jpeg(content, channels=3, dct_method=ACCURATE_DCT)
-    return tf.ensure_shape(pixels, (None, None, 3))
+    pixels = resize_and_center_crop(decode_content(example["image"]), HOTDOG_RESIZED, HOTDOG_CROP)
+    return _uint8(pixels), tf.cast(example["label"], tf.int32)

@@ -1,16 +1,13 @@
 """Detection data sets in a user's own folder."""
 
 import time
-from pathlib import Path
 
 from kerascv_d2l.datasets.detection import DetectionData
 from kerascv_d2l.datasets.folders import banana, coco, voc
-from kerascv_d2l.datasets.folders.records import Faults, build_split
+from kerascv_d2l.datasets.folders.records import Faults, build_split, unwrapped
 from kerascv_d2l.errors import InputError
 
 LAYOUTS = (banana, voc, coco)
-# An archive often unpacks into folders with nothing but one folder in them.
-MAX_WRAPPING_FOLDERS = 3
 
 
 def read_detection_folder(
@@ -50,14 +47,13 @@ def read_detection_folder(
             the file and the line or object.
     """
     start = time.perf_counter()
-    root = Path(path)
     if not 0 < val_fraction < 1:
         raise InputError(f"val_fraction is {val_fraction}; wanted a share between 0 and 1")
     if classes is not None:
         classes = tuple(classes)
         if not classes or len(set(classes)) != len(classes):
             raise InputError(f"classes are {classes}; wanted one or more different names")
-    root, layout = _recognise(root)
+    root, layout = _recognise(path)
     faults = {"train": Faults(skip_bad), "val": Faults(skip_bad)}
     options = {"val_fraction": val_fraction, "seed": seed, "classes": classes}
     if layout is voc:
@@ -77,21 +73,12 @@ def read_detection_folder(
     )
 
 
-def _recognise(root):
+def _recognise(path):
     """The folder that has a known layout, and the module that reads it."""
-    if not root.exists():
-        raise InputError(f"{root}: no such folder")
-    if not root.is_dir():
-        raise InputError(f"{root}: a file, where the folder of a data set is expected")
-    folder = root
-    for _ in range(MAX_WRAPPING_FOLDERS):
+    for folder in unwrapped(path):
         for layout in LAYOUTS:
             if layout.recognises(folder):
                 return folder, layout
-        inside = [child for child in folder.iterdir() if not child.name.startswith(".")]
-        if len(inside) != 1 or not inside[0].is_dir():
-            break
-        folder = inside[0]
     found = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
     if not found:
         raise InputError(f"{folder}: empty folder")

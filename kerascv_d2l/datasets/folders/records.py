@@ -14,6 +14,7 @@ from kerascv_d2l.pictures import SIDEWAYS, check_pictures
 # Labelling tools round, count from 0 or from 1, and put the last edge on or
 # behind the last pixel: a box may exceed its picture by this much, and is clipped.
 ROUNDING_PX = 1.0
+MAX_WRAPPING_FOLDERS = 3
 
 
 @dataclasses.dataclass
@@ -62,6 +63,33 @@ class Faults:
         if not self.skip_bad:
             raise InputError(f"{message}. (skip_bad, or --skip-bad, goes on without it.)")
         self.reasons.append(message)
+
+
+def unwrapped(path):
+    """Look for a data set in a folder, and where it wraps but one folder, in that.
+
+    An archive often unpacks into folders with nothing but one folder in them.
+
+    Args:
+        path: the folder.
+
+    Yields:
+        `Path`s to look at, from the outside in.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: a file, where the folder of a data set is expected")
+    for _ in range(MAX_WRAPPING_FOLDERS):
+        yield folder
+        inside = [child for child in folder.iterdir() if not child.name.startswith(".")]
+        if len(inside) != 1 or not inside[0].is_dir():
+            return
+        folder = inside[0]
 
 
 def split_by_name(items, name_of, val_fraction, seed, where):

@@ -1,0 +1,314 @@
+"""Fine-tune a classifier on pictures in class folders, measure it, and export it.
+
+    python scripts/finetune.py --data FOLDER
+
+takes ResNet-18 with its ImageNet weights and a new output layer, which learns at ten times the
+rate of the rest. FOLDER holds train/CLASS/PICTURE and val/CLASS/PICTURE (or test/); `--data
+hotdog` is the book's data set. Without --data it learns generated shapes from random weights,
+which needs no network. README.md says how long it takes and what to expect.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A clone that is not installed will do.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import kerascv_d2l
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
+
+TASK = "finetune"
+GENERATED, HOTDOG = "generated", "hotdog"
+GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE = 800, 200, (64, 64)
+IMAGENET_SIZE = (224, 224)
+HEAD = "head"
+HEAD_MULTIPLIER = 10.0  # the book's: the new layer starts from nothing
+NUM_DRAWN = 16
+# (fine-tuning, from scratch). With a mean loss: measured on ants and bees (README.md). With a
+# summed one, and the decay: D2L 1.0.3, section 14.2.
+MEAN_LOSS_RATES = (1e-3, 1e-2)
+SUM_LOSS_RATES = (5e-5, 5e-4)
+WEIGHT_DECAY, SUM_LOSS_DECAY = 1e-4, 1e-3
+MOMENTUM = 0.9
+
+
+def parse(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument_group("data and model").add_argument
+    add(
+        "--data",
+        default=GENERATED,
+        metavar="FOLDER",
+        help="a folder with train/ and val/ (or test/), in each a folder of pictures for every "
+        "class; or hotdog (default: generated shapes)",
+    )
+    add(
+        "--image-size",
+        type=arguments.image_size,
+        metavar="PIXELS",
+        help="what the network gets: 224, or HEIGHTxWIDTH. Test pictures are resized to 256/224 "
+        f"of it and their middle is taken (default: {IMAGENET_SIZE[0]}, {GENERATED_SIZE[0]} for "
+        "generated shapes)",
+    )
+    add(
+        "--backbone",
+        default="resnet18",
+        metavar="NAME",
+        help="resnet18, resnet34, or a network of keras.applications: mobilenet, "
+        "mobilenet_0.75, resnet50, … (default: %(default)s)",
+    )
+    add(
+        "--weights",
+        metavar="FILE",
+        help="weights of that network: a file, or imagenet (default: imagenet; none for "
+        "generated shapes)",
+    )
+    add("--from-scratch", action="store_true", help="start from random weights, at one rate")
+    add(
+        "--head-init",
+        action="append",
+        type=_class_index,
+        default=[],
+        metavar="CLASS=INDEX",
+        help="start the output unit of a class as unit INDEX of the network the weights are of: "
+        "hotdog=934 (may be repeated)",
+    )
+    add = parser.add_argument_group("optimizer").add_argument
+    add(
+        "--head-multiplier",
+        type=arguments.positive_float,
+        metavar="FACTOR",
+        help="learning rate of the new output layer, as a multiple of the others' (default: "
+        f"{HEAD_MULTIPLIER:g}; 1 from scratch)",
+    )
+    add(
+        "--freeze",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="layers that do not learn, as a regular expression of whole names: 'conv1|layer1_.*'; "
+        f"'(?!{HEAD}).*' is all but the output layer (may be repeated)",
+    )
+    add(
+        "--sum-loss",
+        action="store_true",
+        help="the book's recipe: SGD without momentum, its rate and weight decay given for the "
+        "sum of a batch's losses. They are converted to the mean: rate x batch, decay / batch",
+    )
+    mean, total = MEAN_LOSS_RATES, SUM_LOSS_RATES
+    add_run_arguments(
+        parser,
+        epochs=5,
+        batch_size=32,
+        learning_rate=None,
+        learning_rate_help="step size of the optimizer, for the mean of a batch's losses "
+        f"(default: {mean[0]:g}; from scratch {mean[1]:g}), or for their sum with --sum-loss "
+        f"(default: {total[0]:g}; from scratch {total[1]:g})",
+        out="runs/finetune",
+    )
+    args = parser.parse_args(argv)
+    if args.from_scratch and args.weights:
+        parser.error("--from-scratch starts from random weights: leave --weights out")
+    if args.weights is None and not args.from_scratch and args.data != GENERATED:
+        args.weights = "imagenet"
+    scratch = args.weights is None
+    if args.image_size is None:
+        args.image_size = GENERATED_SIZE if args.data == GENERATED else IMAGENET_SIZE
+    if args.head_multiplier is None:
+        args.head_multiplier = 1.0 if scratch else HEAD_MULTIPLIER
+    if args.learning_rate is None:
+        args.learning_rate = (total if args.sum_loss else mean)[scratch]
+    return args
+
+
+def _class_index(text):
+    name, _, index = text.rpartition("=")
+    if not name or not index.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected CLASS=INDEX, as hotdog=934, got {text!r}")
+    return name, int(index)
+
+
+def load_data(args):
+    if args.data == GENERATED:
+        return kerascv_d2l.generate_classification(
+            GENERATED_TRAIN, GENERATED_VAL, args.seed, image_size=2 * args.image_size[0]
+        )
+    if args.data == HOTDOG and not Path(HOTDOG).is_dir():
+        return kerascv_d2l.read_classification(HOTDOG, skip_bad=args.skip_bad)
+    return kerascv_d2l.read_classification_folder(args.data, skip_bad=args.skip_bad)
+
+
+def build_model(args, class_names):
+    """A compiled classifier; says what it learns at which rates."""
+    import keras
+
+    from kerascv_d2l.devices import resolve_jit_compile
+
+    head_init = {}
+    for name, index in args.head_init:
+        if name not in class_names:
+            raise InputError(
+                f"--head-init {name}={index}: the classes are {', '.join(class_names)}"
+            )
+        head_init[class_names.index(name)] = index
+    model = kerascv_d2l.classifier(
+        args.backbone,
+        len(class_names),
+        weights=args.weights,
+        input_shape=(*args.image_size, 3),
+        head_init=head_init,
+    )
+    if args.freeze:
+        kerascv_d2l.freeze(model, args.freeze)
+    if not model.trainable_variables:
+        raise InputError(f"--freeze {' '.join(args.freeze)}: nothing is left to learn")
+    if args.sum_loss:
+        rate, decay = kerascv_d2l.mean_loss_rates(
+            args.learning_rate, SUM_LOSS_DECAY, args.batch_size
+        )
+        momentum = 0.0
+    else:
+        rate, decay, momentum = args.learning_rate, WEIGHT_DECAY, MOMENTUM
+    optimizer = kerascv_d2l.layer_rates(
+        model,
+        rate,
+        {HEAD: args.head_multiplier},
+        weight_decay=decay,
+        momentum=momentum,
+    )
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=resolve_jit_compile("auto"),
+    )
+    learning = sum(v.shape.num_elements() for v in model.trainable_variables)
+    given = (
+        f"{args.learning_rate:g} for the sum of {args.batch_size} losses is {rate:g} for their mean"
+        if args.sum_loss
+        else f"{rate:g} for the mean of the losses"
+    )
+    print(
+        f"{args.backbone}, weights {args.weights or 'random'}: {learning:,} of "
+        f"{model.count_params():,} parameters learn; learning rate {given}, "
+        f"x {args.head_multiplier:g} for the output layer; momentum {momentum:g}, weight decay "
+        f"{decay:.2g}",
+        flush=True,
+    )
+    return model
+
+
+def measure(model, batches, split, class_names):
+    """Measure a classifier on a split.
+
+    Returns:
+        Tuple of the metrics, the confusion matrix `(classes, classes)` with true
+        classes in rows, and the probabilities `(n, classes)`.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    logits = model.predict(batches, verbose=0)  # (n, classes)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(split.labels, logits)
+    probabilities = tf.nn.softmax(logits).numpy()
+    predicted = probabilities.argmax(axis=1)
+    count = len(class_names)
+    matrix = np.bincount(split.labels * count + predicted, minlength=count**2)
+    matrix = matrix.reshape(count, count)
+    found = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
+    metrics = {
+        "accuracy": float(np.mean(predicted == split.labels)),
+        "loss": float(np.mean(losses)),
+        "accuracy_by_class": dict(zip(class_names, found, strict=True)),
+    }
+    return metrics, matrix, probabilities
+
+
+def draw_worst(path, data, probabilities, image_size):
+    """Draw the test pictures whose true class it gives the least probability.
+
+    Returns:
+        list of dicts: name, true class, predicted class, probability of both.
+    """
+    import numpy as np
+
+    split, names = data.val, data.class_names
+    truth = probabilities[np.arange(len(split)), split.labels]
+    worst = np.argsort(truth, kind="stable")[:NUM_DRAWN]
+    part, probabilities = split.subset(worst), probabilities[worst]
+    images, labels = next(iter(kerascv_d2l.classification_batches(part, image_size, NUM_DRAWN)))
+    kerascv_d2l.draw_mistakes(path, images.numpy(), part.names, labels, probabilities, names)
+    return [
+        {
+            "picture": name,
+            "class": names[label],
+            "probability": float(row[label]),
+            "predicted": names[row.argmax()],
+            "predicted_probability": float(row.max()),
+        }
+        for name, label, row in zip(part.names, part.labels, probabilities, strict=True)
+    ]
+
+
+def main(argv=None):
+    """Train, measure, draw, export.
+
+    Args:
+        argv: list of str, or None for the command line.
+
+    Returns:
+        dict, as in `metrics.json`.
+    """
+    args = parse(argv)
+    strategy = set_up(args)
+    data = load_data(args)
+    print(data.describe(), flush=True)
+    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
+    run = kerascv_d2l.Run.start(
+        args, TASK, {"class_names": data.class_names, "num_train": len(data.train)}
+    )
+    with strategy.scope():
+        model = build_model(args, data.class_names)
+
+    def batches(split, **options):
+        return kerascv_d2l.classification_batches(
+            split, args.image_size, args.batch_size, **options
+        )
+
+    test = batches(data.val)
+    run.fit(
+        model,
+        lambda epoch: batches(data.train, training=True, seed=args.seed, initial_epoch=epoch),
+        steps_per_epoch=steps,
+        epochs=args.epochs,
+        images_per_epoch=len(data.train),
+        validation_data=test,
+        callbacks=[kerascv_d2l.LogRates()],
+    )
+
+    print("measuring, drawing, exporting …", flush=True)
+    metrics, matrix, probabilities = measure(model, test, data.val, data.class_names)
+    # Of the last epoch: while it learnt, on pictures cut at random.
+    metrics["train_accuracy"] = run.history["accuracy"][-1]
+    kerascv_d2l.draw_confusion(run.path("confusion.png"), matrix, data.class_names)
+    metrics["confusion"] = matrix
+    metrics["worst"] = draw_worst(run.path("worst.png"), data, probabilities, args.image_size)
+    with kerascv_d2l.whole(run.path("model.keras")) as path:
+        model.save(path)
+    kerascv_d2l.export_classifier(
+        model,
+        run.path("saved_model"),
+        data.class_names,
+        args.image_size,
+        kerascv_d2l.resized_size(args.image_size),
+    )
+    command = ["python", "scripts/classify.py", str(run.path("saved_model")), "IMAGE"]
+    return run.finish(metrics, next_command=command)
+
+
+if __name__ == "__main__":
+    run_main(main)
