@@ -36,7 +36,7 @@ _MODULES = {
     "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
     "distribution": ["make_strategy"],
     "errors": ["InputError"],
-    "export": ["export_classifier", "export_detector", "export_detector_lite"],
+    "export": ["export_classifier", "export_detector", "export_detector_lite", "load_exported"],
     "files": ["whole"],
     "initializers": ["Bilinear"],
     "layers": ["BatchNorm", "DetectionDecoder"],

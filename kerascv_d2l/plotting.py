@@ -687,7 +687,8 @@ def _panels(series):
     for name in series:
         words = set(_base(name).split("_"))
         for title, keys in HISTORY_PANELS:
-            if _base(name) in keys or words & set(keys):
+            in_group = any(_base(name).startswith(f"{key}_") for key in keys if "_" in key)
+            if _base(name) in keys or words & set(keys) or in_group:  # learning_rate_head
                 panels[title].append(name)
                 break
         else:
