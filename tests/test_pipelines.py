@@ -1,6 +1,7 @@
 """Batches: right pixels and labels, and the same ones after a resume."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +9,17 @@ import tensorflow as tf
 from PIL import Image
 
 from kerascv_d2l import pipelines
+from kerascv_d2l.datasets.classification import ClassificationSplit
 from kerascv_d2l.datasets.detection import DetectionSplit
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pictures import check_pictures, read_picture
-from kerascv_d2l.pipelines import detection_batches, steps_per_epoch
+from kerascv_d2l.pipelines import (
+    classification_batches,
+    detection_batches,
+    resized_size,
+    steps_per_epoch,
+)
 
 pytestmark = pytest.mark.quick
 NUM = 7
@@ -226,3 +233,86 @@ def test_labels_are_checked_where_they_enter(row, message):
         DetectionSplit(np.zeros((1, 4, 6, 3), np.uint8), [np.array([row], np.float32)], ["p"])
     with pytest.raises(InputError, match=r"as many of each, not .*'labels': 0"):
         DetectionSplit(np.zeros((1, 4, 6, 3), np.uint8), [], ["p"])
+
+
+@pytest.fixture(scope="module")
+def classified(files):
+    """The files of before, with classes."""
+    labels = [k % 3 for k in range(NUM)]
+    return ClassificationSplit(files.images, labels, files.names, files.sizes, files.plain)
+
+
+@pytest.mark.parametrize("cache", [None, True, False])
+def test_pictures_to_classify_are_resized_and_their_middle_cut_out(classified, cache):
+    dataset = classification_batches(classified, (28, 42), 3, cache=cache)
+    assert dataset.element_spec == (
+        tf.TensorSpec((None, 28, 42, 3), tf.float32),
+        tf.TensorSpec((None,), tf.int32),
+    )
+    images, labels = (np.concatenate(p) for p in zip(*numpy_batches(dataset), strict=True))
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    for k in range(NUM):  # 256/224 of 28 x 42 is 32 x 48
+        expected = resize(read_picture(classified.images[k]), (32, 48))[2:30, 3:45]
+        np.testing.assert_allclose(images[k], expected, atol=1e-3)
+
+
+def test_sizes_before_the_cut():
+    assert resized_size(224) == (256, 256) and resized_size((28, 42)) == (32, 48)
+
+
+def test_encoded_pictures_are_decoded(classified):
+    plain = np.flatnonzero(classified.plain)
+    assert len(plain) > 3
+    files = classified.subset(plain)
+    contents = [Path(path).read_bytes() for path in files.images]
+    encoded = ClassificationSplit(contents, files.labels, files.names, files.sizes)
+    for a, b in zip(
+        numpy_batches(classification_batches(files, 24, 4)),
+        numpy_batches(classification_batches(encoded, 24, 4)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_resumed_classification_gives_what_an_undisturbed_run_gives(classified, epoch):
+    options = {"training": True, "seed": 4}
+    whole = numpy_batches(classification_batches(classified, 24, 3, **options), 12)
+    resumed = classification_batches(classified, 24, 3, initial_epoch=epoch, **options)
+    for a, b in zip(whole[3 * epoch :], numpy_batches(resumed, 12 - 3 * epoch), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
+    flat = [np.concatenate([images for images, _ in whole[k : k + 3]]) for k in (0, 3)]
+    assert len(flat[0]) == NUM and not np.array_equal(*flat)
+
+
+def test_training_windows_are_parts_of_the_picture_mirrored_or_not():
+    """On ramps a window shows itself: rows rise downwards, columns to either side."""
+    y, x = np.mgrid[:120, :150]
+    ramps = np.stack([y, x, 0 * x], -1).astype(np.uint8)
+    split = ClassificationSplit(np.tile(ramps, (20, 1, 1, 1)), [0] * 20, ["r"] * 20)
+    batches = classification_batches(split, (40, 30), 20, training=True)
+    images = np.concatenate([images for images, _ in numpy_batches(batches, 3)])
+    down = images[:, -8, 15, 0] - images[:, 7, 15, 0]  # source rows in 25 of 40
+    across = images[:, 20, -8, 1] - images[:, 20, 7, 1]  # source columns in 15 of 30
+    height, width = down * 40 / 25, np.abs(across) * 30 / 15
+    area = height * width / (120 * 150)
+    assert (down > 0).all() and 0.06 < area.min() < 0.3 and 0.7 < area.max() < 1.05
+    ratio = width / height
+    assert ratio.min() > 0.7 and ratio.max() < 1.43
+    assert 15 < (across < 0).sum() < 45
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"image_size": (0, 5)}, r"image_size is \(0, 5\)"),
+        ({"seed": -1}, "seed is -1"),
+        ({"initial_epoch": -1}, "initial_epoch is -1"),
+    ],
+)
+def test_wrong_arguments_of_classification_are_named(classified, options, message):
+    with pytest.raises(InputError, match=message):
+        classification_batches(classified, **({"image_size": SIZE, "batch_size": 2} | options))

@@ -114,6 +114,26 @@ def test_read_detection(data_dir):
         kerascv_d2l.read_detection("hotdog", data_dir=data_dir)
 
 
+def test_read_classification(data_dir):
+    data = kerascv_d2l.read_classification("hotdog", data_dir=data_dir)
+    assert data.class_names == ("hotdog", "not-hotdog")
+    assert sorted(data.train.labels.tolist()) == [0] * 4 + [1] * 4 and len(data.val) == 8
+    assert all(
+        name.startswith(data.class_names[label] + "/")
+        for name, label in zip(data.val.names, data.val.labels, strict=True)
+    )
+    batches = kerascv_d2l.classification_batches(data.val, 224, 8)
+    images, labels = next(iter(batches))
+    _, test = load_data_hotdog(8, data_dir=data_dir)
+    theirs, their_labels = next(iter(test))  # rounded
+    np.testing.assert_array_equal(labels, their_labels)
+    assert np.abs(images - tf.cast(theirs, tf.float32)).max() <= 0.51
+    heights = [tf.io.decode_image(content).shape[0] for content in data.val.images]
+    assert data.val.sizes[:, 0].tolist() == heights
+    with pytest.raises(InputError, match="banana_detection: has no classes"):
+        kerascv_d2l.read_classification("banana_detection", data_dir=data_dir)
+
+
 def sources(data_dir, split):
     """Whole pictures and masks of a split, pictures decoded as Pillow does."""
     builder = tfds.builder("voc2012_segmentation", data_dir=data_dir)
@@ -223,15 +243,6 @@ def test_hotdog_windows(data_dir):
     # Uniform: mean and deviation; the largest windows do not fit at every ratio.
     assert abs(ratios.mean()) < 0.04 and abs(ratios.std() - 2 * np.log(4 / 3) / 12**0.5) < 0.03
     assert abs(np.median(areas) - 0.51) < 0.08
-
-
-@pytest.mark.parametrize(
-    ("size", "window"),
-    [((10, 1000), (0, 493, 10, 13)), ((900, 12), (442, 0, 16, 12)), ((1, 1), (0, 0, 1, 1))],
-)
-def test_long_pictures_give_their_middle(size, window):
-    found = loaders._random_window(tf.constant(size), tf.constant([1, 2], tf.int64))
-    assert tuple(int(v) for v in found) == window
 
 
 @pytest.mark.parametrize(
