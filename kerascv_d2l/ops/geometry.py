@@ -86,6 +86,7 @@ def random_flip(image, seed):
     Returns:
         The same shape and dtype.
     """
+    image = tf.convert_to_tensor(image)
     mirrored = tf.random.stateless_uniform((), seed, alg=ALGORITHM) < 0.5
     return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
 

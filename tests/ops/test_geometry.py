@@ -51,7 +51,6 @@ def test_scale_and_ratio_of_the_book():
         ((10, 1000), (0, 493, 10, 13)),
         ((900, 12), (442, 0, 16, 12)),
         ((1, 1), (0, 0, 1, 1)),
-        ((1, 9), (0, 4, 1, 1)),
     ],
 )
 def test_long_pictures_give_their_middle(size, window):
