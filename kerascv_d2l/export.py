@@ -109,7 +109,7 @@ def load_exported(path, function, script):
     try:
         model = tf.saved_model.load(str(path))
         names = model.signatures["class_names"]()["class_names"].numpy()
-        function = getattr(model, function)
+        getattr(model, function)  # is there
     except (
         AttributeError,
         KeyError,
@@ -121,7 +121,12 @@ def load_exported(path, function, script):
         raise InputError(
             f"{path} is no model that {script} exported ({str(error)[:200]})"
         ) from error
-    return function, [name.decode() for name in names]
+
+    def call(images):
+        # Through the model: the function alone does not keep its variables alive.
+        return getattr(model, function)(images)
+
+    return call, [name.decode() for name in names]
 
 
 def _any_images(dtype):
