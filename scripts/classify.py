@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import write_json
+from kerascv_d2l.pictures import read_picture
 from kerascv_d2l.training import arguments, import_tensorflow, run_main
 
 
@@ -61,7 +62,6 @@ def main(argv=None):
     args = parse(argv)
     import_tensorflow()
     from kerascv_d2l.export import load_exported
-    from kerascv_d2l.pictures import read_picture
 
     function, class_names = load_exported(args.model, "classify", "finetune.py")
     result = {"model": str(args.model), "class_names": class_names, "images": [], "skipped": []}
