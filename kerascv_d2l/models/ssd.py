@@ -299,7 +299,7 @@ class SSD(keras.Model):
             return
         # Keras would let no layer into a built model; this one is no part of the network.
         object.__setattr__(self, name, value)
-        self._detect = tf.function(self.detect_batch, reduce_retracing=True)
+        self._detect = tf.function(self.detect_batch, reduce_retracing=True, autograph=False)
 
     def get_config(self):
         return {
