@@ -173,7 +173,18 @@ def test_few_wishes_fall_back_to_all():
     """With a single wish each, the second of two equal boxes runs out, and asks again."""
     iou = tf.constant([[[0.9, 0.8, 0.1], [0.9, 0.7, 0.2]]])
     everyone = tf.ones((1, 2), tf.bool)
-    claims, ran_out = matching._claims(iou, everyone, 1)
+    claims, ran_out = matching._claims(*tf.math.top_k(iou, 1), everyone, 3)
     assert claims.numpy().tolist() == [[0, 3]] and bool(ran_out)
-    claims, ran_out = matching._claims(iou, everyone, 2)
+    claims, ran_out = matching._claims(*tf.math.top_k(iou, 2), everyone, 3)
     assert claims.numpy().tolist() == [[0, 1]] and not bool(ran_out)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("blocks", [1, 2, 30])
+def test_best_of_blocks_is_top_k(blocks):
+    rng = np.random.default_rng(blocks)
+    iou = rng.integers(0, 40, (2, 3, blocks * matching._BLOCK)) / np.float32(40)  # with ties
+    for found, expected in zip(
+        matching._best_of_blocks(tf.constant(iou), 8), tf.math.top_k(iou, 8), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
