@@ -159,9 +159,9 @@ def test_resumed_run_ends_as_an_undisturbed_one(finetune, folder, run, tmp_path,
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A network with ten classes, whose classifier is not zero anywhere."""
+    """A network with classes of its own, whose classifier is not zero anywhere."""
     path = tmp_path_factory.mktemp("weights") / "source.weights.h5"
-    network = keras.applications.MobileNet(alpha=0.25, weights=None, classes=10)
+    network = keras.applications.MobileNet(alpha=0.25, weights=None)
     network.layers[-3].set_weights([w + 0.25 for w in network.layers[-3].get_weights()])
     network.save_weights(path)
     return path
@@ -208,9 +208,9 @@ def test_freeze(finetune):
 
 def test_head_init(finetune, weights, capsys):
     model = built(finetune, "--weights", str(weights), "--head-init", "moss=7")
-    source = keras.applications.MobileNet(alpha=0.25, weights=None, classes=10)
+    source = keras.applications.MobileNet(alpha=0.25, weights=None)
     source.load_weights(weights)
-    kernel = source.layers[-3].get_weights()[0].reshape(-1, 10)
+    kernel = source.layers[-3].get_weights()[0].reshape(-1, 1000)
     np.testing.assert_array_equal(model.get_layer("head").kernel[:, 1], kernel[:, 7])
     with pytest.raises(InputError, match="--head-init rose=7: the classes are amber, moss, wine"):
         built(finetune, "--weights", str(weights), "--head-init", "rose=7")
