@@ -4,7 +4,7 @@
 
 Prints a Markdown table. Work: batches of 32 images with TinySSD's 5444 anchors at 256 x 256.
 
-- `multibox_target`, 1 and 20 boxes an image, against the book's.
+- `multibox_target`, 1 and 20 boxes an image, as a graph and compiled, against the book's.
 - `multibox_detection`, all 5444 rows of every image, against the book's.
 - The decoder (at most 100 detections an image) against the book's `multibox_detection`, its only
   way from raw predictions to detections, and against torchvision's compiled `batched_nms`.
@@ -41,6 +41,7 @@ SIZES = ((0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961)
 RATIOS = (1.0, 2.0, 0.5)
 FEATURE_MAPS = (32, 16, 8, 4, 1)  # Sides of TinySSD's feature maps at 256 x 256.
 BOXES = (1, 20)  # An image, in `multibox_target`.
+MODES = ("graph", "compiled")  # Of `multibox_target`: tf.function, without and with jit_compile.
 KINDS = ("trained", "noise")  # Predictions: of a trained network, of one that knows nothing.
 
 NMS_THRESHOLD = 0.5
@@ -144,7 +145,7 @@ def ours(folder):
         max_candidates=MAX_CANDIDATES,
         max_detections=MAX_DETECTIONS,
     )
-    target = tf.function(multibox_target)
+    targets = {mode: tf.function(multibox_target, jit_compile=mode == "compiled") for mode in MODES}
     detection = tf.function(multibox_detection)
     decode = tf.function(decoder)
 
@@ -154,13 +155,18 @@ def ours(folder):
     cases = {}
     for count in BOXES:
         labels = f"labels_{count}"
-        cases[f"target_{count}"] = lambda labels=labels: run(target, "anchors", labels)
+        for mode in MODES:
+            cases[f"target_{count}_{mode}"] = lambda labels=labels, mode=mode: run(
+                targets[mode], "anchors", labels
+            )
     for kind in KINDS:
         full = f"probs_{kind}", f"offsets_{kind}", "anchors"
         short = "anchors", f"logits_{kind}", f"offsets_{kind}"
         cases[f"full_{kind}"] = lambda names=full: run(detection, *names)
         cases[f"decode_{kind}"] = lambda names=short: run(decode, *names)
-    answers = {f"target_{n}_{i}": a for n in BOXES for i, a in enumerate(cases[f"target_{n}"]())}
+    answers = {
+        f"target_{n}_{i}": a for n in BOXES for i, a in enumerate(cases[f"target_{n}_graph"]())
+    }
     for kind in KINDS:
         answers[f"full_{kind}"] = cases[f"full_{kind}"]()
         found = cases[f"decode_{kind}"]()
@@ -354,9 +360,11 @@ def compare(workers, rounds):
     vision = workers.get("torchvision")
     for count, goal in zip(BOXES, ("≥ 3x", "≥ 10x"), strict=True):
         case = f"target_{count}"
-        times = timing.interleave({"book": (book_, case), "ours": (ours_, case)}, rounds)
-        work = f"`multibox_target`, {count} box{'es' * (count > 1)} an image"
-        print(timing.row(work, "the book", times["book"], times["ours"], goal), flush=True)
+        for mode in MODES:
+            sides = {"book": (book_, case), "ours": (ours_, f"{case}_{mode}")}
+            times = timing.interleave(sides, rounds)
+            work = f"`multibox_target`, {count} box{'es' * (count > 1)} an image, {mode}"
+            print(timing.row(work, "the book", times["book"], times["ours"], goal), flush=True)
     for kind in KINDS:
         full, decode = f"full_{kind}", f"decode_{kind}"
         times = timing.interleave({"book": (book_, full), "ours": (ours_, full)}, rounds, 1)
