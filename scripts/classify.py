@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.exported import load_exported
 from kerascv_d2l.files import write_json
 from kerascv_d2l.pictures import read_picture
 from kerascv_d2l.training import arguments, import_tensorflow, run_main
@@ -61,8 +62,6 @@ def main(argv=None):
     """
     args = parse(argv)
     import_tensorflow()
-    from kerascv_d2l.export import load_exported
-
     function, class_names = load_exported(args.model, "classify", "finetune.py")
     result = {"model": str(args.model), "class_names": class_names, "images": [], "skipped": []}
     for name in args.images:
@@ -70,6 +69,8 @@ def main(argv=None):
             image = read_picture(name)
         except InputError as error:
             if not args.skip_bad:
+                if result["images"]:
+                    _write(args.out, result)
                 raise
             result["skipped"].append(str(error))
             continue
@@ -78,13 +79,15 @@ def main(argv=None):
         result["images"].append({"image": str(name), "class": best, "probabilities": probabilities})
         shown = list(probabilities.items())[: args.top]
         print(f"{name}: {', '.join(f'{label} {p:.3f}' for label, p in shown)}", flush=True)
-    path = Path(args.out) / "predictions.json"
+    return _write(args.out, result)
+
+
+def _write(out, result):
+    path = Path(out) / "predictions.json"
     write_json(path, result)
-    if result["skipped"]:
-        print(
-            f"left out {len(result['skipped'])} unreadable picture(s), such as: "
-            f"{result['skipped'][0]}"
-        )
+    skipped = result["skipped"]
+    if skipped:
+        print(f"left out {len(skipped)} unreadable picture(s), such as: {skipped[0]}")
     print(f"written: {path}")
     return result
 

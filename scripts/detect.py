@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.exported import load_exported
 from kerascv_d2l.files import write_json
 from kerascv_d2l.pictures import read_picture
 from kerascv_d2l.plotting import class_color, draw_boxes
@@ -44,34 +45,9 @@ def parse(argv=None):
     return parser.parse_args(argv)
 
 
-def load_detector(path):
-    """Load a SavedModel, and check that it is a detector.
-
-    Returns:
-        Tuple of the model, whose `detect` turns images into detections, and the class names.
-
-    Raises:
-        InputError: if it is none.
-    """
-    tf = import_tensorflow()
-    if not (Path(path) / "saved_model.pb").is_file():
-        raise InputError(
-            f"{path} is no SavedModel (it has no saved_model.pb): give the folder saved_model/ "
-            "that train_ssd.py wrote"
-        )
-    try:
-        model = tf.saved_model.load(str(path))
-        names = model.signatures["class_names"]()["class_names"].numpy()
-    except (KeyError, OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise InputError(
-            f"{path} is no detector that train_ssd.py exported ({str(error)[:200]})"
-        ) from error
-    return model, [name.decode() for name in names]
-
-
-def detect(model, image, class_names, score_threshold):
+def detect(function, image, class_names, score_threshold):
     """Detections in one picture, as plain values, best first."""
-    found = {name: value[0].numpy() for name, value in model.detect(image[None]).items()}
+    found = {name: value[0].numpy() for name, value in function(image[None]).items()}
     return [
         {
             "class": class_names[found["classes"][i]],
@@ -104,7 +80,8 @@ def main(argv=None):
         dict, as in `detections.json`.
     """
     args = parse(argv)
-    model, class_names = load_detector(args.model)
+    import_tensorflow()
+    function, class_names = load_exported(args.model, "detect", "train_ssd.py")
     out = Path(args.out)
     report, skipped = [], []
     for name, drawn in zip(args.images, output_names(args.images), strict=True):
@@ -117,7 +94,7 @@ def main(argv=None):
                 raise
             skipped.append(str(error))
             continue
-        detections = detect(model, image, class_names, args.score_threshold)
+        detections = detect(function, image, class_names, args.score_threshold)
         draw(out / drawn, image, detections, class_names)
         height, width = image.shape[:2]
         entry = {"image": str(name), "height": height, "width": width, "drawn": str(out / drawn)}

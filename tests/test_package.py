@@ -27,7 +27,7 @@ LAYERS = (
     ("style_transfer", "tiling"),
     ("datasets",),
     ("pipelines",),
-    ("distribution", "export", "plotting", "sheets"),
+    ("distribution", "export", "exported", "plotting", "sheets"),
     ("training",),
 )
 

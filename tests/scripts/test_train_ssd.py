@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from kerascv_d2l import InputError, generate_detection
+from kerascv_d2l.exported import load_exported
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 KEYS = {"map", "map_50", "map_75", "voc07_map", "voc_map", "class_error", "bbox_mae"}
@@ -76,10 +77,9 @@ def test_saved_model_and_keras_file_agree(run, folder):
     _, out = run
     model = keras.models.load_model(out / "model.keras")
     picture = np.array(Image.open(folder / "bananas_val" / "images" / "0.png"))
-    detect = load("detect")
-    exported, names = detect.load_detector(out / "saved_model")
+    detect, names = load_exported(out / "saved_model", "detect", "train_ssd.py")
     assert names == ["banana"]
-    found = exported.detect(picture[None])
+    found = detect(picture[None])
     for name, value in model.detect(picture[None]).items():
         np.testing.assert_allclose(found[name], value, atol=1e-5)
 
