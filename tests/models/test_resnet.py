@@ -123,7 +123,7 @@ def test_the_books_small_resnet():
     assert [s[1:] for s in shapes] == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
     kernel = model.get_layer("layer2_0_conv1").kernel
     limit = np.sqrt(6 / (9 * (64 + 128)))
-    assert 0.99 * limit < np.abs(kernel).max() <= limit
+    assert 0.99 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)  # rounding to float32
     assert resnet.resnet18(4, in_channels=1)(np.zeros((2, 28, 28, 1), "uint8")).shape == (2, 4)
     with pytest.raises(InputError, match="num_classes=0"):
         resnet.resnet18(0)
