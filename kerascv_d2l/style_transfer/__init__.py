@@ -1,0 +1,62 @@
+"""Style transfer: the image is the only variable, the network stands still.
+
+The book's names come from `book`, `images` and `losses`; `StyleTransfer` is the same with
+everything that the book leaves out.
+"""
+
+from kerascv_d2l.style_transfer.book import (
+    SynthesizedImage,
+    extract_features,
+    get_contents,
+    get_inits,
+    get_styles,
+    train,
+)
+from kerascv_d2l.style_transfer.images import postprocess, preprocess
+from kerascv_d2l.style_transfer.losses import (
+    BOOK_WEIGHTS,
+    LossWeights,
+    batch_gram,
+    compute_loss,
+    content_loss,
+    gram,
+    style_loss,
+    tv_loss,
+)
+from kerascv_d2l.style_transfer.networks import (
+    Network,
+    from_model,
+    keras_vgg19,
+    mobilenet,
+    torchvision_vgg19,
+)
+from kerascv_d2l.style_transfer.objective import LOSS_NAMES, Objective, Style
+from kerascv_d2l.style_transfer.transfer import StyleTransfer
+
+__all__ = [
+    "BOOK_WEIGHTS",
+    "LOSS_NAMES",
+    "LossWeights",
+    "Network",
+    "Objective",
+    "Style",
+    "StyleTransfer",
+    "SynthesizedImage",
+    "batch_gram",
+    "compute_loss",
+    "content_loss",
+    "extract_features",
+    "from_model",
+    "get_contents",
+    "get_inits",
+    "get_styles",
+    "gram",
+    "keras_vgg19",
+    "mobilenet",
+    "postprocess",
+    "preprocess",
+    "style_loss",
+    "torchvision_vgg19",
+    "train",
+    "tv_loss",
+]

@@ -1,0 +1,292 @@
+"""Frozen networks that tell content and style: which layers, and in which pixels they think."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.models.vgg import BOOK_CONTENT_LAYERS, BOOK_STYLE_LAYERS, vgg19_features
+from kerascv_d2l.style_transfer.images import RGB_MEAN, RGB_STD
+
+# What keras.applications' VGG-19 takes: BGR in 0-255 less these means (of B, G, R).
+_CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
+KERAS_VGG19_STYLE_LAYERS = tuple(f"block{block}_conv1" for block in range(1, 6))
+KERAS_VGG19_CONTENT_LAYERS = ("block4_conv4",)
+# One layer at each of the strides 2, 2, 4, 8, 16, as VGG-19 has them at 1 to 16. The content
+# layer has stride 8, as VGG-19's.
+MOBILENET_STYLE_LAYERS = tuple(
+    f"{name}_relu" for name in ("conv1", "conv_pw_1", "conv_pw_3", "conv_pw_5", "conv_pw_7")
+)
+MOBILENET_CONTENT_LAYERS = ("conv_pw_5_relu",)
+
+
+class Network:
+    """A frozen network seen as a function from a normalised image to features.
+
+    Attributes:
+        taps: dict layer -> position among the model's outputs.
+        content_layers: tuple of layers, keys of `taps`.
+        style_layers: tuple of layers, keys of `taps`.
+        model: the `keras.Model` inside, with one output by tap.
+    """
+
+    def __init__(
+        self, model, layers, content_layers, style_layers, scale=1.0, offset=0.0, bgr=False
+    ):
+        """Wrap a model whose outputs are the layers.
+
+        Args:
+            model: `keras.Model` with one output `(batch, h, w, c)` for every entry of
+                `layers`; it is made not trainable.
+            layers: hashable names of the outputs, in order.
+            content_layers: those that tell content.
+            style_layers: those that tell style.
+            scale: float or `(3,)`; the model is fed `normalised * scale + offset`.
+            offset: float or `(3,)`.
+            bgr: bool, whether the model wants blue first (`scale`, `offset` in RGB order).
+
+        Raises:
+            InputError: if a content or style layer is not among the layers.
+        """
+        self.taps = {layer: position for position, layer in enumerate(layers)}
+        self.content_layers, self.style_layers = tuple(content_layers), tuple(style_layers)
+        self._positions(self.content_layers + self.style_layers)
+        model.trainable = False
+        self.model = model
+        self._scale, self._offset, self._bgr = scale, offset, bgr
+
+    def _positions(self, layers):
+        unknown = [layer for layer in layers if layer not in self.taps]
+        if unknown:
+            raise InputError(f"the network gives no layer {unknown}, only {list(self.taps)}")
+        return [self.taps[layer] for layer in layers]
+
+    def features(self, X):  # noqa: N803
+        """The outputs of all layers.
+
+        Args:
+            X: float32 `(batch, h, w, 3)`, normalised.
+
+        Returns:
+            list of float `(batch, h / s, w / s, c)` in the order of `taps`.
+        """
+        X = X * self._scale + self._offset  # noqa: N806
+        if self._bgr:
+            X = X[..., ::-1]  # noqa: N806
+        return _as_list(self.model(X, training=False))
+
+    def extract(self, X, content_layers=None, style_layers=None):  # noqa: N803
+        """Content and style features of an image.
+
+        Args:
+            X: float32 `(batch, h, w, 3)`, normalised.
+            content_layers: layers, None for the network's own.
+            style_layers: layers, None for the network's own.
+
+        Returns:
+            `(contents, styles)`: lists of float `(batch, h / s, w / s, c)`, in the order of
+            the layers.
+
+        Raises:
+            InputError: if the network does not give a layer.
+        """
+        contents = self._positions(
+            self.content_layers if content_layers is None else content_layers
+        )
+        styles = self._positions(self.style_layers if style_layers is None else style_layers)
+        features = self.features(X)
+        return [features[i] for i in contents], [features[i] for i in styles]
+
+    def shapes(self, image_shape):
+        """Height and width of every output for an image.
+
+        Args:
+            image_shape: `(height, width)` in pixels.
+
+        Returns:
+            list of `(height, width)` in the order of `taps`.
+
+        Raises:
+            InputError: if the image is too small for the network.
+        """
+        try:
+            shapes = _as_list(self.model.compute_output_shape((1, *image_shape, 3)), of=list)
+            shapes = [shape[1:3] for shape in shapes]
+        except ValueError:  # a window larger than what it slides over
+            shapes = [(0, 0)]
+        if any(0 in shape for shape in shapes):
+            raise InputError(
+                f"image_shape = {tuple(image_shape)} is too small for the network, whose coarsest "
+                "layer is then empty: take a larger shape"
+            )
+        return [tuple(shape) for shape in shapes]
+
+
+def _as_list(outputs, of=(list, tuple)):
+    return list(outputs) if isinstance(outputs, of) else [outputs]
+
+
+def torchvision_vgg19(weights=None, dtype=None, seed=None):
+    """VGG-19 of torchvision with the book's layers.
+
+    Args:
+        weights: path of a safetensors file with torchvision's names (such as
+            `timm/vgg19.tv_in1k`), or None for random weights.
+        dtype: Keras dtype policy; "mixed_bfloat16" halves the time of a step on processors
+            with bfloat16 arithmetic.
+        seed: int for random weights.
+
+    Returns:
+        `Network` with torchvision's indices as layers.
+
+    Raises:
+        InputError: if the file is missing or does not fit.
+    """
+    layers = BOOK_STYLE_LAYERS + BOOK_CONTENT_LAYERS
+    model = vgg19_features(layers, dtype=dtype, seed=seed)
+    if weights is not None:
+        from kerascv_d2l.models.weights import load_torch_weights
+
+        load_torch_weights(model, weights)
+    return Network(model, layers, BOOK_CONTENT_LAYERS, BOOK_STYLE_LAYERS)
+
+
+def keras_vgg19(weights=None, dtype=None):
+    """VGG-19 of keras.applications with the book's layers, all of them after ReLU.
+
+    Args:
+        weights: "imagenet" (kept in Keras' cache, else downloaded), path of a file without
+            classifier that Keras wrote, or None for random weights.
+        dtype: Keras dtype policy.
+
+    Returns:
+        `Network` with Keras' layer names.
+
+    Raises:
+        InputError: if the file is missing or does not fit.
+    """
+    model = _application(keras.applications.VGG19, weights, dtype)
+    return from_model(model, KERAS_VGG19_CONTENT_LAYERS, KERAS_VGG19_STYLE_LAYERS, "caffe")
+
+
+def mobilenet(weights=None, dtype=None, alpha=None):
+    """MobileNet v1 of keras.applications.
+
+    Args:
+        weights: "imagenet", path of a file without classifier that Keras wrote, or None for
+            random weights.
+        dtype: Keras dtype policy.
+        alpha: width of the network; None is read from the file, else 1.
+
+    Returns:
+        `Network` with Keras' layer names.
+
+    Raises:
+        InputError: if the file is missing or does not fit.
+    """
+    if alpha is None:
+        alpha = _mobilenet_alpha(weights) if weights not in (None, "imagenet") else 1.0
+    model = _application(keras.applications.MobileNet, weights, dtype, alpha=alpha)
+    return from_model(model, MOBILENET_CONTENT_LAYERS, MOBILENET_STYLE_LAYERS, "tf")
+
+
+def _application(build, weights, dtype, **arguments):
+    policy = keras.config.dtype_policy()
+    if dtype is not None:
+        keras.config.set_dtype_policy(dtype)
+    try:
+        model = build(
+            include_top=False,
+            input_shape=(None, None, 3),
+            weights=weights if weights == "imagenet" else None,
+            **arguments,
+        )
+    except Exception as error:
+        if weights != "imagenet":
+            raise
+        raise InputError(
+            f"weights of {build.__name__}: not in Keras' cache, and the download failed ({error}). "
+            "Give the path of a file, or no weights at all"
+        ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if weights not in (None, "imagenet"):
+        _load(model, weights)
+    return model
+
+
+def _load(model, path):
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"weights {path}: cannot be read into {model.name} ({error})") from error
+
+
+def _mobilenet_alpha(path):
+    """The width of the MobileNet whose weights a file holds, from its narrowest tensor."""
+    import h5py
+
+    widths = []
+
+    def visit(_, item):
+        if isinstance(item, h5py.Dataset) and item.ndim == 4 and item.shape[:3] == (3, 3, 3):
+            widths.append(item.shape[3])
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(visit)
+    except OSError as error:
+        raise InputError(f"weights {path}: cannot be read ({error})") from error
+    if len(widths) != 1:
+        raise InputError(f"weights {path}: not a MobileNet's, which has one 3 x 3 x 3 kernel")
+    return widths[0] / 32  # the first convolution of MobileNet has 32 · alpha channels
+
+
+def from_model(model, content_layers, style_layers, pixels):
+    """Any Keras network by the names of its layers.
+
+    Args:
+        model: functional `keras.Model` of one image input `(batch, h, w, 3)`.
+        content_layers: names of layers that tell content.
+        style_layers: names of layers that tell style.
+        pixels: what the model takes, in the terms of `keras.applications`: "torch" (RGB
+            normalised by ImageNet's mean and deviation), "tf" (RGB in [-1, 1]), "caffe" (BGR
+            0-255 less the mean), "0-255" or "0-1" (RGB).
+
+    Returns:
+        `Network`.
+
+    Raises:
+        InputError: if a layer is not in the model or gives no features with height and
+            width, or `pixels` is not one of these.
+    """
+    layers = tuple(dict.fromkeys((*style_layers, *content_layers)))
+    known = {layer.name: layer for layer in model.layers}
+    for name in layers:
+        if name not in known:
+            raise InputError(f"layer {name!r} is not in {model.name}, which has {list(known)}")
+        if len(known[name].output.shape) != 4:
+            raise InputError(
+                f"layer {name!r} of {model.name} gives {known[name].output.shape}, which has no "
+                "height and width"
+            )
+    # Networks take p · factor + shift of RGB p in [0, 1]; the image is (p - RGB_MEAN) / RGB_STD.
+    factors = {
+        "torch": (1 / RGB_STD, -RGB_MEAN / RGB_STD),
+        "tf": (2.0, -1.0),
+        "caffe": (255.0, -_CAFFE_MEAN[::-1]),
+        "0-255": (255.0, 0.0),
+        "0-1": (1.0, 0.0),
+    }
+    if pixels not in factors:
+        raise InputError(f"pixels = {pixels!r} must be one of {list(factors)}")
+    factor, shift = factors[pixels]
+    return Network(
+        keras.Model(model.inputs[0], [known[name].output for name in layers]),
+        layers,
+        content_layers,
+        style_layers,
+        scale=tf.constant(RGB_STD * factor, tf.float32),
+        offset=tf.constant(RGB_MEAN * factor + shift, tf.float32),
+        bgr=pixels == "caffe",
+    )

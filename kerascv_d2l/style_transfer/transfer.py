@@ -1,0 +1,417 @@
+"""Style transfer beyond the book: several styles, masks, sizes, optimizers, tiles, resuming."""
+
+import hashlib
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.files import whole
+from kerascv_d2l.style_transfer.adam import EPSILON, Adam
+from kerascv_d2l.style_transfer.book import LR_DECAY
+from kerascv_d2l.style_transfer.images import (
+    HIGHEST,
+    LOWEST,
+    as_rgb,
+    grey,
+    match_luminance,
+    postprocess,
+    preprocess,
+    with_colors_of,
+)
+from kerascv_d2l.style_transfer.losses import LossWeights
+from kerascv_d2l.style_transfer.objective import LOSS_NAMES, Objective, Style, as_targets
+
+OPTIMIZERS = ("adam", "lbfgs")
+STARTS = ("content", "style", "noise")
+# Adam's rate: the book's fits its plain losses, under which the image overshoots at first.
+BOOK_LEARNING_RATE = 0.3
+DECAYS = 10  # the book's 500 steps see ten decays of the rate
+# Normalised losses are around 1 whatever the picture's size, so a pixel's gradient is far
+# below PyTorch's 1e-8 in a large picture, and must still count.
+NORMALIZED_EPSILON = 1e-14
+# SciPy does not give out the state of L-BFGS, so its memory is begun anew every so many
+# evaluations: only there can a run be saved and go on as if it had not stopped.
+LBFGS_ROUND = 100
+LBFGS_MEMORY = 10  # pairs of steps and gradients it remembers; SciPy's default too
+# Above this many pixels the whole picture at once takes more memory than many machines have
+# (VGG-19 about 2.5 GB for each megapixel), so it is cut into tiles of this side.
+AUTO_TILE_PIXELS = 1_500_000
+AUTO_TILE = 512
+LEAST_STYLE_SIDE = 32  # a style is enlarged to it, so that every layer sees something
+
+
+class _StopRunError(Exception):
+    """Carries the callback's wish to stop through SciPy."""
+
+
+class StyleTransfer:
+    """One picture painted in another's manner, step by step.
+
+    `run` does all steps; `image` is the picture so far. `save` and `restore` carry a run over
+    to another process: it goes on as if it had not been stopped.
+
+    Attributes:
+        steps: int, evaluations of the loss that the run consists of.
+        history: list of float32 `(4,)`, one for every evaluation, in the order of
+            `LOSS_NAMES`: weighted content, style and total-variation loss and their sum.
+        level_shapes: list of `(height, width)`, coarse to fine.
+        level: int, the level at work.
+        done: bool.
+    """
+
+    def __init__(
+        self,
+        content,
+        styles,
+        network,
+        image_shape=None,
+        steps=500,
+        weights=None,
+        optimizer="adam",
+        lr=BOOK_LEARNING_RATE,
+        start="content",
+        levels=1,
+        preserve_color=False,
+        style_scale=1.0,
+        bounded=None,
+        tile="auto",
+        seed=0,
+    ):
+        """Prepare a run.
+
+        Args:
+            content: uint8 array `(h, w, 3)` or `PIL.Image`.
+            styles: one picture, one `Style`, or a list of them.
+            network: `Network`.
+            image_shape: `(height, width)` of the result, None for the content's own.
+            steps: int ≥ 1, evaluations of the loss over all levels, each of which gets an
+                equal part.
+            weights: `LossWeights`, None for the normalised defaults, `BOOK_WEIGHTS` for the
+                book's.
+            optimizer: "adam", or "lbfgs" (SciPy's L-BFGS-B), which needs fewer steps and, at
+                160 bytes a colour value, more memory.
+            lr: learning rate of Adam in units of the normalised image, times 0.8 ten times over
+                a level.
+            start: "content", "style" (the first one) or "noise".
+            levels: int ≥ 1, coarse to fine: each level doubles height and width, and starts
+                from the result of the one before.
+            preserve_color: bool, whether only luminance is transferred, and the content
+                keeps its colours.
+            style_scale: float > 0, size of the style's brush: side of the style picture in
+                units of the result's (areas are compared, proportions kept).
+            bounded: bool, whether the image stays among the colours that exist; None: yes,
+                except with plain weights, as the book has it.
+            tile: int, side in pixels of the tiles that bound memory, None for the whole
+                picture at once, or "auto": tiles for pictures above 1.5 megapixels.
+            seed: int for the noise to start from.
+
+        Raises:
+            InputError: if an argument is none of these, or a picture is too small.
+        """
+        self._check(steps, optimizer, lr, start, levels, style_scale, tile)
+        self._content = as_rgb(content, "content")
+        styles = styles if isinstance(styles, (list, tuple)) else [styles]
+        if not styles:
+            raise InputError("styles is empty: give at least one picture")
+        self._styles = [s if isinstance(s, Style) else Style(s) for s in styles]
+        self._styles = [
+            Style(as_rgb(s.image, f"styles[{i}]"), s.weight, s.mask)
+            for i, s in enumerate(self._styles)
+        ]
+        if preserve_color:
+            self._grey_content = grey(self._content)
+            self._styles = [
+                Style(match_luminance(grey(s.image), self._grey_content), s.weight, s.mask)
+                for s in self._styles
+            ]
+        self._source = self._grey_content if preserve_color else self._content
+        self._network = network
+        self._weights = LossWeights() if weights is None else weights
+        self._optimizer, self._lr, self._start, self._seed = optimizer, float(lr), start, seed
+        self._preserve_color, self._style_scale = preserve_color, style_scale
+        self._bounded = self._weights.normalize if bounded is None else bounded
+        self._tile = tile
+        self.steps = int(steps)
+        height, width = self._content.shape[:2] if image_shape is None else image_shape
+        self.level_shapes = [
+            (max(1, round(height / 2**k)), max(1, round(width / 2**k)))
+            for k in reversed(range(levels))
+        ]
+        # The step at which each level ends.
+        self._ends = [self.steps * (k + 1) // levels for k in range(levels)]
+        self.history = []
+        self.done = False
+        self._saved = self._digest = None
+        self._start_level(0, None)
+
+    @staticmethod
+    def _check(steps, optimizer, lr, start, levels, style_scale, tile):
+        for name, value, allowed in (
+            ("optimizer", optimizer, OPTIMIZERS),
+            ("start", start, STARTS),
+        ):
+            if value not in allowed:
+                raise InputError(f"{name} = {value!r} must be one of {allowed}")
+        if not 1 <= levels <= steps:
+            raise InputError(
+                f"levels = {levels}, steps = {steps}: at least one level, and one step for each"
+            )
+        for name, value in (("lr", lr), ("style_scale", style_scale)):
+            if not value > 0:
+                raise InputError(f"{name} = {value} must be > 0")
+        if not (tile is None or tile == "auto" or (isinstance(tile, int) and tile > 0)):
+            raise InputError(f'tile = {tile!r} must be "auto", None or a number of pixels > 0')
+
+    # ---- levels
+
+    def _start_level(self, level, image):
+        """Compute the targets of a level and place the image on it."""
+        self.level = level
+        shape = self.level_shapes[level]
+        tile = self._tile
+        if tile == "auto":
+            tile = AUTO_TILE if shape[0] * shape[1] > AUTO_TILE_PIXELS else None
+        content = preprocess(self._source, shape)
+        targets = [as_targets(style, self._style_shape(style, shape)) for style in self._styles]
+        self._objective = Objective(self._network, content, targets, self._weights, tile)
+        if image is None:
+            image = self._first_image(content, shape)
+        elif tuple(image.shape[1:3]) != shape:
+            image = tf.image.resize(image, shape, method="bicubic", antialias=True)
+        self._image = tf.Variable(self._within_bounds(tf.cast(image, tf.float32)))
+        epsilon = NORMALIZED_EPSILON if self._weights.normalize else EPSILON
+        self._adam = Adam(self._image, self._lr, epsilon) if self._optimizer == "adam" else None
+        objective, adam = self._objective, self._adam
+
+        def update(gradient):
+            adam.apply(gradient)
+            if self._bounded:
+                self._image.assign(self._within_bounds(self._image))
+
+        def step():
+            losses, gradient = objective(self._image.value())
+            update(gradient)
+            return losses
+
+        self._update = tf.function(update)
+        self._step = step if tile is not None else tf.function(step)
+
+    def _style_shape(self, style, shape):
+        height, width = style.image.shape[:2]
+        factor = self._style_scale * (shape[0] * shape[1] / (height * width)) ** 0.5
+        return tuple(max(LEAST_STYLE_SIDE, round(side * factor)) for side in (height, width))
+
+    def _first_image(self, content, shape):
+        if self._start == "content":
+            return content
+        if self._start == "style":
+            return preprocess(self._styles[0].image, shape)
+        pixels = np.random.default_rng(self._seed).uniform(size=(1, *shape, 3))
+        return LOWEST + (HIGHEST - LOWEST) * pixels.astype(np.float32)
+
+    def _within_bounds(self, image):
+        return tf.clip_by_value(image, LOWEST, HIGHEST) if self._bounded else image
+
+    # ---- steps
+
+    def run(self, callback=None):
+        """Do all steps that are left.
+
+        Args:
+            callback: function of this object after every step of Adam and every evaluation
+                of L-BFGS; the run stops where it returns True, and can be gone on with.
+
+        Returns:
+            `PIL.Image`: `image()` at the end.
+
+        Raises:
+            InputError: if the loss is no longer a number.
+        """
+        while not self.done:
+            step = self._adam_step if self._adam else self._lbfgs_round
+            stopped, converged = step(callback)
+            within_round = self._saved is not None
+            if not within_round and (converged or len(self.history) >= self._ends[self.level]):
+                self._next_level()
+            if stopped:
+                break
+        return self.image()
+
+    def _next_level(self):
+        if self.level + 1 < len(self.level_shapes):
+            # A level that converged early leaves its steps to the next.
+            self._start_level(self.level + 1, self._image.value())
+        else:
+            self.done = True
+
+    def _adam_step(self, callback):
+        begin = self._ends[self.level - 1] if self.level else 0
+        share = (len(self.history) - begin) / (self._ends[self.level] - begin)
+        self._adam.learning_rate.assign(self._lr * LR_DECAY ** int(share * DECAYS))
+        if self._objective.tile is None:
+            losses = self._step()
+        else:
+            losses, gradient = self._objective(self._image.value())
+            self._update(gradient)
+        self._record(losses)
+        return bool(callback and callback(self)), False
+
+    def _lbfgs_round(self, callback):
+        """L-BFGS with a fresh memory: whether it was stopped, whether nothing is left to gain."""
+        import scipy.optimize
+
+        if self._saved is not None:  # stopped within a round: do all of it again
+            self._image.assign(self._saved["image"])
+            del self.history[self._saved["steps"] :]
+        shape = self._image.shape
+        self._saved = {"image": self._image.numpy(), "steps": len(self.history)}
+
+        def value_and_gradient(x):
+            image = tf.constant(x.reshape(shape), tf.float32)
+            losses, gradient = self._objective(image)
+            self._image.assign(image)
+            self._record(losses)
+            if callback and callback(self):
+                raise _StopRunError
+            return float(losses[-1]), gradient.numpy().ravel().astype(np.float64)
+
+        bounds = None
+        if self._bounded:
+            size = shape[1] * shape[2]
+            bounds = scipy.optimize.Bounds(np.tile(LOWEST, size), np.tile(HIGHEST, size))
+        evaluations = min(LBFGS_ROUND, self._ends[self.level] - len(self.history))
+        try:
+            result = scipy.optimize.minimize(
+                value_and_gradient,
+                self._saved["image"].ravel().astype(np.float64),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={
+                    "maxcor": LBFGS_MEMORY,
+                    "maxfun": evaluations,
+                    "maxiter": evaluations,
+                    "ftol": 0.0,
+                    "gtol": 0.0,
+                },
+            )
+        except _StopRunError:
+            return True, False
+        accepted = result.x.reshape(shape).astype(np.float32)
+        converged = np.array_equal(accepted, self._saved["image"])
+        self._image.assign(accepted)
+        self._saved = None
+        return False, converged
+
+    def _record(self, losses):
+        losses = np.asarray(losses)
+        if not np.isfinite(losses).all():
+            named = dict(zip(LOSS_NAMES, losses.tolist(), strict=True))
+            raise InputError(
+                f"the loss is no longer a number at step {len(self.history) + 1} ({named}): take "
+                "a smaller lr or smaller weights"
+            )
+        self.history.append(losses)
+
+    # ---- results and state
+
+    def image(self):
+        """The picture so far.
+
+        Returns:
+            `PIL.Image`, RGB, of the current level's shape.
+        """
+        image = postprocess(self._image)
+        if self._preserve_color:
+            height, width = self.level_shapes[self.level]
+            content = np.asarray(postprocess(preprocess(self._content, (height, width))))
+            image = type(image).fromarray(with_colors_of(np.asarray(image), content))
+        return image
+
+    def _fingerprint(self):
+        """What a saved run must agree in to be gone on with."""
+        if self._digest is not None:
+            return self._digest
+        digest = hashlib.sha256()
+        for picture in (self._content, *(s.image for s in self._styles)):
+            digest.update(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes())
+        for style in self._styles:
+            mask = None if style.mask is None else np.asarray(style.mask, np.float32).tobytes()
+            digest.update(repr(style.weight).encode() + (mask or b""))
+        for weight in self._network.model.get_weights():
+            digest.update(np.ascontiguousarray(weight, np.float32).tobytes())
+        settings = (
+            *(self._weights, self._optimizer, self._lr, self._start, self._preserve_color),
+            *(self._style_scale, self._bounded, self._seed, self.steps, self.level_shapes),
+            *(self._network.content_layers, self._network.style_layers),
+        )
+        digest.update(repr(settings).encode())
+        self._digest = digest.hexdigest()
+        return self._digest
+
+    def state(self):
+        """Everything that changes over a run, as arrays.
+
+        Returns:
+            dict of arrays. Within a round of L-BFGS it is the state at the round's beginning,
+            at most `LBFGS_ROUND` evaluations ago.
+        """
+        state = {"image": self._image.numpy(), "steps": len(self.history)}
+        state.update(self._saved or {})
+        state["history"] = np.array(self.history[: state["steps"]], np.float32).reshape(-1, 4)
+        state.update(level=self.level, done=self.done, fingerprint=self._fingerprint())
+        if self._adam:
+            state.update(self._adam.state())
+        return {name: np.asarray(value) for name, value in state.items()}
+
+    def set_state(self, state):
+        """Go on from what `state` gave, in this or another process.
+
+        Args:
+            state: dict of arrays.
+
+        Raises:
+            InputError: if it belongs to a run of other pictures, network or settings.
+        """
+        if str(state.get("fingerprint")) != self._fingerprint():
+            raise InputError(
+                "the saved run is one of other pictures, another network or other settings: give "
+                "the same again, or begin anew"
+            )
+        self._start_level(int(state["level"]), tf.constant(state["image"]))
+        self._image.assign(state["image"])
+        self.history = list(state["history"])
+        self.done = bool(state["done"])
+        self._saved = None
+        if self._adam:
+            self._adam.restore(state)
+
+    def save(self, path):
+        """Write the state to a file, which is never half written.
+
+        Args:
+            path: file name ending in .npz.
+        """
+        with whole(path) as temporary:
+            np.savez(temporary, **self.state())
+
+    def restore(self, path):
+        """Go on from a saved file.
+
+        Args:
+            path: file that `save` wrote.
+
+        Raises:
+            InputError: if it cannot be read, or belongs to another run.
+        """
+        try:
+            with np.load(path) as file:
+                state = dict(file)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: no saved run can be read from it ({error})") from error
+        try:
+            self.set_state(state)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
