@@ -36,11 +36,13 @@ class Adam:
         Args:
             gradient: float32 of the variable's shape.
         """
-        steps = tf.cast(self._steps.assign_add(1), tf.float32)
+        # In float64 as PyTorch has it: in float32, 1 - 0.999 is off by 5e-5.
+        steps = tf.cast(self._steps.assign_add(1), tf.float64)
+        size = self.learning_rate / tf.cast(1 - BETA_1**steps, tf.float32)
+        root_scale = tf.cast(tf.sqrt(1 - BETA_2**steps), tf.float32)
         mean = self._mean.assign(BETA_1 * self._mean + (1 - BETA_1) * gradient)
         square = self._square.assign(BETA_2 * self._square + (1 - BETA_2) * tf.square(gradient))
-        size = self.learning_rate / (1 - BETA_1**steps)
-        root = tf.sqrt(square) / tf.sqrt(1 - BETA_2**steps)
+        root = tf.sqrt(square) / root_scale
         self.variable.assign_sub(size * mean / (root + self._epsilon))
 
     def state(self):

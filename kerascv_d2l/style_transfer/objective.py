@@ -62,8 +62,21 @@ class Objective:
         self._reaches = None if tile is None else tiles.reaches(network.model)
         self._contents_at = [network.taps[layer] for layer in network.content_layers]
         self._styles_at = [network.taps[layer] for layer in network.style_layers]
-        self._forward = tf.function(self._forward_tile, reduce_retracing=True)
-        self._backward = tf.function(self._backward_tile, reduce_retracing=True)
+        # Traced once each, for tiles of any size.
+        channels = [output.shape[-1] for output in network.model.outputs]
+        image = tf.TensorSpec((1, None, None, 3), tf.float32)
+        cores = tf.TensorSpec((len(channels), 2, 2), tf.int32)
+        parts = [tf.TensorSpec((1, None, None, channels[at])) for at in self._contents_at]
+        masks = [tf.TensorSpec((None, None)) for _ in self._styles_at]
+        grams = [tf.TensorSpec((channels[at],) * 2) for at in self._styles_at]
+        self._extract = tf.function(self._extract_tile, input_signature=(image, cores))
+        self._extract_masked = tf.function(
+            self._extract_tile, input_signature=(image, cores, masks)
+        )
+        self._sums = tf.function(self._sums_of_tile, input_signature=(image, cores, parts))
+        self._backward = tf.function(
+            self._backward_tile, input_signature=(image, cores, parts, grams)
+        )
         self._combine = tf.function(self._combine_sums)
         self._tv = tf.function(self._tv_and_gradient)
         self._whole = tf.function(self._whole_value_and_gradient)
@@ -106,8 +119,7 @@ class Objective:
         cuts = self._cut(X.shape[1:3])
         sums = None
         for crop, cores in cuts:
-            part = self._forward(_crop(X, crop), cores, self._content_parts(crop, cores), None)
-            part = part[1:]
+            part = self._sums(_crop(X, crop), cores, self._content_parts(crop, cores))
             sums = part if sums is None else tf.nest.map_structure(tf.add, sums, part)
         grams = [total / self._gram_size(i, total) for i, total in enumerate(sums[1])]
         content_value, style_value, directions = self._combine(sums[0], grams)
@@ -212,23 +224,22 @@ class Objective:
             parts.append(target[:, place[0], place[1]])
         return parts
 
-    def _forward_tile(self, X, cores, contents, masks):  # noqa: N803
-        """Content features, summed squared differences and Gram sums of a tile's core."""
+    def _sums_of_tile(self, X, cores, contents):  # noqa: N803
+        """Summed squared differences from the content, and Gram sums, of a tile's core."""
         features = self._core_features(X, cores)
-        kept = [features[at] for at in self._contents_at]
-        differences = (
-            []
-            if contents is None
-            else [
-                tf.reduce_sum(tf.square(f - target))
-                for f, target in zip(kept, contents, strict=True)
-            ]
-        )
-        sums = [
-            _gram_sum(features[at], None if masks is None else masks[i])
-            for i, at in enumerate(self._styles_at)
+        differences = [
+            tf.reduce_sum(tf.square(features[at] - target))
+            for at, target in zip(self._contents_at, contents, strict=True)
         ]
-        return kept, differences, sums
+        return differences, [_gram_sum(features[at], None) for at in self._styles_at]
+
+    def _extract_tile(self, X, cores, masks=None):  # noqa: N803
+        """Content features and Gram sums of a tile's core."""
+        features = self._core_features(X, cores)
+        masks = [None] * len(self._styles_at) if masks is None else masks
+        return [features[at] for at in self._contents_at], [
+            _gram_sum(features[at], mask) for at, mask in zip(self._styles_at, masks, strict=True)
+        ]
 
     def _combine_sums(self, differences, grams):
         """Weighted content and style loss, and the gradient of the latter for each Gram matrix."""
@@ -280,13 +291,14 @@ class Objective:
         masks = self._masks(mask, shapes)
         rows, sums = {}, None
         for crop, cores in self._cut(X.shape[1:3]):
-            here = None
-            if masks is not None:
+            if masks is None:
+                kept, part = self._extract(_crop(X, crop), cores)
+            else:
                 here = [
                     self._part_of_mask(m, at, crop, cores)
                     for m, at in zip(masks, self._styles_at, strict=True)
                 ]
-            kept, _, part = self._forward(_crop(X, crop), cores, None, here)
+                kept, part = self._extract_masked(_crop(X, crop), cores, here)
             if contents:
                 rows.setdefault(crop[0], []).append(kept)
             sums = part if sums is None else tf.nest.map_structure(tf.add, sums, part)
