@@ -4,6 +4,8 @@ What the book takes from global variables (the network, the two pictures, the la
 arguments here, after its own; `device` is gone.
 """
 
+# ruff: noqa: N803, N806 - X and Y are the book's names
+
 import numpy as np
 import tensorflow as tf
 
@@ -14,7 +16,7 @@ from kerascv_d2l.style_transfer.losses import compute_loss, gram
 LR_DECAY = 0.8  # the book's factor of the learning rate every `lr_decay_epoch` epochs
 
 
-def extract_features(X, content_layers, style_layers, net):  # noqa: N803
+def extract_features(X, content_layers, style_layers, net):
     """Features of an image at some layers.
 
     Args:
@@ -50,8 +52,8 @@ def get_contents(image_shape, content_img, net):
     Source:
         D2L 1.0.3, section 14.12.3.
     """
-    content_X = preprocess(content_img, image_shape)  # noqa: N806
-    contents_Y, _ = net.extract(content_X)  # noqa: N806
+    content_X = preprocess(content_img, image_shape)
+    contents_Y, _ = net.extract(content_X)
     return content_X, contents_Y
 
 
@@ -69,8 +71,8 @@ def get_styles(image_shape, style_img, net):
     Source:
         D2L 1.0.3, section 14.12.3.
     """
-    style_X = preprocess(style_img, image_shape)  # noqa: N806
-    _, styles_Y = net.extract(style_X)  # noqa: N806
+    style_X = preprocess(style_img, image_shape)
+    _, styles_Y = net.extract(style_X)
     return style_X, styles_Y
 
 
@@ -97,7 +99,7 @@ class SynthesizedImage(tf.Module):
         return self.weight
 
 
-def get_inits(X, lr, styles_Y):  # noqa: N803
+def get_inits(X, lr, styles_Y):
     """The image to optimise, the style's Gram matrices and the optimizer.
 
     Args:
@@ -114,11 +116,11 @@ def get_inits(X, lr, styles_Y):  # noqa: N803
     gen_img = SynthesizedImage(X.shape)
     gen_img.weight.assign(X)
     trainer = Adam(gen_img.weight, lr)
-    styles_Y_gram = [gram(Y) for Y in styles_Y]  # noqa: N806
+    styles_Y_gram = [gram(Y) for Y in styles_Y]
     return gen_img(), styles_Y_gram, trainer
 
 
-def train(X, contents_Y, styles_Y, lr, num_epochs, lr_decay_epoch, net, callback=None):  # noqa: N803
+def train(X, contents_Y, styles_Y, lr, num_epochs, lr_decay_epoch, net, callback=None):
     """The book's loop: Adam on the image, its rate times 0.8 every `lr_decay_epoch` epochs.
 
     Args:
@@ -139,12 +141,12 @@ def train(X, contents_Y, styles_Y, lr, num_epochs, lr_decay_epoch, net, callback
     Source:
         D2L 1.0.3, section 14.12.6.
     """
-    image, styles_Y_gram, trainer = get_inits(X, lr, styles_Y)  # noqa: N806
+    image, styles_Y_gram, trainer = get_inits(X, lr, styles_Y)
 
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            contents_Y_hat, styles_Y_hat = net.extract(image)  # noqa: N806
+            contents_Y_hat, styles_Y_hat = net.extract(image)
             contents_l, styles_l, tv_l, l = compute_loss(  # noqa: E741
                 image, contents_Y_hat, styles_Y_hat, contents_Y, styles_Y_gram
             )

@@ -1,5 +1,7 @@
 """The book's losses: content, style by Gram matrices, total variation."""
 
+# ruff: noqa: N803, N806 - X and Y are the book's names
+
 import dataclasses
 
 import tensorflow as tf
@@ -30,14 +32,14 @@ class LossWeights:
 
     content: float = 1.0
     style: float = 10.0
-    tv: float = 0.1
+    tv: float = 3.0
     normalize: bool = True
 
 
 BOOK_WEIGHTS = LossWeights(BOOK_CONTENT_WEIGHT, BOOK_STYLE_WEIGHT, BOOK_TV_WEIGHT, normalize=False)
 
 
-def content_loss(Y_hat, Y):  # noqa: N803
+def content_loss(Y_hat, Y):
     """Mean squared difference of features.
 
     Args:
@@ -54,7 +56,7 @@ def content_loss(Y_hat, Y):  # noqa: N803
     return tf.reduce_mean(tf.square(difference))
 
 
-def gram(X):  # noqa: N803
+def gram(X):
     """Gram matrix of features: the products of every two channels, averaged over positions.
 
     Args:
@@ -66,13 +68,13 @@ def gram(X):  # noqa: N803
     Source:
         D2L 1.0.3, section 14.12.4.2.
     """
-    X = tf.cast(X, tf.float32)  # noqa: N806
+    X = tf.cast(X, tf.float32)
     channels = tf.shape(X)[-1]
-    X = tf.reshape(X, (-1, channels))  # noqa: N806  # (positions, c)
+    X = tf.reshape(X, (-1, channels))  # (positions, c)
     return tf.matmul(X, X, transpose_a=True) / tf.cast(tf.size(X), tf.float32)
 
 
-def batch_gram(X):  # noqa: N803
+def batch_gram(X):
     """Gram matrix of every image of a batch.
 
     Args:
@@ -81,13 +83,13 @@ def batch_gram(X):  # noqa: N803
     Returns:
         float32 `(batch, c, c)`.
     """
-    X = tf.cast(X, tf.float32)  # noqa: N806
+    X = tf.cast(X, tf.float32)
     shape = tf.shape(X)
-    X = tf.reshape(X, (shape[0], shape[1] * shape[2], shape[3]))  # noqa: N806  # (batch, n, c)
+    X = tf.reshape(X, (shape[0], shape[1] * shape[2], shape[3]))  # (batch, n, c)
     return tf.matmul(X, X, transpose_a=True) / tf.cast(shape[1] * shape[2] * shape[3], tf.float32)
 
 
-def style_loss(Y_hat, gram_Y):  # noqa: N803
+def style_loss(Y_hat, gram_Y):
     """Mean squared difference between the Gram matrix of features and a given one.
 
     Args:
@@ -103,7 +105,7 @@ def style_loss(Y_hat, gram_Y):  # noqa: N803
     return tf.reduce_mean(tf.square(gram(Y_hat) - tf.stop_gradient(gram_Y)))
 
 
-def tv_loss(Y_hat):  # noqa: N803
+def tv_loss(Y_hat):
     """Total variation: ½ (mean |down differences| + mean |across differences|).
 
     Args:
@@ -126,11 +128,11 @@ def _mean_or_zero(x):
 
 
 def compute_loss(
-    X,  # noqa: N803
-    contents_Y_hat,  # noqa: N803
-    styles_Y_hat,  # noqa: N803
-    contents_Y,  # noqa: N803
-    styles_Y_gram,  # noqa: N803
+    X,
+    contents_Y_hat,
+    styles_Y_hat,
+    contents_Y,
+    styles_Y_gram,
     content_weight=BOOK_CONTENT_WEIGHT,
     style_weight=BOOK_STYLE_WEIGHT,
     tv_weight=BOOK_TV_WEIGHT,

@@ -1,5 +1,7 @@
 """Frozen networks that tell content and style: which layers, and in which pixels they think."""
 
+# ruff: noqa: N803, N806 - X and Y are the book's names
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -61,7 +63,7 @@ class Network:
             raise InputError(f"the network gives no layer {unknown}, only {list(self.taps)}")
         return [self.taps[layer] for layer in layers]
 
-    def features(self, X):  # noqa: N803
+    def features(self, X):
         """The outputs of all layers.
 
         Args:
@@ -70,12 +72,12 @@ class Network:
         Returns:
             list of float `(batch, h / s, w / s, c)` in the order of `taps`.
         """
-        X = X * self._scale + self._offset  # noqa: N806
+        X = X * self._scale + self._offset
         if self._bgr:
-            X = X[..., ::-1]  # noqa: N806
+            X = X[..., ::-1]
         return _as_list(self.model(X, training=False))
 
-    def extract(self, X, content_layers=None, style_layers=None):  # noqa: N803
+    def extract(self, X, content_layers=None, style_layers=None):
         """Content and style features of an image.
 
         Args:

@@ -1,5 +1,7 @@
 """The loss of an image against fixed targets, whole or in tiles, and its gradient."""
 
+# ruff: noqa: N803 - X and Y are the book's names
+
 import dataclasses
 
 import numpy as np
@@ -104,7 +106,7 @@ class Objective:
                 for i, content_gram in enumerate(content_grams)
             ]
 
-    def __call__(self, X):  # noqa: N803
+    def __call__(self, X):
         """Losses and gradient.
 
         Args:
@@ -139,7 +141,7 @@ class Objective:
 
     # ---- the whole picture
 
-    def _whole_value_and_gradient(self, X):  # noqa: N803
+    def _whole_value_and_gradient(self, X):
         with tf.GradientTape() as tape:
             tape.watch(X)
             features = [tf.cast(f, tf.float32) for f in self.network.features(X)]
@@ -204,7 +206,7 @@ class Objective:
                 cuts.append((crop, tf.constant(cores, tf.int32)))  # (outputs, 2, 2)
         return cuts
 
-    def _core_features(self, X, cores):  # noqa: N803
+    def _core_features(self, X, cores):
         features = self.network.features(X)
         return [
             tf.cast(f[:, core[0, 0] : core[0, 1], core[1, 0] : core[1, 1]], tf.float32)
@@ -224,7 +226,7 @@ class Objective:
             parts.append(target[:, place[0], place[1]])
         return parts
 
-    def _sums_of_tile(self, X, cores, contents):  # noqa: N803
+    def _sums_of_tile(self, X, cores, contents):
         """Summed squared differences from the content, and Gram sums, of a tile's core."""
         features = self._core_features(X, cores)
         differences = [
@@ -233,7 +235,7 @@ class Objective:
         ]
         return differences, [_gram_sum(features[at], None) for at in self._styles_at]
 
-    def _extract_tile(self, X, cores, masks=None):  # noqa: N803
+    def _extract_tile(self, X, cores, masks=None):
         """Content features and Gram sums of a tile's core."""
         features = self._core_features(X, cores)
         masks = [None] * len(self._styles_at) if masks is None else masks
@@ -258,7 +260,7 @@ class Objective:
         directions = tape.gradient(style_value, grams, unconnected_gradients="zero")
         return self.weights.content * content_value, style_value, directions
 
-    def _backward_tile(self, X, cores, contents, directions):  # noqa: N803
+    def _backward_tile(self, X, cores, contents, directions):
         with tf.GradientTape() as tape:
             tape.watch(X)
             features = self._core_features(X, cores)
@@ -277,7 +279,7 @@ class Objective:
             value = tf.add_n(parts)
         return tape.gradient(value, X)
 
-    def _tv_and_gradient(self, X):  # noqa: N803
+    def _tv_and_gradient(self, X):
         with tf.GradientTape() as tape:
             tape.watch(X)
             value = self.weights.tv * tv_loss(X)
@@ -285,7 +287,7 @@ class Objective:
 
     # ---- targets
 
-    def _targets(self, X, mask, contents=True):  # noqa: N803
+    def _targets(self, X, mask, contents=True):
         """Content features and Gram matrices of a picture, in tiles where the objective is."""
         shapes = self.network.shapes(X.shape[1:3])
         masks = self._masks(mask, shapes)
@@ -337,7 +339,7 @@ class Objective:
         return mask[place[0], place[1]]
 
 
-def _crop(X, crop):  # noqa: N803
+def _crop(X, crop):
     (top, bottom), (left, right) = crop
     return X[:, top:bottom, left:right]
 

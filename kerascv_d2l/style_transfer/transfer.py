@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import whole
@@ -25,8 +26,9 @@ from kerascv_d2l.style_transfer.objective import LOSS_NAMES, Objective, Style, a
 
 OPTIMIZERS = ("adam", "lbfgs")
 STARTS = ("content", "style", "noise")
-# Adam's rate: the book's fits its plain losses, under which the image overshoots at first.
-BOOK_LEARNING_RATE = 0.3
+# Adam's rate. The book's 0.3, a fifteenth of the whole range of colours, throws noise into the
+# image first and takes most of its steps to clear it away.
+BOOK_LEARNING_RATE, LEARNING_RATE = 0.3, 0.1
 DECAYS = 10  # the book's 500 steps see ten decays of the rate
 # Normalised losses are around 1 whatever the picture's size, so a pixel's gradient is far
 # below PyTorch's 1e-8 in a large picture, and must still count.
@@ -70,7 +72,7 @@ class StyleTransfer:
         steps=500,
         weights=None,
         optimizer="adam",
-        lr=BOOK_LEARNING_RATE,
+        lr=None,
         start="content",
         levels=1,
         preserve_color=False,
@@ -93,7 +95,7 @@ class StyleTransfer:
             optimizer: "adam", or "lbfgs" (SciPy's L-BFGS-B), which needs fewer steps and, at
                 160 bytes a colour value, more memory.
             lr: learning rate of Adam in units of the normalised image, times 0.8 ten times over
-                a level.
+                a level; None for 0.1, and the book's 0.3 with plain weights.
             start: "content", "style" (the first one) or "noise".
             levels: int ≥ 1, coarse to fine: each level doubles height and width, and starts
                 from the result of the one before.
@@ -110,6 +112,9 @@ class StyleTransfer:
         Raises:
             InputError: if an argument is none of these, or a picture is too small.
         """
+        self._weights = LossWeights() if weights is None else weights
+        if lr is None:
+            lr = LEARNING_RATE if self._weights.normalize else BOOK_LEARNING_RATE
         self._check(steps, optimizer, lr, start, levels, style_scale, tile)
         self._content = as_rgb(content, "content")
         styles = styles if isinstance(styles, (list, tuple)) else [styles]
@@ -128,7 +133,6 @@ class StyleTransfer:
             ]
         self._source = self._grey_content if preserve_color else self._content
         self._network = network
-        self._weights = LossWeights() if weights is None else weights
         self._optimizer, self._lr, self._start, self._seed = optimizer, float(lr), start, seed
         self._preserve_color, self._style_scale = preserve_color, style_scale
         self._bounded = self._weights.normalize if bounded is None else bounded
@@ -327,7 +331,7 @@ class StyleTransfer:
         if self._preserve_color:
             height, width = self.level_shapes[self.level]
             content = np.asarray(postprocess(preprocess(self._content, (height, width))))
-            image = type(image).fromarray(with_colors_of(np.asarray(image), content))
+            image = Image.fromarray(with_colors_of(np.asarray(image), content))
         return image
 
     def _fingerprint(self):

@@ -6,6 +6,8 @@ The code below follows D2L 1.0.3, section 14.12. torchvision's VGG-19 is spelt o
 Sequential of Conv2d, ReLU(inplace=True) and MaxPool2d), so that torchvision is not needed.
 """
 
+# ruff: noqa: N803, N806 - X and Y are the book's names
+
 import json
 import re
 from pathlib import Path
