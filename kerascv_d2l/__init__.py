@@ -99,6 +99,8 @@ _MODULES = {
     "segmentation_losses": ["SegmentationCrossEntropy"],
     "tiling": ["Segmenter", "window_starts"],
     "training": ["Run", "add_run_arguments", "run_main", "set_up"],
+    "models.vgg": ["vgg19_features"],
+    "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -12,6 +12,9 @@ from kerascv_d2l.style_transfer.images import RGB_MEAN, RGB_STD
 
 # What keras.applications' VGG-19 takes: BGR in 0-255 less these means (of B, G, R).
 _CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
+_VGG19_HUB_NAME = "timm/vgg19.tv_in1k"
+# The convolutions after the last layer, and the classifier by torchvision's and timm's names.
+_VGG19_UNUSED = r"features\.(30|32|34)\..*|(classifier|pre_logits|head)\..*"
 KERAS_VGG19_STYLE_LAYERS = tuple(f"block{block}_conv1" for block in range(1, 6))
 KERAS_VGG19_CONTENT_LAYERS = ("block4_conv4",)
 # One layer at each of the strides 2, 2, 4, 8, 16, as VGG-19 has them at 1 to 16. The content
@@ -132,8 +135,9 @@ def torchvision_vgg19(weights=None, dtype=None, seed=None):
     """VGG-19 of torchvision with the book's layers.
 
     Args:
-        weights: path of a safetensors file with torchvision's names (such as
-            `timm/vgg19.tv_in1k`), or None for random weights.
+        weights: path of a safetensors file with torchvision's names, "imagenet" for
+            torchvision's own (`timm/vgg19.tv_in1k` on the Hugging Face Hub, kept in its cache,
+            else downloaded), or None for random weights.
         dtype: Keras dtype policy; "mixed_bfloat16" halves the time of a step on processors
             with bfloat16 arithmetic.
         seed: int for random weights.
@@ -147,9 +151,9 @@ def torchvision_vgg19(weights=None, dtype=None, seed=None):
     layers = BOOK_STYLE_LAYERS + BOOK_CONTENT_LAYERS
     model = vgg19_features(layers, dtype=dtype, seed=seed)
     if weights is not None:
-        from kerascv_d2l.models.weights import load_torch_weights
+        from kerascv_d2l.models.weights import load_weights
 
-        load_torch_weights(model, weights)
+        load_weights(model, weights, hub_name=_VGG19_HUB_NAME, unused=_VGG19_UNUSED)
     return Network(model, layers, BOOK_CONTENT_LAYERS, BOOK_STYLE_LAYERS)
 
 

@@ -54,6 +54,25 @@ def test_features_and_gram_matrices(net, recorded, shape):
         assert_recorded(st.gram(features), values)
 
 
+def test_torchvisions_weights_load_from_safetensors(net, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    tensors = {}
+    for index, (kernel, bias) in given.vgg19_weights().items():
+        tensors[f"features.{index}.weight"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+        tensors[f"features.{index}.bias"] = bias
+    # What comes after the last layer is left in the file.
+    tensors["features.30.bias"] = tensors["head.fc.bias"] = np.zeros(4, np.float32)
+    path = tmp_path / "vgg19.safetensors"
+    safetensors.save_file(tensors, path)
+    loaded = st.torchvision_vgg19(path)
+    for ours, theirs in zip(loaded.model.get_weights(), net.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    del tensors["features.28.bias"]
+    safetensors.save_file(tensors, path)
+    with pytest.raises(InputError, match=r"features\.28\.bias"):
+        st.torchvision_vgg19(path)
+
+
 def test_losses(net, recorded):
     content = given.picture("content", given.TRAIN_SHAPE)
     style = given.picture("style", given.TRAIN_SHAPE)
