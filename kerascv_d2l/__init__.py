@@ -99,6 +99,7 @@ _MODULES = {
     "segmentation_losses": ["SegmentationCrossEntropy"],
     "tiling": ["Segmenter", "window_starts"],
     "training": ["Run", "add_run_arguments", "run_main", "set_up"],
+    "models.transformer_net": ["transformer_net"],
     "models.vgg": ["vgg19_features"],
     "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
 }

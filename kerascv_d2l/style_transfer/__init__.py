@@ -12,6 +12,7 @@ from kerascv_d2l.style_transfer.book import (
     get_styles,
     train,
 )
+from kerascv_d2l.style_transfer.fast import FastStyleTrainer
 from kerascv_d2l.style_transfer.images import postprocess, preprocess
 from kerascv_d2l.style_transfer.losses import (
     BOOK_WEIGHTS,
@@ -36,6 +37,7 @@ from kerascv_d2l.style_transfer.transfer import StyleTransfer
 __all__ = [
     "BOOK_WEIGHTS",
     "LOSS_NAMES",
+    "FastStyleTrainer",
     "LossWeights",
     "Network",
     "Objective",

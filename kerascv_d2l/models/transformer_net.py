@@ -1,0 +1,96 @@
+"""A small residual network that paints any picture in the one style it was trained for."""
+
+import keras
+
+from kerascv_d2l.errors import InputError
+
+_PIXEL_MAX = 255.0
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class EdgePadding(keras.layers.Layer):
+    """Continues a picture by its border pixels, where zeros would paint a dark frame.
+
+    Unlike mirroring it works for a picture of any size, down to one pixel.
+    """
+
+    def __init__(self, width, **kwargs):
+        """Remember the width.
+
+        Args:
+            width: int, pixels on each side.
+            **kwargs: of `keras.layers.Layer`.
+        """
+        super().__init__(**kwargs)
+        self.width = width
+
+    def call(self, x):
+        """`(batch, h, w, c)` to `(batch, h + 2 width, w + 2 width, c)`."""
+        x = keras.ops.concatenate([x[:, :1]] * self.width + [x] + [x[:, -1:]] * self.width, 1)
+        return keras.ops.concatenate(
+            [x[:, :, :1]] * self.width + [x] + [x[:, :, -1:]] * self.width, 2
+        )
+
+    def get_config(self):
+        """The arguments."""
+        return {**super().get_config(), "width": self.width}
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class CropTo(keras.layers.Layer):
+    """Cuts the first of two tensors to the height and width of the second."""
+
+    def call(self, inputs):
+        """`[(batch, h, w, c), (batch, h', w', …)]` to `(batch, h', w', c)`."""
+        x, reference = inputs
+        shape = keras.ops.shape(reference)
+        return x[:, : shape[1], : shape[2]]
+
+
+def transformer_net(width=32, residual_blocks=5, name="transformer_net"):
+    """Build the network.
+
+    Steps up repeat pixels and then convolve: transposed convolutions would leave a
+    checkerboard. Instance norm takes the contrast of the picture out, which is the content's.
+
+    Args:
+        width: int, channels at full size; twice and four times that at half and a quarter.
+        residual_blocks: int, blocks at a quarter of the size.
+        name: of the model.
+
+    Returns:
+        `keras.Model`: pixels 0-255 `(batch, h, w, 3)`, uint8 or float, of any size, to float32
+        pixels 0-255 of the same size.
+
+    Raises:
+        InputError: if a number is not > 0.
+
+    Source:
+        Johnson et al., Perceptual Losses for Real-Time Style Transfer (2016), with instance
+        norm by Ulyanov et al. (2016) and steps up by Odena et al. (2016).
+    """
+    if not (width > 0 and residual_blocks > 0):
+        raise InputError(f"width = {width} and residual_blocks = {residual_blocks} must be > 0")
+
+    def convolve(x, filters, kernel_size, strides=1, relu=True):
+        x = EdgePadding(kernel_size // 2)(x)
+        x = keras.layers.Conv2D(filters, kernel_size, strides)(x)
+        x = keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)(x)
+        return keras.layers.ReLU()(x) if relu else x
+
+    inputs = keras.Input((None, None, 3), name="pixels")
+    full = keras.layers.Rescaling(2 / _PIXEL_MAX, -1)(inputs)
+    full = convolve(full, width, 9)
+    half = convolve(full, 2 * width, 3, 2)
+    x = convolve(half, 4 * width, 3, 2)
+    for _ in range(residual_blocks):
+        residual = convolve(convolve(x, 4 * width, 3), 4 * width, 3, relu=False)
+        x = keras.layers.Add()([x, residual])
+    for filters, reference in ((2 * width, half), (width, full)):
+        x = CropTo()([keras.layers.UpSampling2D(2)(x), reference])
+        x = convolve(x, filters, 3)
+    x = keras.layers.Conv2D(3, 9)(EdgePadding(4)(x))
+    # A squashed output stays among the colours that exist.
+    x = keras.layers.Activation("sigmoid", dtype="float32")(x)
+    outputs = keras.layers.Rescaling(_PIXEL_MAX, dtype="float32")(x)
+    return keras.Model(inputs, outputs, name=name)

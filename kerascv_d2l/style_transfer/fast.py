@@ -1,0 +1,126 @@
+"""Feed-forward style transfer: a network trained on photographs by the same losses."""
+
+# ruff: noqa: N806 - X is the book's name
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.style_transfer.images import RGB_MEAN, RGB_STD
+from kerascv_d2l.style_transfer.losses import LossWeights, batch_gram, tv_loss
+from kerascv_d2l.style_transfer.objective import as_targets
+
+_PIXEL_MAX = 255.0
+_LEAST = 1e-12  # keeps a photograph that is flat, or equal to the style, from dividing by 0
+
+
+class FastStyleTrainer(keras.Model):
+    """Trains `transformer_net` with `fit`: the data are batches of photographs alone.
+
+    The losses are normalised, photograph by photograph, so that weights for `StyleTransfer`
+    hold here: the content loss by the variance of the photograph's features, the style loss by
+    the distance between its Gram matrix and the style's.
+
+    Attributes:
+        net: the network to keep; the trainer itself need not be saved.
+    """
+
+    def __init__(self, net, network, styles, weights=None):
+        """Compute the style's targets.
+
+        Args:
+            net: `keras.Model` from pixels 0-255 `(batch, h, w, 3)` to the same.
+            network: `Network` whose features are compared.
+            styles: list of `Style`, of about the size of the photographs.
+            weights: normalised `LossWeights`, None for the defaults.
+
+        Raises:
+            InputError: if the weights are plain ones, or there is no style.
+        """
+        super().__init__()
+        self.net = net
+        self._network = network
+        self._loss_weights = LossWeights() if weights is None else weights
+        if not self._loss_weights.normalize:
+            raise InputError("weights of FastStyleTrainer must be normalised ones")
+        if not styles:
+            raise InputError("styles is empty: give at least one picture")
+        targets = [as_targets(style) for style in styles]
+        total = sum(weight for _, weight, _ in targets)
+        self._targets = []
+        for style_X, weight, mask in targets:
+            if mask is not None:
+                raise InputError("a mask of a style is not taken here: cut the picture instead")
+            grams = [batch_gram(features) for features in network.extract(style_X)[1]]  # (1, c, c)
+            self._targets.append((weight / total, grams))
+        self._trackers = [keras.metrics.Mean(name=name) for name in ("content", "style", "tv")]
+
+    @property
+    def metrics(self):
+        """Means over the epoch, reset by Keras."""
+        return super().metrics + self._trackers
+
+    def call(self, pixels, training=False):
+        """The network's pictures."""
+        return self.net(pixels, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Weighted content, style and total-variation loss of pictures for photographs `x`.
+
+        Args:
+            x: `(batch, h, w, 3)`, pixels 0-255, the photographs.
+            y: unused.
+            y_pred: float `(batch, h, w, 3)`, pixels 0-255.
+            sample_weight: unused.
+            training: unused.
+
+        Returns:
+            float32 scalar.
+        """
+        photographs, pictures = _normalised(x), _normalised(y_pred)
+        contents, styles_before = self._network.extract(photographs)
+        contents_hat, styles_hat = self._network.extract(pictures)
+        content_value = _mean(
+            tf.reduce_mean(tf.square(a - b), (1, 2, 3)) / (_LEAST + _variance(b))
+            for a, b in zip(_float32(contents_hat), _float32(contents), strict=True)
+        )
+        grams, grams_before = (
+            [batch_gram(features) for features in styles] for styles in (styles_hat, styles_before)
+        )
+        style_value = _mean(
+            sum(weight * _square(gram - targets[i]) for weight, targets in self._targets)
+            / (_LEAST + sum(w * _square(before - targets[i]) for w, targets in self._targets))
+            for i, (gram, before) in enumerate(zip(grams, grams_before, strict=True))
+        )
+        weights = self._loss_weights
+        values = [
+            weights.content * content_value,
+            weights.style * style_value,
+            weights.tv * tv_loss(pictures),
+        ]
+        for tracker, value in zip(self._trackers, values, strict=True):
+            tracker.update_state(value)
+        return tf.add_n(values)
+
+
+def _normalised(pixels):
+    return (tf.cast(pixels, tf.float32) / _PIXEL_MAX - RGB_MEAN) / RGB_STD
+
+
+def _float32(tensors):
+    return [tf.cast(tensor, tf.float32) for tensor in tensors]
+
+
+def _variance(features):
+    """Variance over positions, averaged over channels: `(batch, h, w, c)` → `(batch,)`."""
+    return tf.reduce_mean(tf.math.reduce_variance(features, (1, 2)), 1)
+
+
+def _square(grams):
+    """`(batch, c, c)` → `(batch,)`."""
+    return tf.reduce_mean(tf.square(grams), (1, 2))
+
+
+def _mean(values):
+    """Mean over layers of means over the batch."""
+    return tf.reduce_mean(tf.stack([tf.reduce_mean(value) for value in values]))

@@ -1,0 +1,66 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l import style_transfer as st
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.models.transformer_net import transformer_net
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 3), (17, 30), (32, 24)])
+def test_pictures_of_any_size_come_back_in_it(height, width):
+    net = transformer_net(4, 1)
+    pixels = np.random.RandomState(0).randint(0, 256, (2, height, width, 3)).astype(np.uint8)
+    painted = net(pixels).numpy()
+    assert painted.shape == pixels.shape
+    assert painted.min() >= 0 and painted.max() <= 255
+    np.testing.assert_allclose(net(pixels[1:]).numpy(), painted[1:], atol=1e-2)
+
+
+def test_training_lowers_the_loss_and_the_network_is_exported(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="a")(x)
+    x = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu", name="b")(x)
+    network = st.from_model(keras.Model(inputs, x), ["b"], ["a", "b"], "torch")
+    fixed = network.model.get_weights()
+    random = np.random.RandomState(0)
+    photographs = random.randint(0, 256, (8, 4, 6, 3)).repeat(5, 1).repeat(5, 2).astype(np.uint8)
+    style = st.Style(np.full((20, 20, 3), (230, 90, 20), np.uint8))
+    net = transformer_net(4, 1)
+    trainer = st.FastStyleTrainer(net, network, [style])
+    trainer.compile(keras.optimizers.Adam(1e-2))
+    data = tf.data.Dataset.from_tensor_slices(photographs).batch(4)
+    history = trainer.fit(data, epochs=15, verbose=0).history
+    assert history["loss"][-1] < 0.6 * history["loss"][0]
+    parts = [history[name][-1] for name in ("content", "style", "tv")]
+    assert sum(parts) == pytest.approx(history["loss"][-1], rel=1e-3)
+    for before, after in zip(fixed, network.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+    net.save(tmp_path / "net.keras")
+    expected = net(photographs[:2, :9, :14]).numpy()
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    np.testing.assert_allclose(loaded(photographs[:2, :9, :14]), expected, atol=1e-2)
+    net.export(tmp_path / "saved", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "saved"))
+    pixels = tf.constant(photographs[:2, :9, :14], tf.float32)
+    np.testing.assert_allclose(served.serve(pixels), expected, atol=1e-2)
+
+
+def test_plain_weights_masks_and_no_style_are_refused():
+    network = st.torchvision_vgg19(seed=0)
+    style = st.Style(np.zeros((16, 16, 3), np.uint8), mask=np.ones((16, 16)))
+    net = transformer_net(2, 1)
+    for styles, weights, message in (
+        ([style], None, "mask"),
+        ([style], st.BOOK_WEIGHTS, "normalised"),
+        ([], None, "empty"),
+    ):
+        with pytest.raises(InputError, match=message):
+            st.FastStyleTrainer(net, network, styles, weights)
+    with pytest.raises(InputError, match="width"):
+        transformer_net(0)
