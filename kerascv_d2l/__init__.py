@@ -59,7 +59,9 @@ _MODULES = {
         "concat_preds",
         "down_sample_blk",
     ],
+    "models.transformer_net": ["transformer_net"],
     "models.unet": ["UNet"],
+    "models.vgg": ["vgg19_features"],
     "ops.anchors": ["multibox_prior", "offset_boxes", "offset_inverse"],
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
     "ops.convolution": ["bilinear_kernel", "corr2d", "kernel2matrix", "trans_conv"],
@@ -97,11 +99,9 @@ _MODULES = {
         "show_images",
     ],
     "segmentation_losses": ["SegmentationCrossEntropy"],
+    "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
     "tiling": ["Segmenter", "window_starts"],
     "training": ["Run", "add_run_arguments", "run_main", "set_up"],
-    "models.transformer_net": ["transformer_net"],
-    "models.vgg": ["vgg19_features"],
-    "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

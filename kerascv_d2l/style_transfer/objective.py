@@ -41,7 +41,8 @@ class Objective:
     are sums over positions), the second the gradients, tile by tile, for Gram matrices that
     are then known. That is the whole picture's loss and gradient but for the order of
     additions, in memory that does not grow with the picture (beyond a few copies of it and
-    the content features), for about two thirds more time plus the tiles' margins.
+    the content features), for one
+    more forward pass and the tiles' margins.
     """
 
     def __init__(self, network, content, styles, weights=None, tile=None):

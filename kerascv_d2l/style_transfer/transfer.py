@@ -26,8 +26,8 @@ from kerascv_d2l.style_transfer.objective import LOSS_NAMES, Objective, Style, a
 
 OPTIMIZERS = ("adam", "lbfgs")
 STARTS = ("content", "style", "noise")
-# Adam's rate. The book's 0.3, a fifteenth of the whole range of colours, throws noise into the
-# image first and takes most of its steps to clear it away.
+# Adam's rate. With normalised losses the book's 0.3, a fifteenth of the whole range of colours,
+# left a noisier picture after 200 steps than 0.05 did (MobileNet, 150 x 225).
 BOOK_LEARNING_RATE, LEARNING_RATE = 0.3, 0.1
 DECAYS = 10  # the book's 500 steps see ten decays of the rate
 # Normalised losses are around 1 whatever the picture's size, so a pixel's gradient is far
@@ -37,8 +37,9 @@ NORMALIZED_EPSILON = 1e-14
 # evaluations: only there can a run be saved and go on as if it had not stopped.
 LBFGS_ROUND = 100
 LBFGS_MEMORY = 10  # pairs of steps and gradients it remembers; SciPy's default too
-# Above this many pixels the whole picture at once takes more memory than many machines have
-# (VGG-19 about 2.5 GB for each megapixel), so it is cut into tiles of this side.
+# Above this many pixels the picture is cut into tiles of this side. VGG-19 keeps some 300 float32
+# values a pixel for the gradient (block 1 alone 2 x 64), so 1.5 megapixels are about 2 GB of them
+# before what the convolutions need besides: an estimate, see benchmarks/style_step.py --memory.
 AUTO_TILE_PIXELS = 1_500_000
 AUTO_TILE = 512
 LEAST_STYLE_SIDE = 32  # a style is enlarged to it, so that every layer sees something
