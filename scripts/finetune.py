@@ -9,11 +9,7 @@ which needs no network. README.md says how long it takes and what to expect.
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-# A clone that is not installed will do.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kerascv_d2l
 from kerascv_d2l.errors import InputError
@@ -54,18 +50,8 @@ def parse(argv=None):
         f"of it and their middle is taken (default: {IMAGENET_SIZE[0]}, {GENERATED_SIZE[0]} for "
         "generated shapes)",
     )
-    add(
-        "--backbone",
-        default="resnet18",
-        metavar="NAME",
-        help="resnet18, resnet34, or a network of keras.applications: mobilenet, "
-        "mobilenet_0.75, resnet50, … (default: %(default)s)",
-    )
-    add(
-        "--weights",
-        metavar="FILE",
-        help="weights of that network: a file, or imagenet (default: imagenet; none for "
-        "generated shapes)",
+    arguments.add_backbone_arguments(
+        add, "resnet18", weights_default="imagenet; random for generated shapes"
     )
     add("--from-scratch", action="store_true", help="start from random weights, at one rate")
     add(
@@ -297,8 +283,7 @@ def main(argv=None):
     kerascv_d2l.draw_confusion(run.path("confusion.png"), matrix, data.class_names)
     metrics["confusion"] = matrix
     metrics["worst"] = draw_worst(run.path("worst.png"), data, probabilities, args.image_size)
-    with kerascv_d2l.whole(run.path("model.keras")) as path:
-        model.save(path)
+    run.save_model(model)
     kerascv_d2l.export_classifier(
         model,
         run.path("saved_model"),

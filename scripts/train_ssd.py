@@ -4,7 +4,7 @@
 
 trains the book's TinySSD on generated pictures, which need no network. `--data FOLDER` takes
 pictures of your own: Pascal VOC XML, COCO JSON, or the layout of the banana data set; `--data
-banana_detection` and `--data voc2012_segmentation` are the book's own data sets. `--base
+banana_detection` and `--data voc2012_segmentation` are the book's own data sets. `--backbone
 mobilenet --weights imagenet` puts the same head on a pretrained network. README.md says how long
 it takes and what to expect.
 """
@@ -76,14 +76,7 @@ def parse(argv=None):
         help="what pictures are brought to: 256, or HEIGHTxWIDTH (default: "
         f"{GENERATED_SIZE[0]} for generated pictures, else {FOLDER_SIZE[0]})",
     )
-    add(
-        "--base",
-        default="tiny",
-        metavar="NAME",
-        help="tiny, which is the book's, or a network of keras.applications: mobilenet, "
-        "mobilenet_0.75, resnet50, … (default: %(default)s)",
-    )
-    add("--weights", metavar="FILE", help="weights of such a network: a file, or imagenet")
+    arguments.add_backbone_arguments(add, "tiny", own="tiny, which is the book's; ")
     add(
         "--map-every",
         type=arguments.positive_int,
@@ -173,7 +166,7 @@ def build_model(args, class_names, steps):
     optimizers = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
     model = kerascv_d2l.SSD(
         len(class_names),
-        base=args.base,
+        base=args.backbone,
         weights=args.weights,
         image_size=args.image_size,
         class_names=class_names,
@@ -240,8 +233,7 @@ def main(argv=None):
     figures = model.evaluate(validation, verbose=0, return_dict=True)
     metrics |= {name: figures[name] for name in ("loss", "class_error", "bbox_mae")}
     draw(run.path("detections.png"), model, validation, data.class_names)
-    with kerascv_d2l.whole(run.path("model.keras")) as path:
-        model.save(path)
+    run.save_model(model)
     kerascv_d2l.export_detector(model, run.path("saved_model"))
     kerascv_d2l.export_detector_lite(model, run.path("model.tflite"))
     return run.finish(

@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerascv_d2l import pipelines
 from kerascv_d2l.datasets.classification import ClassificationSplit
 from kerascv_d2l.datasets.detection import DetectionSplit
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pictures import check_pictures, read_picture
 from kerascv_d2l.pipelines import (
+    batches,
     classification_batches,
     detection_batches,
     resized_size,
@@ -173,8 +173,8 @@ def test_pictures_are_decoded_once_if_they_fit(files, monkeypatch):
             picture = tf.numpy_function(note, [path], tf.uint8)
             return tf.ensure_shape(picture, (None, None, 3))
 
-        monkeypatch.setattr(pipelines, "decode_picture", counted)
-        monkeypatch.setattr(pipelines, "CACHE_BYTES", limit)
+        monkeypatch.setattr(batches, "decode_picture", counted)
+        monkeypatch.setattr(batches, "CACHE_BYTES", limit)
         numpy_batches(detection_batches(files, SIZE, NUM, training=True), 3)
         # Prefetching may have begun with another epoch.
         assert decoded <= len(reads)

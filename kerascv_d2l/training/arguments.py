@@ -52,6 +52,30 @@ def _devices(text):
     return text
 
 
+def add_backbone_arguments(add, default, *, own="", weights_default="random"):
+    """Add `--backbone` and `--weights`.
+
+    Args:
+        add: `add_argument` of a parser or of a group.
+        default: default of `--backbone`.
+        own: str: what the script knows beside the networks of
+            `models.backbones`, for the help text.
+        weights_default: str: what `--weights` is where it is not given.
+    """
+    add(
+        "--backbone",
+        default=default,
+        metavar="NAME",
+        help=f"{own}resnet18, resnet34, or a network of keras.applications: mobilenet, "
+        "mobilenet_0.75, resnet50, … (default: %(default)s)",
+    )
+    add(
+        "--weights",
+        metavar="FILE",
+        help=f"weights of that network: a file, or imagenet (default: {weights_default})",
+    )
+
+
 def add_archive_arguments(add):
     """Add `--archive` and `--data-dir`, which say where a data set by name comes from and goes.
 

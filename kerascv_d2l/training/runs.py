@@ -252,6 +252,11 @@ class Run:
         self._pending = None
         return load_checkpoint(self.out / _CHECKPOINT, variables)["progress"]
 
+    def save_model(self, model):
+        """Write a Keras model as `model.keras`, as a whole or not at all."""
+        with whole(self.path("model.keras")) as path:
+            model.save(path)
+
     def finish(self, metrics, *, next_command=None):
         """Write `metrics.json`, and say what was written where and what to do next.
 

@@ -1,0 +1,121 @@
+"""Pictures with one class each to batches."""
+
+import tensorflow as tf
+
+from kerascv_d2l.ops.geometry import (
+    ALGORITHM,
+    crop_and_resize,
+    random_flip,
+    random_window,
+    resize_and_center_crop,
+)
+from kerascv_d2l.pipelines.batches import (
+    as_size,
+    cached,
+    check_batching,
+    fits_in_cache,
+    make_batches,
+    picture_loader,
+    transform_seed,
+)
+
+# Networks of ImageNet are tested on the middle 224 x 224 of pictures resized to 256 x 256.
+IMAGE_SIZE = 224
+RESIZED_SHARE = 256 / 224
+
+
+def classification_batches(
+    split,
+    image_size=IMAGE_SIZE,
+    batch_size=32,
+    *,
+    training=False,
+    seed=0,
+    initial_epoch=0,
+    drop_remainder=False,
+    cache=None,
+):
+    """Batches of a classification split, cut as networks of ImageNet expect them.
+
+    For training: a random window of 8 % to 100 % of the area, resized and
+    mirrored by chance. Otherwise: resized to `resized_size(image_size)`, whatever
+    the shape, and the middle of that; what `export_classifier` puts into a model
+    does the same.
+
+    For training, the data set goes on for ever, as that of `detection_batches`, and
+    as there order and draws depend on the seed, the number of the epoch and the
+    picture only. Otherwise there is one pass in order.
+
+    Args:
+        split: `ClassificationSplit`.
+        image_size: int or `(height, width)` of the batches, pixels.
+        batch_size: int.
+        training: bool: shuffled, cut at random, and without end.
+        seed: int, for order, windows and mirroring.
+        initial_epoch: int: the first epoch to give, counted from 0.
+        drop_remainder: bool: leave out the last batch of an epoch if it is smaller.
+        cache: bool: keep what is not for training in memory, cut and resized;
+            None for if it takes at most `CACHE_BYTES`. It is decoded before
+            this function returns.
+
+    Returns:
+        `tf.data.Dataset` of `(images, labels)`: float32 `(batch, height, width,
+        3)` pixels 0-255, and int32 `(batch,)`.
+
+    Raises:
+        InputError: for a size or number out of range, or without a picture.
+
+    Source:
+        D2L 1.0.3, section 14.2.
+    """
+    size = as_size(image_size)
+    check_batching(split, batch_size, seed, initial_epoch, drop_remainder)
+    labels = tf.constant(split.labels)
+    original = picture_loader(split)
+
+    def cut(epoch, index):
+        image = original(index)
+        window_seed, flip_seed = tf.unstack(
+            tf.random.split(transform_seed(seed, epoch, index), 2, alg=ALGORITHM)
+        )
+        window = random_window(tf.shape(image)[:2], window_seed)
+        return random_flip(crop_and_resize(image, window, size), flip_seed)
+
+    def middle(index):
+        return resize_and_center_crop(original(index), resized_size(size), size)
+
+    if cache is None:
+        cache = fits_in_cache(split, size, tf.float32)
+    cache = cache and not training
+    if cache:
+        middle = cached(middle, len(split))
+
+    def example(epoch, index):
+        image = cut(epoch, index) if training else middle(index)
+        return tf.ensure_shape(image, (*size, 3)), labels[index]
+
+    def several(indices):
+        return tf.ensure_shape(middle(indices), (None, *size, 3)), tf.gather(labels, indices)
+
+    return make_batches(
+        split,
+        example,
+        several if cache else None,
+        batch_size=batch_size,
+        training=training,
+        seed=seed,
+        initial_epoch=initial_epoch,
+        drop_remainder=drop_remainder,
+    )
+
+
+def resized_size(image_size):
+    """Size to which pictures are resized before the middle is cut out: 256 for 224.
+
+    Args:
+        image_size: int or `(height, width)`, pixels.
+
+    Returns:
+        `(height, width)`, pixels.
+    """
+    return tuple(max(side, round(side * RESIZED_SHARE)) for side in as_size(image_size))
