@@ -5,7 +5,8 @@
 ResNet-18 as torchvision defines it, two classes, batch 32 at 224 x 224, random weights. A step is
 forward, mean cross-entropy, backward, SGD with momentum 0.9 and weight decay, and the running
 accuracy, as the book's fine-tuning does and as `train_on_batch` does. PyTorch runs with its
-ordinary memory layout and with channels last; the faster of the two is what counts.
+ordinary memory layout and with channels last, both sides in float32 and bfloat16 (PyTorch's
+autocast, Keras' mixed_bfloat16). The rate of a float32 matrix product says what is left to gain.
 
 Prints also the time to load the weights of a safetensors file into a network that is built, and
 our step with the output layer at ten times the rate of the rest (`layer_rates`) beside the same
@@ -16,6 +17,7 @@ Takes about 6 minutes on two free cores. Needs benchmarks/README.md's set-up.
 
 import argparse
 import contextlib
+import functools
 import statistics
 import sys
 import tempfile
@@ -27,6 +29,8 @@ import timing
 BATCH = 32
 IMAGE_SIZE = 224
 NUM_CLASSES = 2
+MATRIX = 2048  # side of the product that stands for what the machine can do
+FORWARD = 1.814e9 * 2  # floating-point operations an image, of convolutions and the dense layer
 WEIGHTS = "resnet18.safetensors"  # what PyTorch's side writes and ours loads
 RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
 
@@ -48,8 +52,9 @@ def ours(options):
 
     images, labels = map(tf.constant, make_batch(options.batch))
 
-    def step(make_optimizer):
+    def step(make_optimizer, policy="float32"):
         keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy(policy)
         model = kerascv_d2l.classifier(
             "resnet18", NUM_CLASSES, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
         )
@@ -65,14 +70,23 @@ def ours(options):
             model, RATE, {"head": 10.0}, weight_decay=WEIGHT_DECAY, momentum=MOMENTUM
         )
 
+    def inference(model):
+        forward = tf.function(lambda x: model(x, training=False))
+        return lambda: forward(images).numpy()
+
     model, one = step(one_rate)
-    forward = tf.function(lambda x: model(x, training=False))
+    model16, one16 = step(one_rate, "mixed_bfloat16")
+    keras.config.set_dtype_policy("float32")
+    a, b = (tf.random.normal((MATRIX, MATRIX)) for _ in range(2))
     full = kerascv_d2l.ResNet18(weights=None)
     file = Path(options.folder) / WEIGHTS
     cases = {
         "step": one,
         "step_by_layer": step(by_layer)[1],
-        "inference": lambda: forward(images).numpy(),
+        "inference": inference(model),
+        "step_bfloat16": one16,
+        "inference_bfloat16": inference(model16),
+        "matrix": lambda: tf.matmul(a, b).numpy(),
         "load": lambda: load_weights(full, file),
     }
     return cases, {"tensorflow": tf.__version__, "keras": keras.__version__}
@@ -105,22 +119,24 @@ def pytorch(options):
             net.parameters(), RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
 
-        def step(net=net, x=x, trainer=trainer):
+        def step(half, net=net, x=x, trainer=trainer):
             net.train()
             trainer.zero_grad()
-            scores = net((x / 255 - mean) / std)
-            loss = torch.nn.functional.cross_entropy(scores, labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                scores = net((x / 255 - mean) / std)
+                loss = torch.nn.functional.cross_entropy(scores, labels)
             loss.backward()
             trainer.step()
             return loss.item(), (scores.argmax(1) == labels).float().mean().item()
 
-        def inference(net=net, x=x):
+        def inference(half, net=net, x=x):
             net.eval()
-            with torch.inference_mode():
-                return net((x / 255 - mean) / std).numpy()
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+                return net((x / 255 - mean) / std).float().numpy()
 
-        cases[f"step_{layout}"] = step
-        cases[f"inference_{layout}"] = inference
+        for half, ending in ((False, ""), (True, "_bfloat16")):
+            cases[f"step_{layout}{ending}"] = functools.partial(step, half)
+            cases[f"inference_{layout}{ending}"] = functools.partial(inference, half)
     return cases, {"torch": torch.__version__, "torchvision": torchvision.__version__}
 
 
@@ -148,23 +164,27 @@ def main(argv=None):
             for side, python in pythons.items()
         }
         print(timing.machine(workers) + "\n")
-        compare(workers["ours"], workers["pytorch"], args.rounds)
+        compare(workers["ours"], workers["pytorch"], args.rounds, args.batch)
 
 
-def compare(ours_, pytorch_, rounds):
+def compare(ours_, pytorch_, rounds, batch):
     """Print the tables."""
     print(timing.HEADER)
-    for case, work in (("step", "training step"), ("inference", "inference")):
-        times = timing.interleave(
-            {
-                "ours": (ours_, case),
-                "PyTorch": (pytorch_, f"{case}_contiguous_format"),
-                "PyTorch, channels last": (pytorch_, f"{case}_channels_last"),
-            },
-            rounds,
-        )
-        for name in list(times)[1:]:
-            print(timing.row(work, name, times[name], times["ours"], "≥ 1.3x"), flush=True)
+    for case, work, passes in (("step", "training step", 3), ("inference", "inference", 1)):
+        sides = {}
+        for ending in ("", "_bfloat16"):
+            sides[f"ours{ending}"] = (ours_, f"{case}{ending}")
+            for layout in ("contiguous_format", "channels_last"):
+                sides[f"{layout}{ending}"] = (pytorch_, f"{case}_{layout}{ending}")
+        times = timing.interleave({**sides, "matrix": (ours_, "matrix")}, rounds)
+        for ending, kind in (("", "float32"), ("_bfloat16", "bfloat16")):
+            for layout in ("contiguous_format", "channels_last"):
+                theirs, own = times[f"{layout}{ending}"], times[f"ours{ending}"]
+                name = f"PyTorch, {layout.replace('_', ' ')}"
+                print(timing.row(f"{work}, {kind}", name, theirs, own, "≥ 1.3x"), flush=True)
+        rate = passes * batch * FORWARD / statistics.median(times["ours"]) / 1e9
+        best = 2 * MATRIX**3 / statistics.median(times["matrix"]) / 1e9
+        print(f"{work}, float32: {rate:.0f} GFLOP/s; a matrix product reaches {best:.0f}\n")
     sides = {case: (ours_, case) for case in ("step", "step_by_layer")}
     times = timing.interleave(sides, 3 * rounds)
     low, middle, high = timing.ratio(times["step_by_layer"], times["step"])
