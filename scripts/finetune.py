@@ -9,25 +9,35 @@ which needs no network. README.md says how long it takes and what to expect.
 """
 
 import argparse
-from pathlib import Path
 
 import kerascv_d2l
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
 
 TASK = "finetune"
-GENERATED, HOTDOG = "generated", "hotdog"
+GENERATED = "generated"
+PREPARED = ("hotdog",)
 GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE = 800, 200, (64, 64)
 IMAGENET_SIZE = (224, 224)
 HEAD = "head"
 HEAD_MULTIPLIER = 10.0  # the book's: the new layer starts from nothing
 NUM_DRAWN = 16
-# (fine-tuning, from scratch). With a mean loss: measured on ants and bees (README.md). With a
-# summed one, and the decay: D2L 1.0.3, section 14.2.
-MEAN_LOSS_RATES = (1e-3, 1e-2)
+# (fine-tuning, from scratch). Of the mean loss, measured: README.md. Of the summed one: D2L 1.0.3,
+# section 14.2.
+MEAN_LOSS_RATES = {"adam": (1e-4, 1e-3), "sgd": (1e-3, 1e-2)}
 SUM_LOSS_RATES = (5e-5, 5e-4)
-WEIGHT_DECAY, SUM_LOSS_DECAY = 1e-4, 1e-3
-MOMENTUM = 0.9
+MEAN_LOSS_RECIPE = {
+    "optimizer": "adam",
+    "schedule": "cosine",
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+}
+SUM_LOSS_RECIPE = {
+    "optimizer": "sgd",
+    "schedule": "constant",
+    "momentum": 0.0,
+    "weight_decay": 1e-3,
+}
 
 
 def parse(argv=None):
@@ -38,10 +48,12 @@ def parse(argv=None):
     add(
         "--data",
         default=GENERATED,
-        metavar="FOLDER",
+        metavar="NAME|FOLDER",
         help="a folder with train/ and val/ (or test/), in each a folder of pictures for every "
-        "class; or hotdog (default: generated shapes)",
+        f"class; or {' or '.join(PREPARED)}, which is downloaded where it is not at hand (default: "
+        "generated shapes)",
     )
+    arguments.add_archive_arguments(add)
     add(
         "--image-size",
         type=arguments.image_size,
@@ -82,21 +94,24 @@ def parse(argv=None):
     add(
         "--sum-loss",
         action="store_true",
-        help="the book's recipe: SGD without momentum, its rate and weight decay given for the "
-        "sum of a batch's losses. They are converted to the mean: rate x batch, decay / batch",
+        help="the book's recipe: plain SGD at a constant rate; rate and weight decay are for "
+        "the sum of a batch's losses and converted to the mean: rate x batch, decay / batch",
     )
-    mean, total = MEAN_LOSS_RATES, SUM_LOSS_RATES
+    arguments.add_optimizer_arguments(add, "adam; sgd with --sum-loss")
+    mean, total = MEAN_LOSS_RATES["adam"], SUM_LOSS_RATES
     add_run_arguments(
         parser,
         epochs=5,
         batch_size=32,
         learning_rate=None,
-        learning_rate_help="step size of the optimizer, for the mean of a batch's losses "
-        f"(default: {mean[0]:g}; from scratch {mean[1]:g}), or for their sum with --sum-loss "
+        learning_rate_help="step size of the optimizer at the start, for the mean of a batch's "
+        f"losses (default of adam: {mean[0]:g}; from scratch {mean[1]:g}), or for their sum with "
+        "--sum-loss "
         f"(default: {total[0]:g}; from scratch {total[1]:g})",
         out="runs/finetune",
     )
     args = parser.parse_args(argv)
+    arguments.check_data(args, PREPARED, [GENERATED])
     if args.from_scratch and args.weights:
         parser.error("--from-scratch starts from random weights: leave --weights out")
     if args.weights is None and not args.from_scratch and args.data != GENERATED:
@@ -106,8 +121,12 @@ def parse(argv=None):
         args.image_size = GENERATED_SIZE if args.data == GENERATED else IMAGENET_SIZE
     if args.head_multiplier is None:
         args.head_multiplier = 1.0 if scratch else HEAD_MULTIPLIER
+    if args.sum_loss and args.optimizer == "adam":
+        parser.error("--sum-loss converts rates of SGD: Adam's steps do not grow with the loss")
+    arguments.fill_in(args, SUM_LOSS_RECIPE if args.sum_loss else MEAN_LOSS_RECIPE)
     if args.learning_rate is None:
-        args.learning_rate = (total if args.sum_loss else mean)[scratch]
+        rates = SUM_LOSS_RATES if args.sum_loss else MEAN_LOSS_RATES[args.optimizer]
+        args.learning_rate = rates[scratch]
     return args
 
 
@@ -123,16 +142,19 @@ def load_data(args):
         return kerascv_d2l.generate_classification(
             GENERATED_TRAIN, GENERATED_VAL, args.seed, image_size=2 * args.image_size[0]
         )
-    if args.data == HOTDOG and not Path(HOTDOG).is_dir():
-        return kerascv_d2l.read_classification(HOTDOG, skip_bad=args.skip_bad)
+    if args.data in PREPARED:
+        return kerascv_d2l.read_classification(
+            args.data, data_dir=args.data_dir, archive=args.archive, skip_bad=args.skip_bad
+        )
     return kerascv_d2l.read_classification_folder(args.data, skip_bad=args.skip_bad)
 
 
-def build_model(args, class_names):
-    """A compiled classifier; says what it learns at which rates."""
+def build_model(args, class_names, steps):
+    """A compiled classifier; says what it learns at which rates. `steps`: of the whole training."""
     import keras
 
     from kerascv_d2l.devices import resolve_jit_compile
+    from kerascv_d2l.training import optimizer_class, scheduled_rate
 
     head_init = {}
     for name, index in args.head_init:
@@ -152,19 +174,17 @@ def build_model(args, class_names):
         kerascv_d2l.freeze(model, args.freeze)
     if not model.trainable_variables:
         raise InputError(f"--freeze {' '.join(args.freeze)}: nothing is left to learn")
+    rate, decay = args.learning_rate, args.weight_decay
     if args.sum_loss:
-        rate, decay = kerascv_d2l.mean_loss_rates(
-            args.learning_rate, SUM_LOSS_DECAY, args.batch_size
-        )
-        momentum = 0.0
-    else:
-        rate, decay, momentum = args.learning_rate, WEIGHT_DECAY, MOMENTUM
+        rate, decay = kerascv_d2l.mean_loss_rates(rate, decay, args.batch_size)
+    make_optimizer, settings = optimizer_class(args)
     optimizer = kerascv_d2l.layer_rates(
         model,
-        rate,
+        scheduled_rate(rate, args.schedule, steps),
         {HEAD: args.head_multiplier},
+        make_optimizer,
         weight_decay=decay,
-        momentum=momentum,
+        **settings,
     )
     model.compile(
         optimizer,
@@ -181,8 +201,8 @@ def build_model(args, class_names):
     print(
         f"{args.backbone}, weights {args.weights or 'random'}: {learning:,} of "
         f"{model.count_params():,} parameters learn; learning rate {given}, "
-        f"x {args.head_multiplier:g} for the output layer; momentum {momentum:g}, weight decay "
-        f"{decay:.2g}",
+        f"x {args.head_multiplier:g} for the output layer; {args.optimizer}, {args.schedule} rate, "
+        f"weight decay {decay:.2g}",
         flush=True,
     )
     return model
@@ -258,7 +278,7 @@ def main(argv=None):
         args, TASK, {"class_names": data.class_names, "num_train": len(data.train)}
     )
     with strategy.scope():
-        model = build_model(args, data.class_names)
+        model = build_model(args, data.class_names, steps * args.epochs)
 
     def batches(split, **options):
         return kerascv_d2l.classification_batches(

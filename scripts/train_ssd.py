@@ -22,7 +22,6 @@ PREPARED = ("banana_detection", "voc2012_segmentation")
 GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE = 1600, 200, (128, 128)
 FOLDER_SIZE = (256, 256)  # the book's
 NUM_DRAWN, DRAWN_SCORE = 16, 0.5
-WEIGHT_DECAY = 5e-4
 # What the loss and optimizer flags are where they are not given.
 RECIPES = {
     # Liu et al. 2016, "SSD", section 2.2, but Adam and a falling rate in place of tuned steps,
@@ -30,7 +29,9 @@ RECIPES = {
     "ssd": {
         "optimizer": "adam",
         "learning_rate": 2e-3,
+        "momentum": 0.0,
         "schedule": "cosine",
+        "weight_decay": 5e-4,
         "class_loss": "cross_entropy",
         "box_loss": "l1",
         "negatives": 3.0,
@@ -40,7 +41,9 @@ RECIPES = {
     "book": {
         "optimizer": "sgd",
         "learning_rate": 0.2,
+        "momentum": 0.0,
         "schedule": "constant",
+        "weight_decay": 5e-4,
         "class_loss": "cross_entropy",
         "box_loss": "l1",
         "negatives": 0.0,
@@ -95,9 +98,7 @@ def parse(argv=None):
     )
     args = parser.parse_args(argv)
     arguments.check_data(args, PREPARED, [GENERATED])
-    for name, value in RECIPES[args.recipe].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    arguments.fill_in(args, RECIPES[args.recipe])
     if args.image_size is None:
         args.image_size = GENERATED_SIZE if args.data == GENERATED else FOLDER_SIZE
     return args
@@ -112,8 +113,7 @@ def add_loss_arguments(parser):
         help="ssd: Adam along a cosine, the hardest 3 negatives for each positive; "
         "book: SGD at a constant 0.2, all anchors (default: %(default)s)",
     )
-    group.add_argument("--optimizer", choices=("adam", "sgd"))
-    group.add_argument("--schedule", choices=("constant", "cosine"), help="of the learning rate")
+    arguments.add_optimizer_arguments(group.add_argument, "by --recipe")
     group.add_argument("--class-loss", choices=("cross_entropy", "focal"))
     group.add_argument("--box-loss", choices=("l1", "smooth_l1"))
     group.add_argument(
@@ -158,12 +158,8 @@ def load_data(args):
 
 def build_model(args, class_names, steps):
     """A compiled detector; `steps` is the length of the whole training."""
-    import keras
+    from kerascv_d2l.training import optimizer_class, scheduled_rate
 
-    rate = args.learning_rate
-    if args.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    optimizers = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
     model = kerascv_d2l.SSD(
         len(class_names),
         base=args.backbone,
@@ -182,7 +178,9 @@ def build_model(args, class_names, steps):
         negatives_per_positive=args.negatives or None,
         normalizer=args.normalizer,
     )
-    model.compile(optimizers[args.optimizer](rate, weight_decay=WEIGHT_DECAY), loss)
+    make_optimizer, settings = optimizer_class(args)
+    rate = scheduled_rate(args.learning_rate, args.schedule, steps)
+    model.compile(make_optimizer(rate, weight_decay=args.weight_decay, **settings), loss)
     return model
 
 

@@ -15,6 +15,8 @@ import importlib
 _MODULES = {
     "arguments": [
         "add_archive_arguments",
+        "add_backbone_arguments",
+        "add_optimizer_arguments",
         "add_run_arguments",
         "check_data",
         "fraction",
@@ -24,6 +26,7 @@ _MODULES = {
         "positive_float",
         "positive_int",
     ],
+    "optimization": ["optimizer_class", "scheduled_rate"],
     "startup": ["import_tensorflow", "run_main", "set_up"],
     "checkpoints": ["load_checkpoint", "save_checkpoint"],
     "callbacks": [

@@ -76,6 +76,32 @@ def add_backbone_arguments(add, default, *, own="", weights_default="random"):
     )
 
 
+def add_optimizer_arguments(add, defaults):
+    """Add `--optimizer`, `--momentum`, `--schedule` and `--weight-decay`, None where not given.
+
+    `optimization.optimizer_class` and `scheduled_rate` make of them what Keras takes.
+
+    Args:
+        add: `add_argument` of a parser or of a group.
+        defaults: str: what they are by default, for the help text.
+    """
+    add("--optimizer", choices=("adam", "sgd"), help=f"default: {defaults}")
+    add("--momentum", type=fraction, metavar="X", help="of --optimizer sgd")
+    add(
+        "--schedule",
+        choices=("constant", "cosine"),
+        help="of the learning rate: the same all the time, or down to 0 along half a cosine",
+    )
+    add("--weight-decay", type=non_negative_float, metavar="X", help="rate x X comes off a weight")
+
+
+def fill_in(args, recipe):
+    """Give flags that are None their values of a recipe, `{name: value}`."""
+    for name, value in recipe.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
 def add_archive_arguments(add):
     """Add `--archive` and `--data-dir`, which say where a data set by name comes from and goes.
 

@@ -1,4 +1,4 @@
-"""`--data`, `--archive` and `--data-dir` of scripts/train_ssd.py."""
+"""`--data`, `--archive` and `--data-dir` of the training scripts."""
 
 import importlib.util
 import sys
@@ -14,12 +14,16 @@ sys.path.insert(0, str(ROOT / "tests" / "datasets"))
 import fake_archives  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_ssd", ROOT / "scripts/train_ssd.py")
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script("train_ssd")
 
 
 @pytest.mark.quick
@@ -41,18 +45,28 @@ def test_what_does_not_fit_is_refused(script, tmp_path, monkeypatch, flags, mess
 
 
 @pytest.mark.quick
-def test_both_scripts_say_the_same(script, capsys):
-    path = ROOT / "scripts/prepare_data.py"
-    spec = importlib.util.spec_from_file_location("prepare_data", path)
-    other = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(other)
-    shown = []
-    for main in (script.main, other.main):
+def test_all_scripts_say_the_same(script, capsys):
+    shown = set()
+    for main in (script.main, *(load_script(n).main for n in ("finetune", "prepare_data"))):
         with pytest.raises(SystemExit):
             main(["--help"])
         text = " ".join(capsys.readouterr().out.split())
-        shown.append(text[text.index("--archive FILE the") : text.index("tensorflow_datasets)")])
-    assert shown[0] == shown[1]
+        shown.add(text[text.index("--archive FILE the") : text.index("tensorflow_datasets)")])
+    assert len(shown) == 1
+
+
+def test_hot_dogs_by_name(tmp_path):
+    finetune = load_script("finetune")
+    fake_archives.write(fake_archives.hotdogs(bad=False), tmp_path / "data")
+    flags = ["--data", "hotdog", "--data-dir", str(tmp_path / "tfds")]
+    data = finetune.load_data(finetune.parse([*flags, "--archive", str(tmp_path / "data")]))
+    assert list(data.class_names) == ["hotdog", "not-hotdog"]
+    assert (len(data.train), len(data.val)) == (8, 8)
+    assert data.train.labels.tolist().count(0) == 4
+    again = finetune.load_data(finetune.parse(flags))  # prepared: no archive needed
+    assert again.train.names == data.train.names
+    with pytest.raises(InputError, match=r"--archive x: only with --data hotdog, not generated"):
+        finetune.parse(["--archive", "x"])
 
 
 @pytest.mark.parametrize(

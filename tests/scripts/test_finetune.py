@@ -16,7 +16,9 @@ from kerascv_d2l import InputError
 
 ROOT = Path(__file__).parents[2]
 COLORS = {"amber": (230, 160, 30), "moss": (60, 120, 50), "wine": (110, 20, 60)}
-SCRATCH = ("--from-scratch", "--learning-rate", ".02")
+# At a constant rate the first epochs of a run do not depend on how many follow.
+SGD = ("--optimizer", "sgd", "--schedule", "constant")
+SCRATCH = ("--from-scratch", "--learning-rate", ".02", *SGD)
 
 
 def load_script(name):
@@ -168,15 +170,15 @@ def weights(tmp_path_factory):
 
 
 def built(finetune, *more):
-    args = finetune.parse(flags("unused", "unused", *more))
-    return finetune.build_model(args, list(COLORS))
+    args = finetune.parse(flags(ROOT, "unused", *more))
+    return finetune.build_model(args, list(COLORS), 10)
 
 
 def test_rates_are_printed_and_converted(finetune, weights, capsys):
     given = ("--weights", str(weights))
     model = built(finetune, *given)
     rates = kerascv_d2l.group_rates(model.optimizer)
-    assert rates == pytest.approx({"base": 1e-3, "head": 1e-2})
+    assert rates == pytest.approx({"base": 1e-4, "head": 1e-3})
     assert "for the mean of the losses, x 10 for the output layer" in capsys.readouterr().out
 
     model = built(finetune, *given, "--sum-loss", "--batch-size", "128")
@@ -185,6 +187,7 @@ def test_rates_are_printed_and_converted(finetune, weights, capsys):
     )
     assert model.optimizer.weight_decay == pytest.approx(7.8125e-6)
     assert model.optimizer.momentum == 0
+    assert type(model.optimizer.learning_rate).__name__ != "CosineDecay"
     out = capsys.readouterr().out
     assert "5e-05 for the sum of 128 losses is 0.0064 for their mean" in out
 
@@ -194,6 +197,20 @@ def test_rates_are_printed_and_converted(finetune, weights, capsys):
     )
     model = built(finetune, *given, "--learning-rate", ".5", "--head-multiplier", "3")
     assert kerascv_d2l.group_rates(model.optimizer) == pytest.approx({"base": 0.5, "head": 1.5})
+
+
+def test_optimizer_and_schedule(finetune, capsys):
+    args = finetune.parse(["--optimizer", "sgd", "--from-scratch", "--schedule", "constant"])
+    assert (args.learning_rate, args.momentum, args.weight_decay) == (1e-2, 0.9, 1e-4)
+    model = finetune.build_model(args, list(COLORS), 10)
+    assert isinstance(model.optimizer, keras.optimizers.SGD) and model.optimizer.momentum == 0.9
+    model = built(finetune, "--from-scratch")
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    model.optimizer.iterations.assign(5)  # half way: a cosine is at half its height
+    assert kerascv_d2l.group_rates(model.optimizer)["base"] == pytest.approx(5e-4)
+    with pytest.raises(SystemExit):
+        finetune.parse(["--sum-loss", "--optimizer", "adam"])
+    assert "Adam's steps do not grow with the loss" in capsys.readouterr().err
 
 
 def test_freeze(finetune):
@@ -222,9 +239,9 @@ def test_head_init(finetune, weights, capsys):
 
 def test_defaults_of_weights_and_sizes(finetune, capsys):
     parse = finetune.parse
-    assert parse(["--data", "x"]).weights == "imagenet"
-    assert parse(["--data", "x"]).image_size == (224, 224)
-    assert parse(["--data", "x", "--from-scratch"]).weights is None
+    assert parse(["--data", "."]).weights == "imagenet"
+    assert parse(["--data", "."]).image_size == (224, 224)
+    assert parse(["--data", ".", "--from-scratch"]).weights is None
     assert parse([]).weights is None and parse([]).image_size == (64, 64)
     with pytest.raises(SystemExit):
         parse(["--from-scratch", "--weights", "imagenet"])
