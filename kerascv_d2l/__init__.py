@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 # module -> the names of it that are public here
 _MODULES = {
+    "datasets.cifar10": ["load_cifar10", "read_cifar10"],
     "datasets.classification": [
         "ClassificationData",
         "ClassificationSplit",
@@ -19,7 +20,6 @@ _MODULES = {
     "datasets.folders": ["read_detection_folder"],
     "datasets.generated": ["SceneSettings", "generate_classification", "generate_detection"],
     "datasets.loaders": [
-        "load_cifar10",
         "load_data_bananas",
         "load_data_hotdog",
         "load_data_voc",
@@ -34,7 +34,7 @@ _MODULES = {
         "voc_rand_crop",
     ],
     "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
-    "distribution": ["make_strategy"],
+    "distribution": ["make_strategy", "synchronize_batch_norm"],
     "errors": ["InputError"],
     "export": ["export_classifier", "export_detector", "export_detector_lite"],
     "exported": ["load_exported"],
@@ -62,6 +62,7 @@ _MODULES = {
     "models.transformer_net": ["transformer_net"],
     "models.unet": ["UNet"],
     "models.vgg": ["vgg19_features"],
+    "multi_worker": ["MultiWorkerStrategy", "make_multi_worker_strategy"],
     "ops.anchors": ["multibox_prior", "offset_boxes", "offset_inverse"],
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
     "ops.convolution": ["bilinear_kernel", "corr2d", "kernel2matrix", "trans_conv"],
@@ -87,11 +88,18 @@ _MODULES = {
         "unfreeze",
     ],
     "pictures": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
-    "pipelines": ["classification_batches", "detection_batches", "resized_size", "steps_per_epoch"],
+    "pipelines": [
+        "cifar10_batches",
+        "classification_batches",
+        "detection_batches",
+        "resized_size",
+        "steps_per_epoch",
+    ],
     "plotting": [
         "bbox_to_rect",
         "draw_boxes",
         "draw_confusion",
+        "draw_curves",
         "draw_detections",
         "draw_history",
         "draw_mistakes",
@@ -101,7 +109,8 @@ _MODULES = {
     "segmentation_losses": ["SegmentationCrossEntropy"],
     "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
     "tiling": ["Segmenter", "window_starts"],
-    "training": ["Run", "add_run_arguments", "run_main", "set_up"],
+    "training": ["LiveCurves", "Run", "add_run_arguments", "run_main", "set_up"],
+    "training.book": ["train_batch_ch13", "train_ch13", "train_with_data_aug"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

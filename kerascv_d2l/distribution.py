@@ -80,6 +80,9 @@ def describe_strategy(strategy):
     import tensorflow as tf
 
     count = strategy.num_replicas_in_sync
+    if strategy.cluster_resolver is not None:
+        local = len(strategy.extended.worker_devices)
+        return f"{count // local} workers, {count} devices"
     # A default strategy does not know its device: it is the first GPU if TensorFlow sees one.
     if count == 1:
         return "1 GPU" if tf.config.get_visible_devices("GPU") else "the CPU"
@@ -145,6 +148,9 @@ def average_replicas(model):
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         return
+    if strategy.cluster_resolver is not None:
+        _average_workers(model, strategy)
+        return
     import numpy as np
 
     with strategy.scope():
@@ -152,6 +158,45 @@ def average_replicas(model):
             values = [v.numpy() for v in strategy.experimental_local_results(variable.value)]
             if any(not np.array_equal(values[0], value) for value in values[1:]):
                 variable.assign(np.mean(values, axis=0, dtype=np.float64))
+
+
+def _average_workers(model, strategy):
+    """`average_replicas` over machines: all of them call it, and for the same variables."""
+    import keras
+
+    with strategy.scope():
+        for variable in model.non_trainable_variables:
+            if keras.backend.is_float_dtype(variable.dtype):
+                parts = strategy.run(lambda variable=variable: variable.value + 0)
+                variable.assign(strategy.reduce("MEAN", parts, axis=None))
+
+
+def synchronize_batch_norm(model):
+    """Let batch norm take its statistics over the images of all devices together.
+
+    Plain batch norm takes them over the part of a batch that its device has; with
+    few images a device they are rough, and the result depends on the number of
+    devices. Synchronised, it computes what one device computes. Call it before
+    `fit`; nothing changes on one device.
+
+    Args:
+        model: `keras.Model`, changed in place.
+
+    Returns:
+        int, the number of layers that were changed.
+    """
+    import keras
+
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+    ]
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return 0
+    for layer in layers:
+        layer.synchronized = True
+    return len(layers)
 
 
 def _gpu_strategy(gpus, count, devices):

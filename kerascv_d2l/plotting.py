@@ -66,6 +66,13 @@ HISTORY_PANELS = (
     ("learning rate", ("learning_rate", "lr")),
 )
 
+# The curves of the book's Animator: name in a history -> line, and what the book calls it.
+BOOK_CURVES = {
+    "loss": ("-", "train loss"),
+    "accuracy": ("m--", "train acc"),
+    "val_accuracy": ("g-.", "test acc"),
+}
+
 
 # ---------------------------------------------------------------- the book's functions
 
@@ -646,6 +653,49 @@ def draw_history(path, history):
             the file's ending is not that of a picture.
     """
     _save(path, _history_figure(history))
+
+
+def draw_curves(path, history):
+    """Write the curves of a classifier's training as the book draws them, in one panel.
+
+    Args:
+        path: the picture's file, `.png`, or a binary stream for PNG.
+        history: dict from name to a list of numbers, one an epoch; of it `loss`,
+            `accuracy` and `val_accuracy` are drawn, those that are there.
+
+    Raises:
+        InputError: if none of these is there.
+    """
+    figure = _curves_figure(history)
+    if hasattr(path, "write"):
+        figure.canvas.print_figure(path, dpi=DPI, format="png")
+    else:
+        _save(path, figure)
+
+
+def _curves_figure(history):
+    known = {name: style for name, style in BOOK_CURVES.items() if history.get(name)}
+    if not known:
+        raise InputError(
+            f"history has none of {', '.join(BOOK_CURVES)}, but {', '.join(history) or 'nothing'}"
+        )
+    figure = Figure(figsize=(5.6, 4), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    longest, top = 1, 1.0
+    for name, (style, label) in known.items():
+        values = _numbers(name, history[name])
+        finite = np.flatnonzero(np.isfinite(values))
+        # One point makes no line.
+        axes.plot(finite + 1, values[finite], style, label=label, marker="o", markersize=4)
+        longest, top = max(longest, len(values)), max(top, *values[finite], 1.0)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(1 - 0.02 * longest, longest * 1.02)
+    axes.set_ylim(0, 1.03 * top)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9, framealpha=0.8)
+    return figure
 
 
 def _history_figure(history):

@@ -27,7 +27,7 @@ LAYERS = (
     ("style_transfer", "tiling"),
     ("datasets",),
     ("pipelines",),
-    ("distribution", "export", "exported", "inference", "plotting", "sheets"),
+    ("distribution", "export", "exported", "inference", "multi_worker", "plotting", "sheets"),
     ("training",),
 )
 

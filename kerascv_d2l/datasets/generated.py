@@ -18,7 +18,18 @@ from kerascv_d2l.datasets.classification import ClassificationData, Classificati
 from kerascv_d2l.datasets.detection import DetectionData, DetectionSplit
 from kerascv_d2l.errors import InputError
 
-CLASS_NAMES = ("star", "ring", "cross", "moon", "triangle", "disc", "arrow", "square")
+CLASS_NAMES = (
+    "star",
+    "ring",
+    "cross",
+    "moon",
+    "triangle",
+    "disc",
+    "arrow",
+    "square",
+    "hourglass",
+    "corner",
+)
 CLUTTER_NAMES = ("bar", "ellipse", "half disc", "wedge")
 # Sines and cosines may differ in their last bit between machines: rounded to
 # this many steps they do not.
@@ -46,6 +57,8 @@ class SceneSettings:
         min_visible: float in (0, 1]: share of its area that stays visible of
             each object, whatever lies over it or is cut off by the border.
         texture: float: strength of the pattern of ground and things, 0 for none.
+        turn: float in [0, 1]: how far things are turned at most, as a share of a
+            full turn; 1 for any direction.
     """
 
     max_objects: int = 4
@@ -55,6 +68,7 @@ class SceneSettings:
     occlusion: float = 0.3
     min_visible: float = 0.55
     texture: float = 1.0
+    turn: float = 1.0
 
     def __post_init__(self):
         low, high = self.object_size
@@ -62,7 +76,7 @@ class SceneSettings:
             raise InputError(
                 f"object_size is {self.object_size}; wanted 0 < smallest <= largest <= 1"
             )
-        for field in ("empty", "occlusion", "min_visible"):
+        for field in ("empty", "occlusion", "min_visible", "turn"):
             if not 0 <= getattr(self, field) <= 1:
                 raise InputError(f"{field} is {getattr(self, field)}; wanted a share from 0 to 1")
         if self.max_objects < 1 or self.clutter < 0:
@@ -175,7 +189,9 @@ def generate_split(count, seed, stream, num_classes=1, image_size=128, settings=
     return DetectionSplit(images, labels, [f"generated-{index}" for index in range(count)])
 
 
-def generate_classification(num_train=800, num_val=200, seed=0, num_classes=4, image_size=96):
+def generate_classification(
+    num_train=800, num_val=200, seed=0, num_classes=4, image_size=96, settings=None
+):
     """Generate pictures with one object each, whose kind is their class.
 
     Args:
@@ -184,6 +200,8 @@ def generate_classification(num_train=800, num_val=200, seed=0, num_classes=4, i
         seed: int, 0 or more.
         num_classes: int from 2 to `len(CLASS_NAMES)`.
         image_size: int, or `(height, width)`, pixels, at least 32.
+        settings: `SceneSettings` with one object and no empty picture; None for
+            the usual ones.
 
     Returns:
         `ClassificationData` with uint8 arrays of pictures.
@@ -194,10 +212,13 @@ def generate_classification(num_train=800, num_val=200, seed=0, num_classes=4, i
     start = time.perf_counter()
     if num_classes < 2:
         raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
+    settings = settings or _ONE_OBJECT
+    if settings.max_objects != 1 or settings.empty:
+        raise InputError("settings: a picture to classify needs max_objects=1 and empty=0")
     splits = []
     for count, stream in ((num_train, TRAIN_STREAM), (num_val, VAL_STREAM)):
         # No other thing lies on the object, which fits into the picture: it is always there.
-        scenes = generate_split(count, seed, stream, num_classes, image_size, _ONE_OBJECT)
+        scenes = generate_split(count, seed, stream, num_classes, image_size, settings)
         labels = [rows[0, 0] for rows in scenes.labels]
         splits.append(ClassificationSplit(scenes.images, labels, scenes.names))
     return ClassificationData(
@@ -259,7 +280,7 @@ class _Canvas:
         name = (
             CLUTTER_NAMES[rng.integers(len(CLUTTER_NAMES))] if kind is None else CLASS_NAMES[kind]
         )
-        shape = _draw_shape(rng, name, longest)
+        shape = _draw_shape(rng, name, longest, self.settings.turn)
         margin = 0.3 * longest  # so much of a thing may lie outside, about
         for _ in range(PLACEMENT_TRIES):
             x = _draw_between(rng, margin, width - margin)
@@ -330,8 +351,8 @@ class _Shape:
     lean: float  # whatever else varies within a kind of shape, in [0, 1)
 
 
-def _draw_shape(rng, name, longest):
-    cosine, sine = _draw_direction(rng)
+def _draw_shape(rng, name, longest, turn=1.0):
+    cosine, sine = _direction(turn * rng.random())
     aspect = _draw_between(rng, 0.75, 1.0)  # things are a bit wider than high, or the reverse
     if name in ("bar", "ellipse"):
         aspect = _draw_between(rng, 0.15, 0.3) if name == "bar" else _draw_between(rng, 0.35, 0.55)
@@ -498,6 +519,19 @@ def _arrow(u, v, lean):
     return np.minimum(shaft, head)
 
 
+def _hourglass(u, v, lean):
+    # Two triangles that meet at a waist.
+    waist = 0.1 + 0.15 * lean
+    side = (np.abs(v) - (waist + (1 - waist) * np.abs(u))) * 0.7071
+    return np.maximum(np.abs(u) - 1, side)
+
+
+def _corner(u, v, lean):
+    # A square without the square in one of its corners: the letter L.
+    arm = 0.5 + 0.2 * lean
+    return np.maximum(_box(u, v, lean), np.minimum(u, v) + 1 - arm)
+
+
 def _half_disc(u, v, lean):
     return np.maximum(_disc(u, v, lean), 0.1 * lean - u)
 
@@ -518,6 +552,8 @@ _DISTANCES = {
     "disc": _disc,
     "arrow": _arrow,
     "square": _box,
+    "hourglass": _hourglass,
+    "corner": _corner,
     "bar": _box,
     "ellipse": _disc,
     "half disc": _half_disc,

@@ -178,7 +178,7 @@ def read_detection(
 
     def example(features):
         image = features["image"]
-        image = image if image_size is None else _uint8(resize(image, image_size))
+        image = image if image_size is None else to_uint8(resize(image, image_size))
         rows = label_rows(features["objects"])
         if "is_difficult" in features["objects"] and not difficult:
             rows = tf.boolean_mask(rows, ~features["objects"]["is_difficult"])
@@ -316,7 +316,7 @@ def load_data_bananas(batch_size, *, data_dir=None, archive=None, seed=None):
     Source:
         D2L 1.0.3, section 14.6.
     """
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     builder = prepare("banana_detection", data_dir=data_dir, archive=archive)
 
     def split(name, shuffle):
@@ -328,7 +328,7 @@ def load_data_bananas(batch_size, *, data_dir=None, archive=None, seed=None):
             padded_shapes=((*BANANA_SIZE, 3), (None, 5)),
             padding_values=(tf.constant(0, tf.uint8), tf.constant(-1.0)),
         )
-        return _finished(batches)
+        return finished(batches)
 
     return split("train", True), split("validation", False)
 
@@ -362,7 +362,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
     Source:
         D2L 1.0.3, section 14.9.
     """
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     height, width = _check_crop_size(crop_size)
     builder = prepare("voc2012_segmentation", data_dir=data_dir, archive=archive)
     parts = ("image", "segmentation_mask")
@@ -393,7 +393,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
         batches = examples.map(cut, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
         # So that `fit` shows its progress; a filtered data set does not know its size.
         batches = batches.apply(tf.data.experimental.assert_cardinality(count // batch_size))
-        return _finished(batches)
+        return finished(batches)
 
     return split("train", True), split("validation", False)
 
@@ -419,54 +419,16 @@ def load_data_hotdog(batch_size=128, *, data_dir=None, archive=None, seed=None):
     Source:
         D2L 1.0.3, section 14.2.
     """
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     builder = prepare("hotdog", data_dir=data_dir, archive=archive)
     undecoded = {"image": tfds.decode.SkipDecoding()}
     encoded = _read(builder, "train", undecoded).shuffle(_buffer(builder, "train"), seed)
     train = _with_seeds(encoded, seed).map(_hotdog_train, tf.data.AUTOTUNE)
     test = _read(builder, "test", undecoded).map(_hotdog_test, tf.data.AUTOTUNE).cache()
-    return _finished(train.batch(batch_size)), _finished(test.batch(batch_size))
+    return finished(train.batch(batch_size)), finished(test.batch(batch_size))
 
 
-def load_cifar10(is_train, augs, batch_size, *, data_dir=None, seed=None):
-    """Batches of CIFAR-10, decoded once and kept in memory.
-
-    Args:
-        is_train: bool: the 50,000 training pictures, shuffled, or the 10,000
-            test pictures.
-        augs: function of a batch of pictures, `(batch, 32, 32, 3)` uint8, to
-            a batch of pictures: an augmentation layer, or several in a
-            `keras.Sequential`. `None` for none.
-        batch_size: int.
-        data_dir: as `prepare`.
-        seed: int: the same order in every run. Layers have seeds of their own.
-
-    Returns:
-        `tf.data.Dataset` of `(images, labels)`, `(batch, 32, 32, 3)` as `augs`
-        gives it (uint8 without) and int32 `(batch,)`.
-
-    Raises:
-        InputError: as `prepare`, or for a batch size below 1.
-
-    Source:
-        D2L 1.0.3, section 14.1.
-    """
-    _check_batch_size(batch_size)
-    builder = prepare("cifar10", data_dir=data_dir)
-    name = "train" if is_train else "test"
-    examples = _read(builder, name).map(
-        lambda example: (example["image"], tf.cast(example["label"], tf.int32)), tf.data.AUTOTUNE
-    )
-    examples = examples.cache()
-    if is_train:
-        examples = examples.shuffle(_count(builder, name), seed)
-    batches = examples.batch(batch_size)
-    if augs is not None:
-        batches = batches.map(lambda images, labels: (augs(images), labels), tf.data.AUTOTUNE)
-    return _finished(batches)
-
-
-def _check_batch_size(batch_size):
+def check_batch_size(batch_size):
     if batch_size < 1:
         raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
 
@@ -510,7 +472,7 @@ def _with_seeds(examples, seed, again=False):
     return tf.data.Dataset.zip(examples, seeds.batch(2, drop_remainder=True))
 
 
-def _finished(batches):
+def finished(batches):
     """Prefetched; split among workers by example, as there are fewer files than workers."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -518,10 +480,10 @@ def _finished(batches):
 
 
 def _banana(example):
-    return _uint8(resize(example["image"], BANANA_SIZE)), label_rows(example["objects"])
+    return to_uint8(resize(example["image"], BANANA_SIZE)), label_rows(example["objects"])
 
 
-def _uint8(pixels):
+def to_uint8(pixels):
     return tf.saturate_cast(tf.round(pixels), tf.uint8)
 
 
@@ -555,9 +517,9 @@ def _hotdog_train(example, seed):
     pixels = decode_content(example["image"])
     window = random_window(tf.shape(pixels)[:2], window_seed)
     pixels = random_flip(crop_and_resize(pixels, window, HOTDOG_CROP), flip_seed)
-    return _uint8(pixels), tf.cast(example["label"], tf.int32)
+    return to_uint8(pixels), tf.cast(example["label"], tf.int32)
 
 
 def _hotdog_test(example):
     pixels = resize_and_center_crop(decode_content(example["image"]), HOTDOG_RESIZED, HOTDOG_CROP)
-    return _uint8(pixels), tf.cast(example["label"], tf.int32)
+    return to_uint8(pixels), tf.cast(example["label"], tf.int32)

@@ -66,6 +66,7 @@ def make_batches(
     seed,
     initial_epoch,
     drop_remainder,
+    transform=None,
 ):
     """Batches of the examples of a split: shuffled without end, or one pass in order.
 
@@ -79,16 +80,26 @@ def make_batches(
         seed: int.
         initial_epoch: int.
         drop_remainder: bool.
+        transform: function of a batch that `several` gave, and a seed, int32 `(2,)`, to a
+            batch. Equal batches of equal epochs get equal seeds.
 
     Returns:
         `tf.data.Dataset`.
     """
 
+    def whole_batch(epoch, indices):
+        batch = several(indices)
+        if transform is None:
+            return batch
+        # Each picture comes once an epoch, so the first one names the batch.
+        return transform(batch, transform_seed(seed, epoch, indices[0]))
+
     def batches_of_epoch(epoch):
         indices = _order(seed, epoch, len(split)) if training else tf.range(len(split))
         indices = tf.data.Dataset.from_tensor_slices(indices)
         if several is not None:
-            return indices.batch(batch_size, drop_remainder).map(several, num_parallel_calls=2)
+            batches = indices.batch(batch_size, drop_remainder)
+            return batches.map(lambda part: whole_batch(epoch, part), num_parallel_calls=2)
         examples = indices.map(
             lambda index: example(epoch, index), num_parallel_calls=os.cpu_count() or 1
         )
@@ -99,7 +110,10 @@ def make_batches(
         batches = epochs.flat_map(batches_of_epoch)
     else:
         batches = batches_of_epoch(tf.constant(0, tf.int64))
-    return batches.prefetch(2)
+    # Several machines: each takes its part of every batch; there are no files to share out.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.prefetch(2).with_options(options)
 
 
 def picture_loader(split):

@@ -37,6 +37,7 @@ _MODULES = {
         "DivergenceError",
         "learning_rates",
     ],
+    "curves": ["LiveCurves"],
     "runs": ["Run"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -149,20 +149,31 @@ def check_data(args, prepared, others=()):
 
 
 def add_run_arguments(
-    parser, *, epochs, batch_size, learning_rate, out, learning_rate_help=None, skip_bad=True
+    parser,
+    *,
+    epochs,
+    batch_size,
+    learning_rate,
+    out,
+    epochs_help=None,
+    batch_size_help=None,
+    learning_rate_help=None,
+    skip_bad=True,
 ):
     """Add the flags that all training scripts share.
 
     Adds `--epochs --batch-size --learning-rate --seed --mixed-precision
-    --devices --out --resume --tensorboard` and `--skip-bad`.
+    --sync-batch-norm --devices --out --resume --tensorboard` and `--skip-bad`.
 
     Args:
         parser: `argparse.ArgumentParser`.
-        epochs: default of `--epochs`.
+        epochs: default of `--epochs`. `None` for a script that works it out
+            from other flags; say how in `epochs_help`. The same holds for the next two.
         batch_size: default of `--batch-size`, images on all devices together.
-        learning_rate: default of `--learning-rate`. `None` for a script that
-            works it out from other flags; say how in `learning_rate_help`.
+        learning_rate: default of `--learning-rate`.
         out: default of `--out`, a folder.
+        epochs_help: text instead of the standard one.
+        batch_size_help: text instead of the standard one.
         learning_rate_help: text instead of the standard one.
         skip_bad: False for a script that reads no files of the user's.
 
@@ -176,14 +187,14 @@ def add_run_arguments(
         type=positive_int,
         default=epochs,
         metavar="N",
-        help="passes over the training set (default: %(default)s)",
+        help=epochs_help or "passes over the training set (default: %(default)s)",
     )
     add(
         "--batch-size",
         type=positive_int,
         default=batch_size,
         metavar="N",
-        help="images in a step, on all devices together (default: %(default)s)",
+        help=batch_size_help or "images in a step, on all devices together (default: %(default)s)",
     )
     add(
         "--learning-rate",
@@ -203,6 +214,11 @@ def add_run_arguments(
         "--mixed-precision",
         action="store_true",
         help="compute in 16 bits, keep weights in 32: float16 on a GPU, bfloat16 on a CPU",
+    )
+    add(
+        "--sync-batch-norm",
+        action="store_true",
+        help="several devices: batch norm takes its statistics over all of them, not each alone",
     )
     add("--devices", type=_devices, default="auto", help=f"{DEVICES_HELP} (default: %(default)s)")
     add(

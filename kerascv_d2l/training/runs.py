@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from kerascv_d2l import __version__
-from kerascv_d2l.distribution import check_last_batch
+from kerascv_d2l.distribution import check_last_batch, synchronize_batch_norm
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import plain, remove_leftovers, whole, write_json
 from kerascv_d2l.plotting import draw_history
@@ -188,6 +188,8 @@ class Run:
         if self._pending and self._pending["stage"] > self._stage:
             return self.history
         variables = _all_variables(model)
+        if self.settings.get("sync_batch_norm"):
+            synchronize_batch_norm(model)
         if "batch_size" in self.settings:
             check_last_batch(model, images_per_epoch, steps_per_epoch, self.settings["batch_size"])
         state = None

@@ -108,7 +108,7 @@ def set_up(args):
     tf = import_tensorflow()
     import keras
 
-    strategy = make_strategy(args.devices)
+    strategy = _strategy(args)
     check_batch_size(args.batch_size, strategy)
     keras.utils.set_random_seed(args.seed)
     policy = "float32"
@@ -123,6 +123,23 @@ def set_up(args):
         flush=True,
     )
     return strategy
+
+
+def _strategy(args):
+    """The strategy of `--devices`, or of a cluster of machines if there is one."""
+    from kerascv_d2l.multi_worker import make_multi_worker_strategy, read_cluster
+
+    index, count = read_cluster()
+    if count == 1:
+        return make_strategy(args.devices)
+    if args.devices != "auto":
+        raise InputError(
+            f"--devices {args.devices}: with TF_CONFIG each worker uses all it has; leave it out"
+        )
+    if index:
+        # All workers compute the same and write it; the first one's is the result.
+        args.out = os.path.join(args.out, f"worker-{index}")
+    return make_multi_worker_strategy()
 
 
 def run_main(main):

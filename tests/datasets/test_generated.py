@@ -158,7 +158,7 @@ def test_every_shape_fills_its_box(name):
     [
         ({"count": 0}, "0 pictures asked for"),
         ({"seed": -1}, "seed is -1"),
-        ({"num_classes": 9}, "num_classes is 9; wanted 1 to 8"),
+        ({"num_classes": 11}, "num_classes is 11; wanted 1 to 10"),
         ({"image_size": (64, 16)}, r"image_size is \(64, 16\)"),
     ],
 )

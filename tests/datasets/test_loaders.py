@@ -9,7 +9,6 @@ import tensorflow_datasets as tfds
 import kerascv_d2l
 from kerascv_d2l import (
     InputError,
-    load_cifar10,
     load_data_bananas,
     load_data_hotdog,
     load_data_voc,
@@ -274,56 +273,6 @@ def test_batches_are_split_among_workers_by_example(data_dir):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     (image, _), *_ = strategy.experimental_distribute_dataset(val)
     assert image.shape == (1, *CROP, 3)
-
-
-class TinyCifar(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Ten pictures a split with the features of TFDS' cifar10."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self):
-        features = {
-            "id": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(32, 32, 3)),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(0), "test": self._generate_examples(100)}
-
-    def _generate_examples(self, start):
-        for i in range(10):
-            picture = fake_archives.picture(start + i, 32, 32)
-            yield i, {"id": str(i), "image": picture, "label": i}
-
-
-def test_cifar10(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: TinyCifar(data_dir=data_dir))
-    train = load_cifar10(True, None, 4, data_dir=tmp_path, seed=3)
-    images, labels = collect(train)
-    assert images.dtype == np.uint8 and labels.dtype == np.int32
-    assert sorted(labels.tolist()) == list(range(10))
-    for image, label in zip(images, labels, strict=True):
-        np.testing.assert_array_equal(image, fake_archives.picture(label, 32, 32))
-    assert [len(batch[1]) for batch in train] == [4, 4, 2]
-    assert collect(train)[1].tolist() != labels.tolist()  # shuffled anew
-
-    test = load_cifar10(False, lambda x: x[:, :, ::-1] // 2, 4, data_dir=tmp_path)
-    images, labels = collect(test)
-    assert labels.tolist() == collect(test)[1].tolist()
-    for image, label in zip(images, labels, strict=True):
-        wanted = fake_archives.picture(100 + label, 32, 32)[:, ::-1] // 2
-        np.testing.assert_array_equal(image, wanted)
-
-
-def test_cifar10_without_a_network(tmp_path, monkeypatch):
-    def download(*_):
-        raise ConnectionError("host not found")
-
-    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", download)
-    with pytest.raises(InputError, match=r"cifar10 is not prepared in .*host not found"):
-        load_cifar10(True, None, 4, data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("load", [load_data_bananas, load_data_hotdog])
