@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -474,3 +475,27 @@ def test_history_errors_and_all_nan(tmp_path):
 
 def test_a_canvas_of_its_own():
     assert isinstance(plotting._history_figure({"loss": [1]}).canvas, FigureCanvasAgg)
+
+
+@pytest.mark.quick
+def test_curves_of_the_book(tmp_path):
+    history = {
+        "loss": [2.5, 1.0, float("nan")],
+        "seconds": [1, 2, 3],
+        "val_accuracy": [0.1, 0.5, 0.75],
+        "accuracy": [0.2, 0.6, 0.9],
+    }
+    (axes,) = plotting._curves_figure(history).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines == {
+        "train loss": [[1, 2.5], [2, 1.0]],
+        "train acc": [[1, 0.2], [2, 0.6], [3, 0.9]],
+        "test acc": [[1, 0.1], [2, 0.5], [3, 0.75]],
+    }
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 2.5
+    plotting.draw_curves(tmp_path / "curves.png", history)
+    stream = io.BytesIO()
+    plotting.draw_curves(stream, history)
+    assert (tmp_path / "curves.png").read_bytes()[:4] == stream.getvalue()[:4] == b"\x89PNG"
+    with pytest.raises(InputError, match="history has none of loss, accuracy, val_accuracy"):
+        plotting.draw_curves(stream, {"seconds": [1]})

@@ -113,8 +113,9 @@ def train_with_data_aug(
 
 
 def _compile(net, loss, trainer):
-    inner = getattr(net.optimizer, "inner_optimizer", net.optimizer)  # float16: it is wrapped
-    if net.compiled and inner is trainer and net.loss is loss:
-        return
+    if net.compiled:
+        inner = getattr(net.optimizer, "inner_optimizer", net.optimizer)  # float16: it is wrapped
+        if inner is trainer and net.loss is loss:
+            return
     with net.distribute_strategy.scope():
         net.compile(trainer, loss, metrics=["accuracy"], jit_compile=resolve_jit_compile("auto"))

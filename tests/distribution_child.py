@@ -1,0 +1,224 @@
+"""What two logical CPU devices compute, beside one; run by test_distribution.py.
+
+Prints one line of JSON. Devices are set before TensorFlow starts, so it needs a process of
+its own. With the argument `cluster` it is one of the workers that `TF_CONFIG` tells of.
+"""
+
+import json
+import sys
+
+import numpy as np
+
+STEPS, BATCH, IMAGES, CLASSES = 20, 8, 37, 3
+SIZE = (8, 11)
+
+
+def data(tf, count=IMAGES):
+    """Images with a colour cast by class, as one pass of batches."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, CLASSES, IMAGES)
+    images = rng.normal(size=(IMAGES, *SIZE, 3)).astype("float32")
+    images += np.eye(CLASSES, dtype="float32")[labels][:, None, None, :]
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    batches = tf.data.Dataset.from_tensor_slices((images[:count], labels[:count])).batch(BATCH)
+    return batches.with_options(options)
+
+
+def build(norm, seed=1):
+    """A small network; `norm` is "", "plain" or "sync"."""
+    import keras
+
+    import kerascv_d2l
+
+    keras.utils.set_random_seed(seed)
+    layers = [keras.Input((*SIZE, 3)), keras.layers.Conv2D(6, 3, strides=2)]
+    if norm:
+        layers.append(kerascv_d2l.BatchNorm())
+    layers += [keras.layers.ReLU(), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
+    model = keras.Sequential(layers)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    if norm == "sync":
+        kerascv_d2l.synchronize_batch_norm(model)
+    return model
+
+
+def fit(model, tf):
+    """The loss of each of `STEPS` steps."""
+    import keras
+
+    losses = []
+    model.fit(
+        data(tf, 32).repeat(),
+        steps_per_epoch=1,
+        epochs=STEPS,
+        verbose=0,
+        shuffle=False,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: losses.append(logs["loss"]))
+        ],
+    )
+    return losses
+
+
+def apart(a, b):
+    """The largest difference of two lists of numbers or arrays."""
+    return max(float(np.abs(np.asarray(p) - np.asarray(q)).max()) for p, q in zip(a, b, strict=True))
+
+
+def network(name):
+    """A network of the package, with images and targets for it: 20 steps must be short."""
+    import keras
+
+    import kerascv_d2l
+
+    keras.utils.set_random_seed(4)
+    rng = np.random.default_rng(5)
+    if name == "resnet18":
+        model, size = kerascv_d2l.resnet18(4), (8, 8)
+        targets = rng.integers(0, 4, 6)
+        model.compile(
+            # Adam's first steps are signs of gradients, which rounding may turn around.
+            keras.optimizers.SGD(0.01),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=False,
+        )
+    else:
+        model, size = kerascv_d2l.TinySSD(2), (64, 64)
+        corners = np.sort(rng.uniform(size=(6, 2, 2)), axis=1).reshape(6, 4)
+        targets = np.concatenate([rng.integers(0, 2, (6, 1)), corners], 1)[:, None]
+        targets = targets.astype("float32")
+        model(np.zeros((1, *size, 3), "float32"))
+        model.compile(keras.optimizers.SGD(0.01), jit_compile=False)
+    kerascv_d2l.synchronize_batch_norm(model)
+    images = rng.integers(0, 256, (6, *size, 3)).astype("float32")
+    return model, images, targets
+
+
+def networks(tf, strategy, folder):
+    """Steps of both networks, then saving and loading, under two devices and under one."""
+    import keras
+
+    result = {}
+    for name, steps in (("resnet18", 2), ("ssd", 3)):
+        one, images, targets = network(name)
+        with strategy.scope():
+            two, _, _ = network(name)
+        batches = tf.data.Dataset.from_tensor_slices((images, targets)).batch(6).repeat()
+        losses = [
+            model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False).history["loss"]
+            for model in (one, two)
+        ]
+        result[f"{name} loss"] = apart(*losses)
+        result[f"{name} weights"] = apart(one.get_weights(), two.get_weights())
+        path = f"{folder}/{name}.keras"
+        two.save(path)
+        loaded = keras.models.load_model(path)
+        with strategy.scope():
+            again = keras.models.load_model(path)
+        result[f"{name} loaded"] = max(
+            apart(two.get_weights(), model.get_weights()) for model in (loaded, again)
+        )
+        again.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
+        result[f"{name} goes on"] = apart(two.get_weights(), again.get_weights()) > 0
+    return result
+
+
+def devices(folder):
+    from kerascv_d2l.distribution import (
+        average_replicas,
+        check_last_batch,
+        describe_strategy,
+        make_strategy,
+    )
+    from kerascv_d2l.errors import InputError
+    from kerascv_d2l.training import import_tensorflow
+
+    tf = import_tensorflow()
+    strategy = make_strategy("cpu:2")
+    again = make_strategy("cpu:2")
+    result = {
+        "replicas": [strategy.num_replicas_in_sync, again.num_replicas_in_sync],
+        "text": describe_strategy(strategy),
+    }
+    for norm in ("", "sync"):
+        one = build(norm)
+        with strategy.scope():
+            two = build(norm)
+        result[f"loss{norm}"] = apart(fit(one, tf), fit(two, tf))
+        result[f"weights{norm}"] = apart(one.get_weights(), two.get_weights())
+        for count in (37, 33):  # the last batch has 5 images or 1 for two devices
+            figures = [m.evaluate(data(tf, count), verbose=0) for m in (one, two)]
+            result[f"evaluate{norm}{count}"] = apart(*figures)
+
+    with strategy.scope():
+        model = build("plain")
+    one = build("plain")
+    result["plain differs"] = apart(fit(one, tf), fit(model, tf))
+    mean = next(v for v in model.non_trainable_variables if "moving_mean" in v.path)
+
+    def parts():
+        return [part.numpy() for part in strategy.experimental_local_results(mean.value)]
+
+    before = parts()
+    average_replicas(model)
+    after = parts()
+    result["apart"] = apart(before[:1], before[1:])
+    result["averaged"] = max(apart([part], [np.mean(before, axis=0)]) for part in after)
+    for count in (37, 33, 32):
+        try:
+            check_last_batch(model, count, -(-count // BATCH), BATCH)
+            result[f"last{count}"] = "fine"
+        except InputError as error:
+            result[f"last{count}"] = str(error)
+    result.update(networks(tf, strategy, folder))
+    return result
+
+
+def cluster():
+    from kerascv_d2l.multi_worker import make_multi_worker_strategy, read_cluster
+    from kerascv_d2l.training import import_tensorflow
+
+    tf = import_tensorflow()
+    strategy = make_multi_worker_strategy()
+    index, _ = read_cluster()
+    from kerascv_d2l.distribution import average_replicas, describe_strategy
+
+    result = {"text": describe_strategy(strategy)}
+    for norm in ("sync", "plain"):
+        with strategy.scope():
+            # Each worker starts with weights of its own: those of the first must win.
+            many = build(norm, seed=1 + index)
+        losses = fit(many, tf)
+        if norm == "plain":
+            average_replicas(many)
+        for count in (37, 33):
+            result[f"evaluate{norm}{count}"] = many.evaluate(data(tf, count), verbose=0)
+        result[f"losses{norm}"] = losses
+        # Hexadecimal: to the last bit.
+        result[f"weights{norm}"] = [w.astype("<f4").tobytes().hex() for w in many.get_weights()]
+    return result
+
+
+def one_device():
+    """What `cluster` computes, by one device."""
+    import tensorflow as tf
+
+    model = build("sync")
+    losses = fit(model, tf)
+    result = {f"evaluatesync{n}": model.evaluate(data(tf, n), verbose=0) for n in (37, 33)}
+    return {
+        **result,
+        "lossessync": losses,
+        "weightssync": [w.astype("<f4").tobytes().hex() for w in model.get_weights()],
+    }
+
+
+if __name__ == "__main__":
+    answer = cluster() if sys.argv[1] == "cluster" else devices(sys.argv[1])
+    print(json.dumps(answer))

@@ -1,0 +1,126 @@
+"""The book's words for training, against NumPy and `fit`; live curves in a made-up notebook."""
+
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l import LiveCurves, train_batch_ch13, train_ch13, train_with_data_aug
+from kerascv_d2l.training import book
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(37, 4, 5, 1)).astype("float32")
+Y = RNG.integers(0, 3, 37)
+
+
+def build():
+    keras.utils.set_random_seed(2)
+    return keras.Sequential([keras.Input((4, 5, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+
+
+def loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def by_hand(weights, x, y):
+    """Cross-entropies and hits of a linear classifier."""
+    kernel, bias = weights
+    logits = x.reshape(len(x), -1) @ kernel + bias
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
+    return losses, logits.argmax(axis=1) == y
+
+
+def test_a_batch():
+    net, trainer, cost = build(), keras.optimizers.SGD(0.1), loss()
+    before = net.get_weights()
+    for part in (slice(0, 8), slice(8, 20)):
+        losses, hits = by_hand(before, X[part], Y[part])
+        total, right = train_batch_ch13(net, X[part], Y[part], cost, trainer)
+        assert total == pytest.approx(losses.sum(), rel=1e-5)
+        assert right == pytest.approx(hits.sum())
+        assert not np.array_equal(before[0], net.get_weights()[0])
+        before = net.get_weights()
+    assert int(trainer.iterations) == 2  # compiled once
+
+
+def test_epochs(capsys):
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    net, twin = build(), build()
+    history = train_ch13(net, data, data, loss(), keras.optimizers.Adam(0.01), 3)
+    twin.compile(keras.optimizers.Adam(0.01), loss(), metrics=["accuracy"])
+    wanted = twin.fit(data, validation_data=data, epochs=3, verbose=0).history
+    for name, values in wanted.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-5)
+    for a, b in zip(net.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert np.isfinite(history["images_per_second"][-1])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        f"loss {wanted['loss'][-1]:.3f}, train acc {wanted['accuracy'][-1]:.3f}, "
+        f"test acc {wanted['val_accuracy'][-1]:.3f}"
+    )
+    assert second.endswith("examples/sec on the CPU")
+
+
+def test_with_data_aug(monkeypatch):
+    """Both augmentations arrive where they belong, with the book's recipe."""
+    asked = []
+
+    def load(is_train, augs, batch_size, *, data):
+        asked.append((is_train, augs, batch_size, data))
+        return tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+
+    monkeypatch.setattr(book, "load_cifar10", load)
+    net = build()
+    history = train_with_data_aug("flips", None, net, 0.02, num_epochs=1, data="somewhere")
+    assert asked == [(True, "flips", 256, "somewhere"), (False, None, 256, "somewhere")]
+    assert isinstance(net.optimizer, keras.optimizers.Adam)
+    assert float(net.optimizer.learning_rate) == pytest.approx(0.02)
+    assert len(history["val_accuracy"]) == 1
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """What IPython is asked to show, as `(first or update, picture's bytes)`."""
+    shown = []
+
+    class Handle:
+        def update(self, picture):
+            shown.append(("update", picture))
+
+    def display(picture, display_id):
+        assert display_id is True
+        shown.append(("first", picture))
+        return Handle()
+
+    ipython = types.ModuleType("IPython")
+    inside = types.ModuleType("IPython.display")
+    inside.display, inside.Image = display, lambda data, format: data
+    ipython.display, ipython.version_info = inside, (9, 0)  # Matplotlib asks for the latter
+    ipython.get_ipython = lambda: types.SimpleNamespace(kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", inside)
+    return shown
+
+
+def test_live_curves(notebook):
+    curves = LiveCurves({"loss": [3.0]})
+    curves.on_epoch_end(1, {"loss": 2.0, "accuracy": 0.5})
+    curves.on_epoch_end(2, {"loss": 1.0, "accuracy": 0.7})
+    assert curves.history["loss"] == [3.0, 2.0, 1.0]
+    assert np.isnan(curves.history["accuracy"][0]) and curves.history["accuracy"][1:] == [0.5, 0.7]
+    assert [kind for kind, _ in notebook] == ["first", "update"]
+    assert all(picture.startswith(b"\x89PNG") for _, picture in notebook)
+    assert notebook[0][1] != notebook[1][1]
+
+
+def test_no_curves_outside_a_notebook(notebook, monkeypatch):
+    for shell in (None, object()):  # no IPython at work; IPython in a terminal
+        monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda shell=shell: shell)
+        LiveCurves().on_epoch_end(0, {"loss": 2.0})
+    monkeypatch.delitem(sys.modules, "IPython")
+    LiveCurves().on_epoch_end(0, {"loss": 2.0})
+    assert not notebook
