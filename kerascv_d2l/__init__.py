@@ -34,7 +34,7 @@ _MODULES = {
         "voc_rand_crop",
     ],
     "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
-    "distribution": ["make_strategy", "synchronize_batch_norm"],
+    "distribution": ["evaluation_batch_size", "make_strategy", "synchronize_batch_norm"],
     "errors": ["InputError"],
     "export": ["export_classifier", "export_detector", "export_detector_lite"],
     "exported": ["load_exported"],

@@ -92,27 +92,28 @@ def describe_strategy(strategy):
 
 
 def check_batch_size(batch_size, strategy):
-    """Refuse a global batch that leaves a device without an image.
+    """Refuse a global batch that devices cannot share out evenly.
 
-    A batch that is no multiple of the number of devices is allowed: the first
-    devices take one image more than the last.
+    Keras 3.15 adds up what the devices have of the first batch, to learn its
+    shapes, and ends where their parts differ.
 
     Raises:
-        InputError: if `batch_size` is smaller than the number of devices.
+        InputError: if `batch_size` is no multiple of the number of devices.
     """
     count = strategy.num_replicas_in_sync
-    if batch_size < count:
+    if batch_size % count:
         raise InputError(
             f"--batch-size {batch_size} is the batch of all devices together and there are {count} "
-            f"of them: give at least {count}"
+            f"of them: give a multiple of {count}"
         )
 
 
 def check_last_batch(model, num_images, steps, batch_size):
     """Refuse a last batch of an epoch so small that a device gets no image of it.
 
-    Plain batch norm makes NaN of a device's empty part, and with it of every
-    weight. Synchronised batch norm, and everything else, does not mind.
+    Plain batch norm makes NaN of a device's empty part, and with it of every weight; and
+    TensorFlow's convolutions for CPUs give an empty part the shape of their input, on
+    which the next layer ends the run.
 
     Args:
         model: `keras.Model`, made in the scope of its strategy.
@@ -125,16 +126,47 @@ def check_last_batch(model, num_images, steps, batch_size):
     """
     count = model.distribute_strategy.num_replicas_in_sync
     last = num_images - (steps - 1) * batch_size
-    # A batch is cut as if it were whole: the first devices get their full part.
-    part = -(-batch_size // count)
-    layers = model._flatten_layers()
-    plain_norm = any(getattr(layer, "synchronized", None) is False for layer in layers)
-    if count > 1 and plain_norm and last <= (count - 1) * part:
+    if not _can_share_out(num_images, batch_size, count):
         raise InputError(
             f"--batch-size {batch_size} leaves {last} of {num_images} images for the last batch "
-            f"of an epoch, which leaves a device without any ({count} devices, {part} images "
-            "each): give another batch size"
+            f"of an epoch, which leaves a device without any, or, of a single batch, with fewer "
+            f"({count} devices, {-(-batch_size // count)} images each): give another batch size"
         )
+
+
+def evaluation_batch_size(num_images, batch_size, strategy):
+    """Find a batch size with which every device gets a part of every batch, the last one too.
+
+    What `evaluate` finds does not depend on where the batches end. `check_last_batch` says
+    why a device must not be left without an image.
+
+    Args:
+        num_images: int, images to evaluate.
+        batch_size: int, images in a batch, on all devices together.
+        strategy: `tf.distribute.Strategy`.
+
+    Returns:
+        `batch_size` where it will do, as always on one device; otherwise the largest multiple of
+        the number of devices below that will, or the smallest above.
+
+    Raises:
+        InputError: if there are too few images to share them out.
+    """
+    count = strategy.num_replicas_in_sync
+    largest = batch_size - batch_size % count
+    for size in (*range(largest, 0, -count), *range(largest + count, num_images + count, count)):
+        if _can_share_out(num_images, size, count):
+            return size
+    raise InputError(f"{num_images} images to test on cannot be shared out among {count} devices")
+
+
+def _can_share_out(num_images, batch_size, count):
+    """Whether each of `count` devices gets an image of every batch, and as many of the first."""
+    last = (num_images - 1) % batch_size + 1
+    if last == num_images and last % count:
+        return False  # the first batch is the last
+    # A batch is cut as if it were whole: the first devices get their full part.
+    return last > (count - 1) * -(-min(batch_size, num_images) // count)
 
 
 def average_replicas(model):

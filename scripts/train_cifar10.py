@@ -123,7 +123,9 @@ def main(argv=None):
     with strategy.scope():
         model = build_model(args, len(data.class_names))
 
-    test = kerascv_d2l.cifar10_batches(data.val, args.batch_size)
+    test = kerascv_d2l.cifar10_batches(
+        data.val, kerascv_d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy)
+    )
 
     def train_batches(epoch):
         return kerascv_d2l.cifar10_batches(

@@ -13,7 +13,7 @@ STEPS, BATCH, IMAGES, CLASSES = 20, 8, 37, 3
 SIZE = (8, 11)
 
 
-def data(tf, count=IMAGES):
+def data(tf, count=IMAGES, batch_size=BATCH):
     """Images with a colour cast by class, as one pass of batches."""
     rng = np.random.default_rng(3)
     labels = rng.integers(0, CLASSES, IMAGES)
@@ -21,7 +21,7 @@ def data(tf, count=IMAGES):
     images += np.eye(CLASSES, dtype="float32")[labels][:, None, None, :]
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    batches = tf.data.Dataset.from_tensor_slices((images[:count], labels[:count])).batch(BATCH)
+    batches = tf.data.Dataset.from_tensor_slices((images[:count], labels[:count])).batch(batch_size)
     return batches.with_options(options)
 
 
@@ -48,6 +48,14 @@ def build(norm, seed=1):
     return model
 
 
+def evaluate(model, tf, count):
+    """Loss and accuracy; without `evaluation_batch_size` the last batch would be too small."""
+    from kerascv_d2l import evaluation_batch_size
+
+    size = evaluation_batch_size(count, BATCH, model.distribute_strategy)
+    return model.evaluate(data(tf, count, size), verbose=0)
+
+
 def fit(model, tf):
     """The loss of each of `STEPS` steps."""
     import keras
@@ -68,7 +76,9 @@ def fit(model, tf):
 
 def apart(a, b):
     """The largest difference of two lists of numbers or arrays."""
-    return max(float(np.abs(np.asarray(p) - np.asarray(q)).max()) for p, q in zip(a, b, strict=True))
+    return max(
+        float(np.abs(np.asarray(p) - np.asarray(q)).max()) for p, q in zip(a, b, strict=True)
+    )
 
 
 def network(name):
@@ -153,7 +163,7 @@ def devices(folder):
         result[f"loss{norm}"] = apart(fit(one, tf), fit(two, tf))
         result[f"weights{norm}"] = apart(one.get_weights(), two.get_weights())
         for count in (37, 33):  # the last batch has 5 images or 1 for two devices
-            figures = [m.evaluate(data(tf, count), verbose=0) for m in (one, two)]
+            figures = [evaluate(m, tf, count) for m in (one, two)]
             result[f"evaluate{norm}{count}"] = apart(*figures)
 
     with strategy.scope():
@@ -198,7 +208,7 @@ def cluster():
         if norm == "plain":
             average_replicas(many)
         for count in (37, 33):
-            result[f"evaluate{norm}{count}"] = many.evaluate(data(tf, count), verbose=0)
+            result[f"evaluate{norm}{count}"] = evaluate(many, tf, count)
         result[f"losses{norm}"] = losses
         # Hexadecimal: to the last bit.
         result[f"weights{norm}"] = [w.astype("<f4").tobytes().hex() for w in many.get_weights()]
@@ -211,7 +221,7 @@ def one_device():
 
     model = build("sync")
     losses = fit(model, tf)
-    result = {f"evaluatesync{n}": model.evaluate(data(tf, n), verbose=0) for n in (37, 33)}
+    result = {f"evaluatesync{n}": evaluate(model, tf, n) for n in (37, 33)}
     return {
         **result,
         "lossessync": losses,

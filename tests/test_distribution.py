@@ -4,11 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from kerascv_d2l.distribution import check_batch_size, make_strategy, parse_devices
+from kerascv_d2l.distribution import (
+    check_batch_size,
+    evaluation_batch_size,
+    make_strategy,
+    parse_devices,
+)
 from kerascv_d2l.errors import InputError
 
 
@@ -36,11 +42,42 @@ def test_parse_refuses(text):
 
 
 @pytest.mark.quick
-def test_a_batch_smaller_than_the_devices():
+def test_a_batch_that_devices_cannot_share():
     strategy = SimpleNamespace(num_replicas_in_sync=4)
-    check_batch_size(5, strategy)
-    with pytest.raises(InputError, match=r"--batch-size 3 .* at least 4"):
-        check_batch_size(3, strategy)
+    check_batch_size(8, strategy)
+    for size in (3, 5):
+        with pytest.raises(InputError, match=rf"--batch-size {size} .* a multiple of 4"):
+            check_batch_size(size, strategy)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("images", "batch", "devices", "want"),
+    [
+        (33, 8, 1, 8),
+        (37, 8, 2, 8),  # 5 left: 4 and 1
+        (33, 8, 2, 12),  # 1 left; with 6, 3; with 12, 9: 6 and 3
+        (100, 32, 4, 20),
+        (100, 33, 1, 33),
+        (8, 8, 4, 8),
+        (8, 32, 4, 32),
+        (7, 8, 2, 4),  # a single batch would be cut into 4 and 3
+    ],
+)
+def test_batch_size_to_evaluate_with(images, batch, devices, want):
+    strategy = SimpleNamespace(num_replicas_in_sync=devices)
+    assert evaluation_batch_size(images, batch, strategy) == want
+    # Cut as tf.distribute does: a full part for the first devices.
+    sizes = [min(want, images - start) for start in range(0, images, want)]
+    part = -(-sizes[0] // devices)
+    assert sizes[0] == part * devices
+    assert all(size > part * (devices - 1) for size in sizes)
+
+
+@pytest.mark.quick
+def test_too_few_to_evaluate():
+    with pytest.raises(InputError, match="5 images to test on cannot be shared out among 4"):
+        evaluation_batch_size(5, 8, SimpleNamespace(num_replicas_in_sync=4))
 
 
 @pytest.mark.quick
@@ -58,94 +95,55 @@ def test_too_late():
         make_strategy("cpu:7")
 
 
-# Prints as JSON what two logical devices compute; one device's results stand beside them.
-_TWO_DEVICES = """
-import json, sys
-from kerascv_d2l.distribution import *
-from kerascv_d2l.distribution import average_replicas, check_last_batch
-from kerascv_d2l.errors import InputError
-from kerascv_d2l.training import import_tensorflow
-tf = import_tensorflow()
-strategy = make_strategy("cpu:2")
-again = make_strategy("cpu:2")
-import keras, numpy as np
-result = {"replicas": strategy.num_replicas_in_sync, "again": again.num_replicas_in_sync,
-          "text": describe_strategy(strategy)}
-
-rng = np.random.default_rng(3)
-x = rng.normal(size=(37, 5)).astype("float32")
-y = rng.integers(0, 3, 37)
-
-def build(norm):
-    keras.utils.set_random_seed(1)
-    layers = [keras.Input((5,)), keras.layers.Dense(7)]
-    if norm:
-        layers.append(keras.layers.BatchNormalization(synchronized=norm == "sync"))
-    model = keras.Sequential([*layers, keras.layers.ReLU(), keras.layers.Dense(3)])
-    model.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
-
-data = tf.data.Dataset.from_tensor_slices((x[:32], y[:32])).batch(8)
-uneven = {n: tf.data.Dataset.from_tensor_slices((x[:n], y[:n])).batch(8) for n in (37, 33)}
-for norm in ("", "sync"):
-    one = build(norm)
-    with strategy.scope():
-        two = build(norm)
-    losses = [m.fit(data.repeat(), epochs=1, steps_per_epoch=20, verbose=0,
-                    shuffle=False).history["loss"][0] for m in (one, two)]
-    result[f"loss{norm}"] = abs(losses[0] - losses[1])
-    pairs = zip(one.get_weights(), two.get_weights())
-    result[f"weights{norm}"] = max(float(np.abs(a - b).max()) for a, b in pairs)
-    # The last batch has 5 or 1 images for two devices.
-    for n, images in uneven.items():
-        a = one.evaluate(images, verbose=0)
-        b = two.evaluate(images, verbose=0)
-        result[f"evaluate{norm}{n}"] = max(abs(p - q) for p, q in zip(a, b))
-
-with strategy.scope():
-    model = build("plain")
-model.fit(data, epochs=3, verbose=0, shuffle=False)
-mean = model.layers[1].moving_mean.value
-parts = lambda: [p.numpy() for p in strategy.experimental_local_results(mean)]
-before = parts()
-average_replicas(model)
-after = parts()
-result["apart"] = float(np.abs(before[0] - before[1]).max())
-result["averaged"] = max(float(np.abs(p - np.mean(before, axis=0)).max()) for p in after)
-for images in (37, 33, 32):
-    try:
-        check_last_batch(model, images, -(-images // 8), 8)
-        result[f"last{images}"] = "fine"
-    except InputError as error:
-        result[f"last{images}"] = str(error)
-print(json.dumps(result))
-"""
+CHILD = Path(__file__).with_name("distribution_child.py")
 
 
-def test_two_logical_devices():
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two logical devices compute, beside one, as a dict."""
+    folder = tmp_path_factory.mktemp("devices")
     run = subprocess.run(
-        [sys.executable, "-c", _TWO_DEVICES],
+        [sys.executable, CHILD, str(folder)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    result = json.loads(run.stdout.splitlines()[-1])
-    assert (result["replicas"], result["again"]) == (2, 2)
-    assert result["text"] == "the CPU as 2 logical devices"
-    for norm in ("", "sync"):
-        assert result[f"loss{norm}"] < 1e-5
-        assert result[f"weights{norm}"] < 1e-5
-        assert result[f"evaluate{norm}37"] < 1e-5
-        assert result[f"evaluate{norm}33"] < 1e-5
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_two_logical_devices(two):
+    assert two["replicas"] == [2, 2]
+    assert two["text"] == "the CPU as 2 logical devices"
+
+
+@pytest.mark.parametrize("norm", ["", "sync"])
+def test_two_devices_compute_what_one_does(two, norm):
+    """Each of 20 losses, and the weights after; the learning rate is the same."""
+    assert two[f"loss{norm}"] < 1e-5
+    assert two[f"weights{norm}"] < 1e-5
+
+
+@pytest.mark.parametrize("norm", ["", "sync"])
+def test_last_batch_is_counted_once(two, norm):
+    for count in (37, 33):
+        assert two[f"evaluate{norm}{count}"] < 1e-5
+
+
+def test_plain_batch_norm_is_per_device(two):
+    assert two["plain differs"] > 1e-3  # so that the tests above say something
     # If this fails Keras has begun to keep the replicas together: average_replicas can go.
-    assert result["apart"] > 1e-3
-    assert result["averaged"] < 1e-6
-    assert result["last32"] == "fine" and result["last37"] == "fine"
-    assert "leaves 1 of 33 images" in result["last33"]
+    assert two["apart"] > 1e-3
+    assert two["averaged"] < 1e-6
+    assert two["last32"] == "fine" and two["last37"] == "fine"
+    assert "leaves 1 of 33 images" in two["last33"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "ssd"])
+def test_networks_on_two_devices(two, name):
+    assert two[f"{name} loss"] < 1e-4
+    assert two[f"{name} weights"] < 1e-4
+    assert two[f"{name} loaded"] == 0
+    assert two[f"{name} goes on"] is True
