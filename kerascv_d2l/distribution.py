@@ -126,7 +126,7 @@ def check_last_batch(model, num_images, steps, batch_size):
     """
     count = model.distribute_strategy.num_replicas_in_sync
     last = num_images - (steps - 1) * batch_size
-    if not _can_share_out(num_images, batch_size, count):
+    if not _can_share_out(num_images, batch_size, last, count):
         raise InputError(
             f"--batch-size {batch_size} leaves {last} of {num_images} images for the last batch "
             f"of an epoch, which leaves a device without any, or, of a single batch, with fewer "
@@ -154,19 +154,18 @@ def evaluation_batch_size(num_images, batch_size, strategy):
     """
     count = strategy.num_replicas_in_sync
     largest = batch_size - batch_size % count
-    for size in (*range(largest, 0, -count), *range(largest + count, num_images + count, count)):
-        if _can_share_out(num_images, size, count):
+    for size in (*range(largest, 0, -count), *range(largest + count, num_images + 1, count)):
+        if _can_share_out(num_images, size, (num_images - 1) % size + 1, count):
             return size
     raise InputError(f"{num_images} images to test on cannot be shared out among {count} devices")
 
 
-def _can_share_out(num_images, batch_size, count):
-    """Whether each of `count` devices gets an image of every batch, and as many of the first."""
-    last = (num_images - 1) % batch_size + 1
-    if last == num_images and last % count:
-        return False  # the first batch is the last
+def _can_share_out(num_images, batch_size, last, count):
+    """Whether `count` devices each get images of the last batch, and as many of the first."""
+    if count == 1:
+        return True
     # A batch is cut as if it were whole: the first devices get their full part.
-    return last > (count - 1) * -(-min(batch_size, num_images) // count)
+    return num_images >= batch_size and last > (count - 1) * -(-batch_size // count)
 
 
 def average_replicas(model):

@@ -60,8 +60,8 @@ def test_a_batch_that_devices_cannot_share():
         (100, 32, 4, 20),
         (100, 33, 1, 33),
         (8, 8, 4, 8),
-        (8, 32, 4, 32),
-        (7, 8, 2, 4),  # a single batch would be cut into 4 and 3
+        (8, 32, 4, 8),  # a single batch is cut as if it were whole, too
+        (7, 8, 2, 4),
     ],
 )
 def test_batch_size_to_evaluate_with(images, batch, devices, want):
