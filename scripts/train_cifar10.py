@@ -20,7 +20,7 @@ AUGMENTATIONS = ("none", "flip", "crop-flip", "color", "all")
 SIZE = (32, 32)
 # The book's, and what fits into some minutes on two cores: few pictures, so small batches for
 # as many updates as there is time for.
-EPOCHS, GENERATED_EPOCHS = 10, 6
+EPOCHS, GENERATED_EPOCHS = 10, 5
 BATCH_SIZE, GENERATED_BATCH_SIZE = 256, 32
 GENERATED_TRAIN, GENERATED_VAL = 2000, 500
 LEARNING_RATE = 1e-3

@@ -142,7 +142,7 @@ def test_default_run(script, tmp_path, monkeypatch, capsys):
 
 def test_flags(script, tmp_path, capsys):
     args = script.parse([])
-    assert (args.epochs, args.batch_size, args.learning_rate) == (6, 32, 1e-3)
+    assert (args.epochs, args.batch_size, args.learning_rate) == (5, 32, 1e-3)
     args = script.parse(["--data", "cifar10"])
     assert (args.epochs, args.batch_size, args.augment) == (10, 256, "flip")
     with pytest.raises(InputError, match="--archive x: only with --data cifar10"):
@@ -155,4 +155,4 @@ def test_flags(script, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.parse(["--help"])
     shown = capsys.readouterr().out
-    assert "default: 10; 6 for generated" in " ".join(shown.split()) and "None" not in shown
+    assert "default: 10; 5 for generated" in " ".join(shown.split()) and "None" not in shown
