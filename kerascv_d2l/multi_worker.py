@@ -15,6 +15,7 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 
 TF_CONFIG = "TF_CONFIG"
+_TOO_SMALL = (tf.uint8, tf.int8, tf.bool)  # what collective operations do not add up
 
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
@@ -35,6 +36,9 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
             return tf.nest.map_structure(lambda part: self.reduce(reduce_op, part, axis), value)
         part = self.experimental_local_results(value)[0]
         scalar = getattr(part, "shape", None) is not None and part.shape.rank == 0
+        if getattr(part, "dtype", None) in _TOO_SMALL:
+            wide = self.run(lambda pixels: tf.cast(pixels, tf.int32), args=(value,))
+            return tf.cast(super().reduce(reduce_op, wide, axis), part.dtype)
         return super().reduce(reduce_op, value, None if scalar else axis)
 
 
