@@ -75,10 +75,9 @@ def fit(model, tf):
 
 
 def apart(a, b):
-    """The largest difference of two lists of numbers or arrays."""
-    return max(
-        float(np.abs(np.asarray(p) - np.asarray(q)).max()) for p, q in zip(a, b, strict=True)
-    )
+    """The largest difference of two lists of numbers or arrays; of numbers above 1, relative."""
+    pairs = [(np.asarray(p), np.asarray(q)) for p, q in zip(a, b, strict=True)]
+    return max(float((np.abs(p - q) / np.maximum(1, np.abs(q))).max()) for p, q in pairs)
 
 
 def network(name):
