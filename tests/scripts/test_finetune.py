@@ -178,8 +178,8 @@ def test_rates_are_printed_and_converted(finetune, weights, capsys):
     given = ("--weights", str(weights))
     model = built(finetune, *given)
     rates = kerascv_d2l.group_rates(model.optimizer)
-    assert rates == pytest.approx({"base": 1e-4, "head": 1e-3})
-    assert "for the mean of the losses, x 10 for the output layer" in capsys.readouterr().out
+    assert rates == pytest.approx({"base": 3e-5, "head": 3e-3})
+    assert "for the mean of the losses, x 100 for the output layer" in capsys.readouterr().out
 
     model = built(finetune, *given, "--sum-loss", "--batch-size", "128")
     assert kerascv_d2l.group_rates(model.optimizer) == pytest.approx(
@@ -221,6 +221,23 @@ def test_freeze(finetune):
         built(finetune, scratch, "--freeze", "layer9")
     with pytest.raises(InputError, match="nothing is left to learn"):
         built(finetune, scratch, "--freeze", ".*")
+
+
+def test_batch_norm_is_frozen_where_it_has_learnt(finetune, weights):
+    def learning(*more):
+        norms = [la for la in built(finetune, *more).layers if "_bn" in la.name]
+        return {layer.trainable for layer in norms}
+
+    given = ("--weights", str(weights))
+    assert learning(*given) == {False}
+    assert learning(*given, "--no-freeze-batch-norm") == {True}
+    assert learning(*given, "--sum-loss") == learning("--from-scratch") == {True}
+    parse = finetune.parse
+    assert parse(["--weights", "x"]).batch_size == 8
+    assert (
+        parse(["--from-scratch"]).batch_size == parse(["--weights", "x", "--sum-loss"]).batch_size
+    )
+    assert parse(["--weights", "x", "--optimizer", "sgd"]).head_multiplier == 10
 
 
 def test_head_init(finetune, weights, capsys):
