@@ -19,7 +19,10 @@ from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
 TASK = "finetune"
 GENERATED = "generated"
 PREPARED = ("hotdog",)
-GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE = 800, 200, (64, 64)
+GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE = 2000, 400, (64, 64)
+EPOCHS, GENERATED_EPOCHS = 5, 8
+# Share of a picture in a training window, at least: the book's; and what leaves a shape its form.
+CROP_AREA, GENERATED_CROP_AREA = 0.08, 0.5
 IMAGENET_SIZE = (224, 224)
 HEAD = "head"
 # The new layer starts from nothing. The book's factor, and what goes with Adam's lower rate.
@@ -67,6 +70,13 @@ def parse(argv=None):
         f"of it and their middle is taken (default: {IMAGENET_SIZE[0]}, {GENERATED_SIZE[0]} for "
         "generated shapes)",
     )
+    add(
+        "--crop-area",
+        type=arguments.fraction,
+        metavar="SHARE",
+        help="least share of a picture that a training window shows (default: "
+        f"{CROP_AREA:g}; {GENERATED_CROP_AREA:g} for generated shapes)",
+    )
     arguments.add_backbone_arguments(
         add, "resnet18", weights_default="imagenet; random for generated shapes"
     )
@@ -112,7 +122,9 @@ def parse(argv=None):
     mean, total = MEAN_LOSS_RATES["adam"], SUM_LOSS_RATES
     add_run_arguments(
         parser,
-        epochs=5,
+        epochs=None,
+        epochs_help=f"passes over the training set (default: {EPOCHS}; {GENERATED_EPOCHS} for "
+        "generated shapes)",
         batch_size=None,
         batch_size_help="images in a step, on all devices together (default: "
         f"{BATCH_SIZE}; {SCRATCH_BATCH_SIZE} from scratch and with --sum-loss)",
@@ -130,8 +142,13 @@ def parse(argv=None):
     if args.weights is None and not args.from_scratch and args.data != GENERATED:
         args.weights = "imagenet"
     scratch = args.weights is None
+    generated = args.data == GENERATED
     if args.image_size is None:
-        args.image_size = GENERATED_SIZE if args.data == GENERATED else IMAGENET_SIZE
+        args.image_size = GENERATED_SIZE if generated else IMAGENET_SIZE
+    if args.epochs is None:
+        args.epochs = GENERATED_EPOCHS if generated else EPOCHS
+    if args.crop_area is None:
+        args.crop_area = GENERATED_CROP_AREA if generated else CROP_AREA
     if args.sum_loss and args.optimizer == "adam":
         parser.error("--sum-loss converts rates of SGD: Adam's steps do not grow with the loss")
     arguments.fill_in(args, SUM_LOSS_RECIPE if args.sum_loss else MEAN_LOSS_RECIPE)
@@ -304,7 +321,7 @@ def main(argv=None):
 
     def batches(split, **options):
         return kerascv_d2l.classification_batches(
-            split, args.image_size, args.batch_size, **options
+            split, args.image_size, args.batch_size, crop_area=(args.crop_area, 1.0), **options
         )
 
     test = batches(data.val)

@@ -23,7 +23,7 @@ from kerascv_d2l.datasets.classification import (
     ClassificationSplit,
     read_classification_folder,
 )
-from kerascv_d2l.datasets.generated import SceneSettings, generate_classification
+from kerascv_d2l.datasets.generated import generate_classification
 from kerascv_d2l.datasets.loaders import check_batch_size, finished, prepare, to_uint8
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
@@ -33,17 +33,6 @@ CIFAR10, GENERATED = "cifar10", "generated"
 NUM_CLASSES = 10
 SIZE = (32, 32)
 GENERATED_TRAIN, GENERATED_VAL = 2000, 500
-# One thing on every picture, large enough that 32 pixels show what it is.
-GENERATED_SCENES = SceneSettings(
-    max_objects=1,
-    object_size=(0.65, 0.95),
-    empty=0.0,
-    clutter=0,
-    occlusion=0.15,
-    min_visible=0.7,
-    texture=0.5,
-    turn=0.125,
-)
 _PIXELS = SIZE[0] * SIZE[1] * 3
 _DECODED_AT_ONCE = 500
 
@@ -182,9 +171,7 @@ def _open(
 
 
 def _generated(seed, num_train, num_val, asked_for):
-    data = generate_classification(
-        num_train, num_val, seed, NUM_CLASSES, SIZE, settings=GENERATED_SCENES
-    )
+    data = generate_classification(num_train, num_val, seed, NUM_CLASSES, SIZE)
     text = data.source
     if not asked_for:
         text += f" ({CIFAR10} is not prepared on this machine, and nothing is downloaded unasked)"

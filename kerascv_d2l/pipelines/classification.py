@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from kerascv_d2l.ops.geometry import (
     ALGORITHM,
+    CROP_AREA,
     crop_and_resize,
     random_flip,
     random_window,
@@ -32,12 +33,13 @@ def classification_batches(
     training=False,
     seed=0,
     initial_epoch=0,
+    crop_area=CROP_AREA,
     drop_remainder=False,
     cache=None,
 ):
     """Batches of a classification split, cut as networks of ImageNet expect them.
 
-    For training: a random window of 8 % to 100 % of the area, resized and
+    For training: a random window of, usually, 8 % to 100 % of the area, resized and
     mirrored by chance. Otherwise: resized to `resized_size(image_size)`, whatever
     the shape, and the middle of that; what `export_classifier` puts into a model
     does the same.
@@ -53,6 +55,7 @@ def classification_batches(
         training: bool: shuffled, cut at random, and without end.
         seed: int, for order, windows and mirroring.
         initial_epoch: int: the first epoch to give, counted from 0.
+        crop_area: `(least, most)` share of a picture's area in a training window.
         drop_remainder: bool: leave out the last batch of an epoch if it is smaller.
         cache: bool: keep what is not for training in memory, cut and resized;
             None for if it takes at most `CACHE_BYTES`. It is decoded before
@@ -78,7 +81,7 @@ def classification_batches(
         window_seed, flip_seed = tf.unstack(
             tf.random.split(transform_seed(seed, epoch, index), 2, alg=ALGORITHM)
         )
-        window = random_window(tf.shape(image)[:2], window_seed)
+        window = random_window(tf.shape(image)[:2], window_seed, crop_area)
         return random_flip(crop_and_resize(image, window, size), flip_seed)
 
     def middle(index):

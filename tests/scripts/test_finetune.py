@@ -260,6 +260,8 @@ def test_defaults_of_weights_and_sizes(finetune, capsys):
     assert parse(["--data", "."]).image_size == (224, 224)
     assert parse(["--data", ".", "--from-scratch"]).weights is None
     assert parse([]).weights is None and parse([]).image_size == (64, 64)
+    assert (parse([]).epochs, parse([]).crop_area) == (8, 0.5)
+    assert (parse(["--data", "."]).epochs, parse(["--data", "."]).crop_area) == (5, 0.08)
     with pytest.raises(SystemExit):
         parse(["--from-scratch", "--weights", "imagenet"])
     assert "leave --weights out" in capsys.readouterr().err
