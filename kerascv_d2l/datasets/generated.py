@@ -16,6 +16,7 @@ import numpy as np
 
 from kerascv_d2l.datasets.classification import ClassificationData, ClassificationSplit
 from kerascv_d2l.datasets.detection import DetectionData, DetectionSplit
+from kerascv_d2l.datasets.segmentation import SegmentationData, SegmentationSplit
 from kerascv_d2l.errors import InputError
 
 CLASS_NAMES = (
@@ -177,6 +178,52 @@ def generate_split(count, seed, stream, num_classes=1, image_size=128, settings=
     Raises:
         InputError: for an argument out of its range.
     """
+    images, labels = [], []
+    for scene in _scenes(count, seed, stream, num_classes, image_size, settings):
+        height, width = scene.instances.shape
+        images.append(scene.image)
+        boxes = scene.boxes_px / np.array([width, height, width, height], np.float32)
+        labels.append(np.column_stack([scene.classes, boxes]).astype(np.float32).reshape(-1, 5))
+    return DetectionSplit(np.stack(images), labels, _names(count))
+
+
+def generate_segmentation(
+    num_train=800, num_val=200, seed=0, num_classes=4, image_size=128, settings=None
+):
+    """Generate a segmentation data set: the pictures of `generate_detection`, with masks.
+
+    Args:
+        num_train: int: pictures to train on.
+        num_val: int: pictures to validate on, from a stream of their own.
+        seed: int, 0 or more.
+        num_classes: int from 1 to `len(CLASS_NAMES)`: kinds of objects. The
+            first class of the data set is the background: ground and clutter.
+        image_size: int, or `(height, width)`, pixels, at least 32.
+        settings: `SceneSettings`; None for the usual ones.
+
+    Returns:
+        `SegmentationData` with uint8 arrays of pictures and masks.
+
+    Raises:
+        InputError: for an argument out of its range.
+    """
+    start = time.perf_counter()
+    splits = []
+    for count, stream in ((num_train, TRAIN_STREAM), (num_val, VAL_STREAM)):
+        scenes = _scenes(count, seed, stream, num_classes, image_size, settings)
+        pairs = [(scene.image, scene.class_mask.astype(np.uint8)) for scene in scenes]
+        images, masks = (np.stack(part) for part in zip(*pairs, strict=True))
+        splits.append(SegmentationSplit(images, masks, _names(count)))
+    return SegmentationData(
+        ("background", *CLASS_NAMES[:num_classes]),
+        *splits,
+        source=f"generated shapes, seed {seed}",
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _scenes(count, seed, stream, num_classes, image_size, settings):
+    """Yield `count` scenes of one stream; checks the arguments first."""
     size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
     if count < 1:
         raise InputError(f"{count} pictures asked for; wanted at least 1")
@@ -187,15 +234,12 @@ def generate_split(count, seed, stream, num_classes=1, image_size=128, settings=
     if min(size) < 32:
         raise InputError(f"image_size is {image_size}; wanted at least 32 pixels")
     settings = settings or SceneSettings()
-    height, width = size
-    images = np.empty((count, height, width, 3), np.uint8)
-    labels = []
     for index in range(count):
-        scene = generate_scene((seed, stream, index), size, num_classes, settings)
-        images[index] = scene.image
-        boxes = scene.boxes_px / np.array([width, height, width, height], np.float32)
-        labels.append(np.column_stack([scene.classes, boxes]).astype(np.float32).reshape(-1, 5))
-    return DetectionSplit(images, labels, [f"generated-{index}" for index in range(count)])
+        yield generate_scene((seed, stream, index), size, num_classes, settings)
+
+
+def _names(count):
+    return [f"generated-{index}" for index in range(count)]
 
 
 def generate_classification(num_train=800, num_val=200, seed=0, num_classes=4, image_size=96):

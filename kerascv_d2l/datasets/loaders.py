@@ -21,7 +21,14 @@ from PIL import Image
 from kerascv_d2l.datasets import builders  # noqa: F401 - registers them
 from kerascv_d2l.datasets.classification import ClassificationData, ClassificationSplit
 from kerascv_d2l.datasets.detection import DetectionData, DetectionSplit
+from kerascv_d2l.datasets.segmentation import (
+    SegmentationData,
+    SegmentationSplit,
+    count_labels,
+    decode_mask,
+)
 from kerascv_d2l.datasets.voc import draw_window
+from kerascv_d2l.datasets.voc_classes import VOC_CLASSES, VOC_COLORMAP
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.geometry import (
     crop_and_resize,
@@ -257,6 +264,52 @@ def read_classification(name, *, data_dir=None, archive=None, skip_bad=False):
         train=train_split,
         val=val_split,
         source=f"{name} {builder.version} in {builder.data_dir} ({val} to test)",
+        seconds=time.perf_counter() - start,
+    )
+
+
+def read_segmentation(name, *, data_dir=None, archive=None, skip_bad=False):
+    """Read a prepared segmentation data set into memory, pictures and masks compressed as they are.
+
+    Args:
+        name: `"voc2012_segmentation"`.
+        data_dir: as `prepare`.
+        archive: as `prepare`.
+        skip_bad: as `prepare`.
+
+    Returns:
+        `SegmentationData`.
+
+    Raises:
+        InputError: as `prepare`; if it is another data set.
+    """
+    start = time.perf_counter()
+    if name != "voc2012_segmentation":
+        raise InputError(f"{name}: no segmentation data set; known is voc2012_segmentation")
+    builder = prepare(name, data_dir=data_dir, archive=archive, skip_bad=skip_bad)
+    parts = ("image", "segmentation_mask")
+    undecoded = dict.fromkeys(parts, tfds.decode.SkipDecoding())
+
+    def split(title):
+        images, masks, names, sizes = [], [], [], []
+        pixels = np.zeros(256, np.int64)
+        for example in tfds.as_numpy(_read(builder, title, undecoded)):
+            mask = decode_mask(example["segmentation_mask"])
+            images.append(example["image"])
+            masks.append(example["segmentation_mask"])
+            names.append(example["file_name"].decode())
+            sizes.append(mask.shape)
+            pixels += count_labels(mask)
+        return SegmentationSplit(images, masks, names, np.array(sizes), pixels=pixels)
+
+    train_split, val_split = split("train"), split("validation")
+    train_split.skipped = list(getattr(builder, "skipped", ()))
+    return SegmentationData(
+        VOC_CLASSES,
+        train_split,
+        val_split,
+        source=f"{name} {builder.version} in {builder.data_dir}",
+        colors=VOC_COLORMAP,
         seconds=time.perf_counter() - start,
     )
 

@@ -64,6 +64,36 @@ def pixel_accuracy(confusion, void_is=0):
     return tf.math.divide_no_nan(right, tf.reduce_sum(confusion))
 
 
+def evaluate_segmentation(segment, pictures, class_names, void_label=VOID_LABEL):
+    """Measure class maps of whole pictures.
+
+    Args:
+        segment: function from pixels `(height, width, 3)` to int classes `(height,
+            width)`, such as a `Segmenter`.
+        pictures: iterable of pairs of such pixels and labels `(height, width)`,
+            of any sizes, as `whole_pictures` gives them.
+        class_names: sequence of str, a name for each class.
+        void_label: int, the label to leave out, or None.
+
+    Returns:
+        dict: `mean_iou` and `pixel_accuracy`, floats; `iou_by_class`, a dict from
+        name to float, NaN for a class that neither truth nor prediction has; and
+        `confusion`, int64 `(classes + 1, classes)`, as `confusion_matrix`
+        counts. All but the last leave void out.
+    """
+    confusion = np.zeros((len(class_names) + 1, len(class_names)), np.int64)
+    for image, labels in pictures:
+        counts = confusion_matrix(labels, segment(image), len(class_names), void_label)
+        confusion += counts.numpy()
+    iou = iou_by_class(confusion).numpy()
+    return {
+        "mean_iou": float(mean_iou(confusion)),
+        "pixel_accuracy": float(pixel_accuracy(confusion, void_is=None)),
+        "iou_by_class": {n: float(i) for n, i in zip(class_names, iou, strict=True)},
+        "confusion": confusion,
+    }
+
+
 class ConfusionMetric(keras.metrics.Metric):
     """What all metrics here share: a table that grows batch by batch.
 

@@ -15,6 +15,7 @@ from kerascv_d2l.pictures import SIDEWAYS, check_pictures
 # behind the last pixel: a box may exceed its picture by this much, and is clipped.
 ROUNDING_PX = 1.0
 MAX_WRAPPING_FOLDERS = 3
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclasses.dataclass
@@ -120,6 +121,70 @@ def split_by_name(items, name_of, val_fraction, seed, where):
         "train": sorted(ranked[num_val:], key=name_of),
         "val": sorted(ranked[:num_val], key=name_of),
     }
+
+
+def read_split_files(root, folders, known, faults, absence):
+    """Read which pictures `train.txt` and `val.txt` name, one a line.
+
+    Args:
+        root: `Path` of the data set.
+        folders: folders of `root` to look for the two files in; the first that
+            has one counts.
+        known: stems that may be named, anything with `in`.
+        faults: dict from "train" and "val" to `Faults`.
+        absence: function from a stem to what is missing of it, for messages.
+
+    Returns:
+        `{"train": stems, "val": stems}` in the order of the lines, or None without
+        such files.
+
+    Raises:
+        InputError: if one of the two is missing or no text, or a line is bad and
+            `faults` does not skip it.
+    """
+    for name in folders:
+        files = {split: root / name / f"{split}.txt" for split in ("train", "val")}
+        present = [file for file in files.values() if file.is_file()]
+        if len(present) == 1:
+            absent = next(file for file in files.values() if file not in present)
+            raise InputError(f"{present[0]} is there, but {absent} is missing")
+        if present:
+            break
+    else:
+        return None
+    seen, splits = {}, {}
+    for split, file in files.items():
+        splits[split] = []
+        for number, line in enumerate(read_lines(file), start=1):
+            stem = _stem(line.strip())
+            where = f"{file}, line {number}"
+            if not stem:
+                continue
+            if stem not in known:
+                faults[split].add(f"{where}: {line.strip()!r} has {absence(stem)}")
+            elif stem in seen:
+                faults[split].add(f"{where}: {line.strip()!r} is already in {seen[stem]}")
+            else:
+                seen[stem] = where
+                splits[split].append(stem)
+    return splits
+
+
+def read_lines(file):
+    """Give the lines of a text file in UTF-8; an `InputError` names one of another kind."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
+
+
+def _stem(name):
+    """A name of a split file without folder and, if it has a known one, without ending."""
+    name = name.replace("\\", "/").rsplit("/", 1)[-1]
+    for ending in PICTURE_ENDINGS + (".xml",):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
 
 
 def build_split(pictures, class_of, faults, where):

@@ -17,8 +17,13 @@ border.) The picture's own size counts, not that in the XML file.
 
 import xml.etree.ElementTree as ElementTree
 
-from kerascv_d2l.datasets.folders.records import LabelledObject, LabelledPicture, split_by_name
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.datasets.folders.records import (
+    PICTURE_ENDINGS,
+    LabelledObject,
+    LabelledPicture,
+    read_split_files,
+    split_by_name,
+)
 
 TITLE = "Pascal VOC XML"
 LOOKS = (
@@ -28,7 +33,6 @@ LOOKS = (
 ANNOTATION_FOLDERS = ("annotations", "Annotations", ".")
 IMAGE_FOLDERS = ("images", "JPEGImages", ".")
 SPLIT_FOLDERS = (".", "ImageSets/Main")
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 BOX_TAGS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -58,7 +62,9 @@ def read(root, faults, val_fraction, seed, classes, difficult=False):
     """
     annotations = _annotation_folder(root)
     by_stem = {file.stem: file for file in annotations.glob("*.xml")}
-    splits = _read_split_files(root, by_stem, faults)
+    splits = read_split_files(
+        root, SPLIT_FOLDERS, by_stem, faults, lambda stem: f"no annotation {stem}.xml"
+    )
     if splits is None:
         splits = split_by_name(sorted(by_stem), str, val_fraction, seed, annotations)
     picture_files = _picture_files(root)
@@ -90,49 +96,6 @@ def _picture_files(root):
                     files.setdefault(file.stem, file)
                     files.setdefault(file.name, file)
     return files
-
-
-def _read_split_files(root, by_stem, faults):
-    """`{"train": stems, "val": stems}`, or None without such files."""
-    for name in SPLIT_FOLDERS:
-        files = {split: root / name / f"{split}.txt" for split in ("train", "val")}
-        present = [file for file in files.values() if file.is_file()]
-        if len(present) == 1:
-            absent = next(file for file in files.values() if file not in present)
-            raise InputError(f"{present[0]} is there, but {absent} is missing")
-        if present:
-            break
-    else:
-        return None
-    seen, splits = {}, {}
-    for split, file in files.items():
-        splits[split] = []
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
-        for number, line in enumerate(lines, start=1):
-            stem = _stem(line.strip())
-            where = f"{file}, line {number}"
-            if not stem:
-                continue
-            if stem not in by_stem:
-                faults[split].add(f"{where}: {line.strip()!r} has no annotation {stem}.xml")
-            elif stem in seen:
-                faults[split].add(f"{where}: {line.strip()!r} is already in {seen[stem]}")
-            else:
-                seen[stem] = where
-                splits[split].append(stem)
-    return splits
-
-
-def _stem(name):
-    """A name of a split file without folder and, if it has a known one, without ending."""
-    name = name.replace("\\", "/").rsplit("/", 1)[-1]
-    for ending in PICTURE_ENDINGS + (".xml",):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
 
 
 def _read_xml(file, root, picture_files, faults, difficult):
