@@ -250,7 +250,7 @@ def _places(sizes, size):
 
 def _part(image, mask, place, size):
     """A window of a whole picture: float32 `(*size, 3)`, uint8 `size`."""
-    top, left, first_row, first_column = tf.unstack(place)
+    top, left, first_row, first_column = tf.unstack(place, num=4)
     rows, columns = top + tf.range(size[0]), left + tf.range(size[1])
     height, width = tf.unstack(tf.shape(mask))
     counted = ((rows >= first_row) & (rows < height))[:, None] & (
