@@ -19,6 +19,42 @@ def load_exported(path, function, script):
     Raises:
         InputError: if it is something else.
     """
+    model = _load(path, function, script, ("class_names",))
+    names = model.signatures["class_names"]()["class_names"].numpy()
+
+    def call(images):
+        # Through the model: the function alone does not keep its variables alive.
+        return getattr(model, function)(images)
+
+    return call, [name.decode() for name in names]
+
+
+def load_segmenter(path):
+    """Load what `export_segmenter` wrote.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Tuple of a function from uint8 or float images `(batch, height, width, 3)`
+        to class maps, int32 `(batch, height, width)`; the class names; and their
+        colours, uint8 `(classes, 3)`.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    model = _load(path, "segment", "train_fcn.py", ("class_names", "colors"))
+    names = model.signatures["class_names"]()["class_names"].numpy()
+    colors = model.signatures["colors"]()["colors"].numpy()
+
+    def call(images):
+        return model.segment(images)["class_map"]
+
+    return call, [name.decode() for name in names], colors
+
+
+def _load(path, function, script, signatures):
+    """A SavedModel with this function and these signatures."""
     import tensorflow as tf  # here, so that a script can import it quietly first
 
     if not (Path(path) / "saved_model.pb").is_file():
@@ -28,8 +64,10 @@ def load_exported(path, function, script):
         )
     try:
         model = tf.saved_model.load(str(path))
-        names = model.signatures["class_names"]()["class_names"].numpy()
-        getattr(model, function)  # is there
+        for name in signatures:
+            model.signatures[name]  # is there
+        getattr(model, function)
+        return model
     except (
         AttributeError,
         KeyError,
@@ -41,9 +79,3 @@ def load_exported(path, function, script):
         raise InputError(
             f"{path} is no model that {script} exported ({str(error)[:200]})"
         ) from error
-
-    def call(images):
-        # Through the model: the function alone does not keep its variables alive.
-        return getattr(model, function)(images)
-
-    return call, [name.decode() for name in names]

@@ -16,6 +16,7 @@ CELL_INCHES = 3.0
 DPI = 100
 MASK_WEIGHT = 0.6  # of the class's colour over the picture
 _VOID_COLOR = (255, 255, 255)
+_BAND = 256  # rows coloured at a time
 
 
 def draw_examples(
@@ -70,14 +71,14 @@ def draw_examples(
         figure.canvas.print_figure(temporary, dpi=DPI)
 
 
-def overlay(image, mask, colormap):
+def overlay(image, mask, colormap, background=0):
     """Colour a picture by a class mask.
 
     Args:
         image: uint8 `(height, width, 3)`.
-        mask: class indices `(height, width)`; 0 leaves the picture as it is,
-            255 is white.
+        mask: class indices `(height, width)`; 255 is white.
         colormap: `(classes, 3)` RGB 0-255.
+        background: the class that leaves the picture as it is, or None.
 
     Returns:
         uint8 `(height, width, 3)`.
@@ -95,9 +96,13 @@ def overlay(image, mask, colormap):
             f"`mask` has classes from {classes.min()} to {classes.max()}, but there are "
             f"{len(colormap)} colours"
         )
-    colors = np.where(void[..., None], _VOID_COLOR, colormap[classes])  # (h, w, 3)
-    weight = MASK_WEIGHT * (mask != 0)[..., None]  # (h, w, 1)
-    return np.rint(image * (1 - weight) + colors * weight).astype(np.uint8)
+    drawn = np.array(image)
+    for start in range(0, len(drawn), _BAND):  # floats of all of a large picture take gigabytes
+        band = slice(start, start + _BAND)
+        colors = np.where(void[band, :, None], _VOID_COLOR, colormap[classes[band]])  # (h, w, 3)
+        weight = MASK_WEIGHT * (mask[band] != background)[..., None]  # (h, w, 1)
+        drawn[band] = np.rint(image[band] * (1 - weight) + colors * weight)
+    return drawn
 
 
 def _draw_boxes(axes, image, rows, class_names):

@@ -131,6 +131,14 @@ def add_data_arguments(parser):
         "generated scenes, else scale)",
     )
 
+    add(
+        "--validate-every",
+        type=arguments.positive_int,
+        default=1,
+        metavar="N",
+        help="epochs between measurements on the validation pictures (default: %(default)s)",
+    )
+
 
 def add_optimizer_arguments(parser):
     add = parser.add_argument_group("loss and optimizer (defaults by --recipe)").add_argument
@@ -265,6 +273,10 @@ def main(argv=None):
         epochs=args.epochs,
         images_per_epoch=len(data.train),
         validation_data=kerascv_d2l.segmentation_batches(data.val, WINDOW, args.batch_size),
+        validation_freq=[
+            *range(args.validate_every, args.epochs, args.validate_every),
+            args.epochs,
+        ],
     )
 
     print("measuring, drawing, exporting …", flush=True)

@@ -152,6 +152,7 @@ class Run:
         images_per_epoch,
         validation_data=None,
         validation_steps=None,
+        validation_freq=1,
         callbacks=(),
     ):
         """Train up to epoch `epochs`, with a checkpoint after each epoch.
@@ -172,6 +173,8 @@ class Run:
             images_per_epoch: images in these batches, to measure throughput.
             validation_data: finite `tf.data.Dataset`, or `None`.
             validation_steps: batches of it to use; default: all.
+            validation_freq: epochs from one validation to the next, or a list of
+                those (counted from 1) after which there is one.
             callbacks: further Keras callbacks. What they add to the logs of an
                 epoch is in history and checkpoint.
 
@@ -213,6 +216,7 @@ class Run:
             steps_per_epoch=steps_per_epoch,
             validation_data=validation_data,
             validation_steps=validation_steps,
+            validation_freq=validation_freq,
             shuffle=False,  # the data set does it; True only makes Keras warn
             verbose=0,
             callbacks=[
