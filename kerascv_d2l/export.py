@@ -114,8 +114,14 @@ def export_segmenter(
         overlap: as for `Segmenter`.
         windows_at_a_time: as for `Segmenter`.
     """
+    # One function for all four: tracing the network takes most of the time.
+    score = tf.function(
+        lambda windows: model(windows, training=False),
+        input_signature=[_any_images(tf.float32)],
+        autograph=False,
+    )
     segment = Segmenter(
-        _inference(model),
+        lambda windows: score(tf.cast(windows, tf.float32)),
         window,
         overlap,
         windows_at_a_time,
@@ -230,10 +236,6 @@ class _SegmenterModule(tf.Module):
         self.names = tf.function(lambda: {"class_names": tf.constant(list(class_names))})
         self.palette = tf.function(lambda: {"colors": tf.constant(colors, tf.uint8)})
         self.__call__ = self.segment
-
-
-def _inference(model):
-    return lambda images: model(images, training=False)
 
 
 def _rebuilt_in_float32(model):

@@ -46,7 +46,10 @@ def spread(model):
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    return spread(FCN(3, "mobilenet_0.25", stride=8))
+    model = spread(FCN(3, "mobilenet_0.25", stride=8))
+    bias = model.get_layer("enlarge_to1").bias
+    bias.assign(bias - tf.reduce_mean(model(picture(150, 201)), axis=[0, 1, 2]))
+    return model
 
 
 def picture(*size, batch=1):
@@ -66,13 +69,15 @@ def test_saved_model_alone_in_a_new_process(model, tmp_path):
     answer = json.loads(done.stdout)
     assert answer == {"names": list(NAMES), "colors": COLORS, "modules": []}
     segment = Segmenter(model, **WINDOW)
+    seen = set()
     for k, images in enumerate(pictures):
         classes, scores = segment(images, return_scores=True)
         found = np.load(tmp_path / f"answer{k}.npy")
         scale = np.abs(scores).max()
         np.testing.assert_allclose(found, scores, atol=1e-5 * max(1, scale))
         assert (found.argmax(-1) == classes.numpy()).mean() > 0.999
-    assert len(np.unique(classes)) > 1, "one class everywhere would hide mistakes"
+        seen |= set(np.unique(classes))
+    assert len(seen) > 1, "one class everywhere would hide mistakes"
 
 
 def test_loading_for_scripts(model, tmp_path):

@@ -143,6 +143,7 @@ def test_scaling_keeps_picture_and_mask_together(arrays):
         known = mask != 255
         assert (image[~known] == OUTSIDE).all()
         rows, columns, k = np.moveaxis(image[known], -1, 0)
+        k = np.rint(k)
         np.testing.assert_array_equal(k, k[0])
         # Nearest pixel: its class is that of a pixel at most one away from the interpolated place.
         near = np.zeros(len(k), bool)
