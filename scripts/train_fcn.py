@@ -20,7 +20,7 @@ PREPARED = ("voc2012_segmentation",)
 AUGMENTATIONS = ("none", "flip", "scale")
 MODELS = ("fcn32", "fcn16", "fcn8", "unet")
 # Enough to learn from, few enough for four minutes on two cores.
-GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE, GENERATED_EPOCHS = 800, 100, (128, 128), 12
+GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE, GENERATED_EPOCHS = 640, 100, (128, 128), 9
 FOLDER_SIZE, FOLDER_EPOCHS = (320, 480), 20  # the size is the book's
 NUM_DRAWN = 8
 # What the optimizer flags are where they are not given.

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_networks import small_backbone
 
 from kerascv_d2l import FCN, InputError, Segmenter, UNet, export_segmenter, export_segmenter_lite
 from kerascv_d2l.exported import load_exported, load_segmenter
@@ -46,7 +47,7 @@ def spread(model):
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    model = spread(FCN(3, "mobilenet_0.25", stride=8))
+    model = spread(FCN(3, small_backbone(8, 16, 32), stride=8))
     bias = model.get_layer("enlarge_to1").bias
     bias.assign(bias - tf.reduce_mean(model(picture(150, 201)), axis=[0, 1, 2]))
     return model
@@ -117,7 +118,7 @@ def test_lite_gives_the_same_with_builtin_operators(model, tmp_path):
 def test_lite_of_a_network_trained_in_16_bits(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        network = UNet(3, "mobilenet_0.25", filters=(2, 4, 4, 6, 6))
+        network = UNet(3, small_backbone(2, 4, 8, 16, 32), filters=(2, 4, 4, 6, 6))
         export_segmenter_lite(network, tmp_path / "model.tflite", (32, 64))
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     finally:

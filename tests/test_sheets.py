@@ -48,3 +48,14 @@ def test_bad_sheets(tmp_path):
     with pytest.raises(InputError, match=r"a\.xyz: pictures cannot be written"):
         draw_examples(tmp_path / "a.xyz", [GREY], ["a"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_overlay_of_every_class():
+    mask = np.zeros((600, 9), np.uint8)  # several bands
+    mask[300:] = 1
+    grey = np.full((600, 9, 3), 100, np.uint8)
+    drawn = overlay(grey, mask, [[200, 0, 0], [0, 200, 0]], background=None)
+    assert (drawn[:300] == [160, 40, 40]).all() and (drawn[300:] == [40, 160, 40]).all()
+    drawn = overlay(grey, mask, [[200, 0, 0], [0, 200, 0]], background=1)
+    assert (drawn[:300] == [160, 40, 40]).all() and (drawn[300:] == 100).all()
+    assert (grey == 100).all()

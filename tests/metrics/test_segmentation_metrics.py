@@ -6,7 +6,12 @@ import pytest
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.metrics.segmentation import MeanIoU, PixelAccuracy, SegmentationMetrics
+from kerascv_d2l.metrics.segmentation import (
+    MeanIoU,
+    PixelAccuracy,
+    SegmentationMetrics,
+    evaluate_segmentation,
+)
 from kerascv_d2l.ops.segmentation import class_map, confusion_matrix
 
 CLASSES = 4
@@ -131,3 +136,26 @@ def test_errors_name_the_argument():
         MeanIoU(5).update_state(labels, scores)
     with pytest.raises(InputError, match="sample_weight"):
         MeanIoU(CLASSES).update_state(labels, scores, tf.ones(3))
+
+
+def test_whole_pictures_of_any_size():
+    """Class by class in NumPy, over pictures of different sizes; one class never occurs."""
+    rng = np.random.default_rng(0)
+    pairs, predicted = [], []
+    for size in ((4, 7), (5, 3), (9, 9)):
+        truth = rng.choice([0, 1, 2, 255], size).astype(np.uint8)
+        pairs.append((np.stack([rng.integers(0, 3, size)] * 3, -1).astype(np.uint8), truth))
+        predicted.append(pairs[-1][0][..., 0].astype(np.int32))
+    names = ("a", "b", "c", "never")
+    found = evaluate_segmentation(lambda image: tf.cast(image[..., 0], tf.int32), pairs, names)
+    truth = np.concatenate([mask.ravel() for _, mask in pairs])
+    guess = np.concatenate([mask.ravel() for mask in predicted])[truth != 255]
+    truth = truth[truth != 255]
+    iou = [
+        ((truth == c) & (guess == c)).sum() / ((truth == c) | (guess == c)).sum() for c in range(3)
+    ]
+    assert found["mean_iou"] == pytest.approx(np.mean(iou))
+    assert found["pixel_accuracy"] == pytest.approx((truth == guess).mean())
+    assert list(found["iou_by_class"].values())[:3] == pytest.approx(iou)
+    assert np.isnan(found["iou_by_class"]["never"])
+    assert found["confusion"].sum() == sum(mask.size for _, mask in pairs)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_networks import small_backbone
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.metrics.segmentation import SegmentationMetrics
@@ -13,20 +14,6 @@ from kerascv_d2l.ops.convolution import bilinear_kernel
 from kerascv_d2l.segmentation_losses import SegmentationCrossEntropy
 
 CLASSES = 3
-CHANNELS = {2: 4, 4: 6, 8: 8, 16: 10, 32: 12}
-
-
-def small_backbone(*strides):
-    """A few strided convolutions, in place of a classifier."""
-    pixels = keras.Input((None, None, 3), name="pixels")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
-    maps = {}
-    for stride, channels in CHANNELS.items():
-        x = keras.layers.Conv2D(
-            channels, 3, strides=2, padding="same", activation="relu", name=f"conv{stride}"
-        )(x)
-        maps[stride] = x
-    return keras.Model(pixels, [maps[stride] for stride in strides], name="small")
 
 
 def pictures(*size, batch=2, seed=0):
