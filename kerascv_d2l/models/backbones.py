@@ -47,7 +47,7 @@ class _Family:
 # The layers are the last activation before the next halving, where the family has one.
 # EfficientNet's and MobileNet's last one is the expansion inside the block that halves.
 _FAMILIES = (
-    _Family("resnet(18|34)", preprocessing.nothing, r"layer\d"),
+    _Family("resnet(18|34)", preprocessing.nothing, r"relu|layer\d"),
     _Family("mobilenet", preprocessing.to_unit_range, r"conv_pw_\d+_relu", width=True),
     _Family("mobilenetv2", preprocessing.to_unit_range, r"block_\d+_expand_relu", width=True),
     _Family(

@@ -12,7 +12,7 @@ from kerascv_d2l.layers import BatchNorm
 from kerascv_d2l.models import preprocessing
 from kerascv_d2l.models.weights import load_weights
 
-STAGES = {4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}  # stride -> layer
+STAGES = {2: "relu", 4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}  # stride -> layer
 _STAGE_CHANNELS = (64, 128, 256, 512)
 # The timm conversions of torchvision's ImageNet weights (IMAGENET1K_V1).
 _HUB = {"resnet18": "timm/resnet18.tv_in1k", "resnet34": "timm/resnet34.tv_in1k"}
