@@ -732,7 +732,7 @@ def color_classes(classes, colors):
 # ---------------------------------------------------------------- curves
 
 
-def draw_history(path, history):
+def draw_history(path, history, unit="epoch"):
     """Write the curves of a training.
 
     One panel each for losses, errors, scores, the learning rate and whatever else
@@ -743,12 +743,13 @@ def draw_history(path, history):
         path: the picture's file, `.png`.
         history: dict from name to a list of numbers, one an epoch, as `History.history`
             has it. `epoch` (as CSVLogger adds it) is left out: the axis starts at 1.
+        unit: str: what the axis counts.
 
     Raises:
         InputError: if there is nothing to draw, or the lists differ in length, or
             the file's ending is not that of a picture.
     """
-    _save(path, _history_figure(history))
+    _save(path, _history_figure(history, unit))
 
 
 def draw_curves(path, history):
@@ -794,7 +795,7 @@ def _curves_figure(history):
     return figure
 
 
-def _history_figure(history):
+def _history_figure(history, unit="epoch"):
     series = {name: _numbers(name, values) for name, values in history.items() if name != "epoch"}
     lengths = {len(values) for values in series.values()}
     if not lengths or lengths == {0}:
@@ -812,7 +813,7 @@ def _history_figure(history):
     if any(name.startswith("val_") for name in series):
         figure.suptitle("solid: training      dashed: validation (val_)", fontsize=11)
     for place, (title, names) in enumerate(panels.items(), start=1):
-        _draw_panel(figure.add_subplot(rows, columns, place), title, names, series, epochs)
+        _draw_panel(figure.add_subplot(rows, columns, place), title, names, series, epochs, unit)
     return figure
 
 
@@ -842,7 +843,7 @@ def _panels(series):
     return {title: names for title, names in panels.items() if names}
 
 
-def _draw_panel(axes, title, names, series, epochs):
+def _draw_panel(axes, title, names, series, epochs, unit):
     bases = list(dict.fromkeys(_base(name) for name in names))
     for name in names:
         values = series[name]
@@ -860,7 +861,7 @@ def _draw_panel(axes, title, names, series, epochs):
             markerfacecolor="white" if validation else None,
             label=name if len(finite) else f"{name}: no values",
         )
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(unit)
     axes.set_ylabel(title.replace("_", " "))
     margin = 0.5 if epochs < 3 else 0.02 * epochs
     axes.set_xlim(1 - margin, epochs + margin)

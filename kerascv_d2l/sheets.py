@@ -20,7 +20,15 @@ _BAND = 256  # rows coloured at a time
 
 
 def draw_examples(
-    path, images, titles, labels=None, masks=None, class_names=(), colormap=None, columns=4
+    path,
+    images,
+    titles,
+    labels=None,
+    masks=None,
+    class_names=(),
+    colormap=None,
+    columns=4,
+    inches=CELL_INCHES,
 ):
     """Write a grid of pictures, each with a title and with its boxes or its mask.
 
@@ -36,6 +44,7 @@ def draw_examples(
         class_names: names of the labels' classes.
         colormap: `(classes, 3)` RGB 0-255 of the masks' classes; VOC's by default.
         columns: int, pictures a row.
+        inches: float, longer side of a picture, at 100 dots an inch.
 
     Raises:
         InputError: if there is no picture, numbers differ, a mask is of another
@@ -50,9 +59,7 @@ def draw_examples(
             raise InputError(f"there are {count} images and {len(values)} {name}")
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    figure = Figure(
-        figsize=(columns * CELL_INCHES, rows * CELL_INCHES), dpi=DPI, layout="constrained"
-    )
+    figure = Figure(figsize=(columns * inches, rows * inches), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if Path(path).suffix.lower().removeprefix(".") not in figure.canvas.get_supported_filetypes():
         raise InputError(f"{path}: pictures cannot be written with this ending; use .png")

@@ -583,7 +583,7 @@ def test_progress_on_a_terminal_and_in_a_file():
         progress = Progress(stream)
         progress.set_params({"steps": 2, "epochs": 12})
         progress.on_epoch_begin(2)
-        progress._shown = -1e9
+        progress._line._shown = -1e9
         progress.on_train_batch_end(0, {"loss": 1.5})
         progress.on_epoch_end(
             2, {"loss": 1.25, "seconds": 3.0, "images_per_second": 41.6, "learning_rate": 0.1}

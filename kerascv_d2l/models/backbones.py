@@ -7,9 +7,11 @@ preprocessing is part of the model.
 
 import difflib
 import math
+import os
 import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import keras
 
@@ -143,6 +145,23 @@ def backbone(
                 f"It has them at {', '.join(map(str, sorted(outputs)))}."
             )
     return keras.Model(trunk.inputs[0], [outputs[stride] for stride in strides], name=_safe(name))
+
+
+def strides_of(name):
+    """List the strides at which a network has feature maps.
+
+    Args:
+        name: as for `backbone`.
+
+    Returns:
+        list of int, from fine to coarse.
+
+    Raises:
+        InputError: if no network has that name.
+    """
+    family, _ = _parse(name)
+    trunk = _trunk(name, None, (None, None, 3), None)
+    return sorted(_last_of_each_stride(trunk, family.features))
 
 
 def classifier(
@@ -280,23 +299,33 @@ def _last_of_each_stride(trunk, pattern):
 def _constructors():
     """Dict lower-case name -> function that builds the network."""
     found = {
-        name.lower(): partial(_keras_network, function)
+        name.lower(): partial(keras_network, function)
         for name, function in vars(keras.applications).items()
         if name[0].isupper() and callable(function)
     }
     return found | {"resnet18": resnet.ResNet18, "resnet34": resnet.ResNet34}
 
 
-def _keras_network(function, weights=None, **arguments):
-    """Build a network of `keras.applications` with weights of any kind that `backbone` takes."""
+def keras_network(function, weights=None, **arguments):
+    """Build a network of `keras.applications` with weights of any kind that `backbone` takes.
+
+    Args:
+        function: of `keras.applications`, such as `keras.applications.VGG19`.
+        weights: as for `backbone`.
+        **arguments: of that function.
+
+    Returns:
+        `keras.Model`.
+
+    Raises:
+        InputError: if the weights cannot be had or do not fit, or the image is too small.
+    """
     if weights == "imagenet":
         try:
             return function(weights="imagenet", **arguments)
         except Exception as error:  # Keras raises a bare Exception when it cannot download
             raise InputError(
-                f'{function.__name__}, weights="imagenet": {error}. Keras fetches the file once '
-                "and keeps it in its cache; without a network give the path of a weights file, or "
-                "start from random weights with weights=None."
+                f'{function.__name__}, weights="imagenet": {_how_to_fetch(str(error))}'
             ) from error
     try:
         network = function(weights=None, **arguments)
@@ -305,6 +334,22 @@ def _keras_network(function, weights=None, **arguments):
     if weights is not None:
         load_weights(network, weights)
     return network
+
+
+def _how_to_fetch(message):
+    """What to do after Keras' failed download, whose message names the address."""
+    without = "or start from random weights with weights=None"
+    found = re.search(r"https?://\S+", message)
+    if not found:
+        return f"{message}. Give the path of a weights file, {without}."
+    address = found[0].rstrip(".:,")
+    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    name = address.rpartition("/")[2]
+    return (
+        f"{name} is not in Keras' cache ({cache}) and could not be fetched ({message}). Fetch it "
+        f"where there is a network, with\n    curl -LO {address}\nand put it into that folder, "
+        f"give its path as weights, {without}."
+    )
 
 
 def _parse(name):

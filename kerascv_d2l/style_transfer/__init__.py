@@ -29,6 +29,7 @@ from kerascv_d2l.style_transfer.networks import (
     from_model,
     keras_vgg19,
     mobilenet,
+    named_network,
     torchvision_vgg19,
 )
 from kerascv_d2l.style_transfer.objective import LOSS_NAMES, Objective, Style
@@ -55,6 +56,7 @@ __all__ = [
     "gram",
     "keras_vgg19",
     "mobilenet",
+    "named_network",
     "postprocess",
     "preprocess",
     "style_loss",

@@ -2,12 +2,18 @@
 
 # ruff: noqa: N803, N806 - X and Y are the book's names
 
+import contextlib
+from pathlib import Path
+
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.models import backbones
 from kerascv_d2l.models.vgg import BOOK_CONTENT_LAYERS, BOOK_STYLE_LAYERS, vgg19_features
+from kerascv_d2l.models.weights import load_weights
 from kerascv_d2l.style_transfer.images import RGB_MEAN, RGB_STD
 
 # What keras.applications' VGG-19 takes: BGR in 0-255 less these means (of B, G, R).
@@ -23,6 +29,9 @@ MOBILENET_STYLE_LAYERS = tuple(
     f"{name}_relu" for name in ("conv1", "conv_pw_1", "conv_pw_3", "conv_pw_5", "conv_pw_7")
 )
 MOBILENET_CONTENT_LAYERS = ("conv_pw_5_relu",)
+# Where a network has no layers chosen for it: as far down as VGG-19's and MobileNet's go.
+BACKBONE_STYLE_STRIDES, BACKBONE_CONTENT_STRIDE = (2, 4, 8, 16), 8
+_KERAS_FILES = (".h5", ".hdf5", ".keras")
 
 
 class Network:
@@ -131,6 +140,56 @@ def _as_list(outputs, of=(list, tuple)):
     return list(outputs) if isinstance(outputs, of) else [outputs]
 
 
+def named_network(name, weights=None, dtype=None, seed=None):
+    """Any network by its name.
+
+    Args:
+        name: "vgg19" (torchvision's, the book's), "keras_vgg19", "mobilenet" with or without a
+            width multiplier ("mobilenet_0.75"), or any other name that `backbone` knows: its
+            feature maps at strides 2 to 16 tell style, the one at 8 content.
+        weights: "imagenet", path of a file, or None for random weights.
+        dtype: Keras dtype policy, None for the global one.
+        seed: int for random weights.
+
+    Returns:
+        `Network`.
+
+    Raises:
+        InputError: if there is no such network, or its weights cannot be had or do not fit.
+    """
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    if name == "vgg19":
+        return torchvision_vgg19(weights, dtype, seed)
+    if name == "keras_vgg19":
+        return keras_vgg19(weights, dtype)
+    base, _, width = name.partition("_")
+    if base == "mobilenet":
+        return mobilenet(weights, dtype, _as_width(name, width) if width else None)
+    with _policy(dtype):
+        strides = backbones.strides_of(name)
+        strides = [stride for stride in BACKBONE_STYLE_STRIDES if stride in strides]
+        model = backbones.backbone(name, weights, strides)
+    content = BACKBONE_CONTENT_STRIDE
+    return Network(
+        model,
+        strides,
+        [content if content in strides else strides[-1]],
+        strides,
+        scale=tf.constant(255 * RGB_STD),
+        offset=tf.constant(255 * RGB_MEAN),
+    )
+
+
+def _as_width(name, width):
+    try:
+        return float(width)
+    except ValueError as error:
+        raise InputError(
+            f"network {name!r}: {width!r} is no width multiplier; write mobilenet_0.75"
+        ) from error
+
+
 def torchvision_vgg19(weights=None, dtype=None, seed=None):
     """VGG-19 of torchvision with the book's layers.
 
@@ -151,8 +210,12 @@ def torchvision_vgg19(weights=None, dtype=None, seed=None):
     layers = BOOK_STYLE_LAYERS + BOOK_CONTENT_LAYERS
     model = vgg19_features(layers, dtype=dtype, seed=seed)
     if weights is not None:
-        from kerascv_d2l.models.weights import load_weights
-
+        if str(weights).endswith(_KERAS_FILES):
+            # Its tensors would fit, but they were trained on other pixels (BGR, 0-255).
+            raise InputError(
+                f"weights {weights}: a file of Keras is not one of torchvision's VGG-19, which "
+                "is .safetensors; the network for it is keras_vgg19"
+            )
         load_weights(model, weights, hub_name=_VGG19_HUB_NAME, unused=_VGG19_UNUSED)
     return Network(model, layers, BOOK_CONTENT_LAYERS, BOOK_STYLE_LAYERS)
 
@@ -161,8 +224,8 @@ def keras_vgg19(weights=None, dtype=None):
     """VGG-19 of keras.applications with the book's layers, all of them after ReLU.
 
     Args:
-        weights: "imagenet" (kept in Keras' cache, else downloaded), path of a file without
-            classifier that Keras wrote, or None for random weights.
+        weights: "imagenet" (kept in Keras' cache, else downloaded), path of a file that Keras
+            wrote, or None for random weights.
         dtype: Keras dtype policy.
 
     Returns:
@@ -179,8 +242,7 @@ def mobilenet(weights=None, dtype=None, alpha=None):
     """MobileNet v1 of keras.applications.
 
     Args:
-        weights: "imagenet", path of a file without classifier that Keras wrote, or None for
-            random weights.
+        weights: "imagenet", path of a file that Keras wrote, or None for random weights.
         dtype: Keras dtype policy.
         alpha: width of the network; None is read from the file, else 1.
 
@@ -197,54 +259,46 @@ def mobilenet(weights=None, dtype=None, alpha=None):
 
 
 def _application(build, weights, dtype, **arguments):
+    with _policy(dtype):
+        return backbones.keras_network(
+            build, weights, include_top=False, input_shape=(None, None, 3), **arguments
+        )
+
+
+@contextlib.contextmanager
+def _policy(dtype):
+    """Make a dtype policy the global one for a while; None leaves it as it is."""
     policy = keras.config.dtype_policy()
     if dtype is not None:
         keras.config.set_dtype_policy(dtype)
     try:
-        model = build(
-            include_top=False,
-            input_shape=(None, None, 3),
-            weights=weights if weights == "imagenet" else None,
-            **arguments,
-        )
-    except Exception as error:
-        if weights != "imagenet":
-            raise
-        raise InputError(
-            f"weights of {build.__name__}: not in Keras' cache, and the download failed ({error}). "
-            "Give the path of a file, or no weights at all"
-        ) from error
+        yield
     finally:
         keras.config.set_dtype_policy(policy)
-    if weights not in (None, "imagenet"):
-        _load(model, weights)
-    return model
-
-
-def _load(model, path):
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"weights {path}: cannot be read into {model.name} ({error})") from error
 
 
 def _mobilenet_alpha(path):
-    """The width of the MobileNet whose weights a file holds, from its narrowest tensor."""
-    import h5py
-
+    """The width of the MobileNet whose weights a file holds, from its narrowest kernel."""
+    if not Path(path).is_file():
+        raise InputError(f"weights {path}: there is no such file.")
     widths = []
 
     def visit(_, item):
         if isinstance(item, h5py.Dataset) and item.ndim == 4 and item.shape[:3] == (3, 3, 3):
             widths.append(item.shape[3])
 
+    how = "name the network with its width, as mobilenet_0.75"
     try:
         with h5py.File(path) as file:
             file.visititems(visit)
-    except OSError as error:
-        raise InputError(f"weights {path}: cannot be read ({error})") from error
+    except OSError as error:  # .keras, which is an archive, or no weights file at all
+        raise InputError(
+            f"weights {path}: the width of the MobileNet cannot be read from it ({error}); {how}"
+        ) from error
     if len(widths) != 1:
-        raise InputError(f"weights {path}: not a MobileNet's, which has one 3 x 3 x 3 kernel")
+        raise InputError(
+            f"weights {path}: not a MobileNet's, which has one 3 x 3 x 3 kernel; else {how}"
+        )
     return widths[0] / 32  # the first convolution of MobileNet has 32 · alpha channels
 
 

@@ -322,6 +322,27 @@ class StyleTransfer:
 
     # ---- results and state
 
+    def losses(self):
+        """Weighted losses of the picture so far.
+
+        Returns:
+            float32 array `(4,)` in the order of `LOSS_NAMES`. (`history` holds those of before
+            each step.)
+        """
+        return self._objective(self._image.value())[0].numpy()
+
+    def share_done(self):
+        """How much of the work is done, 0 to 1: steps count by the pixels of their level."""
+        if self.done:
+            return 1.0
+        done = work = 0
+        begin = 0
+        for (height, width), end in zip(self.level_shapes, self._ends, strict=True):
+            done += height * width * (min(max(len(self.history), begin), end) - begin)
+            work += height * width * (end - begin)
+            begin = end
+        return done / work
+
     def image(self):
         """The picture so far.
 

@@ -148,6 +148,50 @@ def check_data(args, prepared, others=()):
             )
 
 
+def add_common_arguments(
+    add,
+    *,
+    out,
+    written="the model, figures and pictures",
+    kept="its last finished epoch",
+    devices=True,
+):
+    """Add the flags of everything that computes for long: training, and other runs.
+
+    Adds `--seed --mixed-precision --devices --out --resume`.
+
+    Args:
+        add: `add_argument` of a parser or of a group.
+        out: default of `--out`, a folder.
+        written: str: what goes there, for the help text.
+        kept: str: where `--resume` goes on, for the help text.
+        devices: False for a script that never uses more than one, and takes the
+            first GPU if there is one.
+    """
+    add(
+        "--seed",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="start of every random draw: same seed, same result (default: %(default)s)",
+    )
+    add(
+        "--mixed-precision",
+        action="store_true",
+        help="compute in 16 bits, keep weights in 32: float16 on a GPU, bfloat16 on a CPU",
+    )
+    if devices:
+        help_text = f"{DEVICES_HELP} (default: %(default)s)"
+        add("--devices", type=_devices, default="auto", help=help_text)
+    add(
+        "--out",
+        default=out,
+        metavar="FOLDER",
+        help=f"folder for {written} (default: %(default)s)",
+    )
+    add("--resume", action="store_true", help=f"go on with the run in --out from {kept}")
+
+
 def add_run_arguments(
     parser,
     *,
@@ -203,34 +247,11 @@ def add_run_arguments(
         metavar="RATE",
         help=learning_rate_help or "step size of the optimizer (default: %(default)s)",
     )
-    add(
-        "--seed",
-        type=non_negative_int,
-        default=0,
-        metavar="N",
-        help="start of every random draw: same seed, same result (default: %(default)s)",
-    )
-    add(
-        "--mixed-precision",
-        action="store_true",
-        help="compute in 16 bits, keep weights in 32: float16 on a GPU, bfloat16 on a CPU",
-    )
+    add_common_arguments(add, out=out)
     add(
         "--sync-batch-norm",
         action="store_true",
         help="several devices: batch norm takes its statistics over all of them, not each alone",
-    )
-    add("--devices", type=_devices, default="auto", help=f"{DEVICES_HELP} (default: %(default)s)")
-    add(
-        "--out",
-        default=out,
-        metavar="FOLDER",
-        help="folder for the model, figures and pictures (default: %(default)s)",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on with the run in --out from its last finished epoch",
     )
     add(
         "--tensorboard",

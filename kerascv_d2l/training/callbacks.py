@@ -122,6 +122,71 @@ class Throughput(keras.callbacks.Callback):
         logs["images_per_second"] = self._rate
 
 
+class StatusLine:
+    """A line about what is going on: drawn anew on a terminal, now and then in a log."""
+
+    def __init__(self, stream=None):
+        """Make the line.
+
+        Args:
+            stream: where to write; default: stdout.
+        """
+        self._stream = stream or sys.stdout
+        self.terminal = self._stream.isatty()
+        self._width = 0
+        self._shown = time.perf_counter()
+
+    def due(self):
+        """Whether it is time for the next look; if so, the next one is put off."""
+        now = time.perf_counter()
+        if now - self._shown < (_REFRESH if self.terminal else _REFRESH_IN_FILE):
+            return False
+        self._shown = now
+        return True
+
+    def wait(self):
+        """Put the next look off."""
+        self._shown = time.perf_counter()
+
+    def draw(self, text, end=False):
+        """Show a text; `end` leaves it there."""
+        if self.terminal:
+            if not end:  # a line that wraps could not be drawn over
+                text = text[: shutil.get_terminal_size().columns - 1]
+            self._stream.write("\r" + text.ljust(self._width))
+            self._width = 0 if end else len(text)
+            self._stream.write("\n" if end else "")
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def close(self):
+        """End a line that is being drawn."""
+        if self._width:
+            self.draw("", end=True)
+
+
+def bar(done, total, seconds_left, figures):
+    """Write progress in words: step, bar, time left, figures.
+
+    Args:
+        done: int, steps done.
+        total: int or None, steps in all.
+        seconds_left: float; not shown without `total`.
+        figures: dict of name -> number.
+
+    Returns:
+        str.
+    """
+    text = f"step {done}"
+    if total:
+        filled = _BAR_WIDTH * done // total
+        text += (
+            f"/{total}  [{'=' * filled}{'.' * (_BAR_WIDTH - filled)}]  {seconds_left:.0f} s left"
+        )
+    return f"{text}  {_figures(figures)}"
+
+
 class Progress(keras.callbacks.Callback):
     """Show one line an epoch: figures, seconds, images a second.
 
@@ -137,36 +202,29 @@ class Progress(keras.callbacks.Callback):
             stream: where to write; default: stdout.
         """
         super().__init__()
-        self._stream = stream or sys.stdout
-        self._terminal = self._stream.isatty()
-        self._width = 0
+        self._line = StatusLine(stream)
         self._epoch = 0
-        self._start = self._shown = 0.0
+        self._start = 0.0
         self._epochs_shown = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        self._start = self._shown = time.perf_counter()
-        if self._terminal and not self._epochs_shown:
-            self._draw(f"{self._title()}  compiling the training step")
+        self._start = time.perf_counter()
+        self._line.wait()
+        if self._line.terminal and not self._epochs_shown:
+            self._line.draw(f"{self._title()}  compiling the training step")
 
     def on_train_batch_end(self, batch, logs=None):
-        now = time.perf_counter()
-        if now - self._shown < (_REFRESH if self._terminal else _REFRESH_IN_FILE):
+        if not self._line.due():
             return
-        self._shown = now
-        steps = self.params.get("steps")
-        done, seconds = batch + 1, now - self._start
-        text = f"{self._title()}  step {done}"
-        if steps:
-            filled = _BAR_WIDTH * done // steps
-            bar = "=" * filled + "." * (_BAR_WIDTH - filled)
-            text += f"/{steps}  [{bar}]  {seconds / done * (steps - done):.0f} s left"
-        self._draw(f"{text}  {_figures(logs)}")
+        done, steps = batch + 1, self.params.get("steps")
+        seconds = time.perf_counter() - self._start
+        text = bar(done, steps, seconds / done * ((steps or done) - done), logs)
+        self._line.draw(f"{self._title()}  {text}")
 
     def on_test_begin(self, logs=None):
-        if self._terminal:
-            self._draw(f"{self._title()}  validating")
+        if self._line.terminal:
+            self._line.draw(f"{self._title()}  validating")
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = (logs or {}).get("seconds", time.perf_counter() - self._start)
@@ -174,27 +232,15 @@ class Progress(keras.callbacks.Callback):
         rate = (logs or {}).get("images_per_second", math.nan)
         if math.isfinite(rate):
             text += f"  {rate:.{0 if rate >= 10 else 1}f} images/s"
-        self._draw(text, end=True)
+        self._line.draw(text, end=True)
         self._epochs_shown += 1
 
     def on_train_end(self, logs=None):
-        if self._width:
-            self._draw("", end=True)
+        self._line.close()
 
     def _title(self):
         epochs = self.params.get("epochs", 0)
         return f"epoch {self._epoch + 1:>{len(str(epochs))}}/{epochs}"
-
-    def _draw(self, text, end=False):
-        if self._terminal:
-            if not end:  # a line that wraps could not be drawn over
-                text = text[: shutil.get_terminal_size().columns - 1]
-            self._stream.write("\r" + text.ljust(self._width))
-            self._width = 0 if end else len(text)
-            self._stream.write("\n" if end else "")
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
 
 
 # Not figures of the model: shown with their units at the end of the line, or only in history.csv.

@@ -30,7 +30,8 @@ _RESULTS = (_CHECKPOINT, "metrics.json", "model.keras", "saved_model")  # a fold
 
 # Flags that may change from one start to the next: they do not decide what is computed.
 # (More or fewer devices change results by rounding only, unless batch norm is per device.)
-_FREE = {"out", "resume", "tensorboard", "devices", "epochs"}
+# Nor do tiles or how often pictures are saved.
+_FREE = {"out", "resume", "tensorboard", "devices", "epochs", "tile", "save_every"}
 
 # Drawing the curves takes about .3 s: an epoch of 1 s is not made to wait for it every time.
 _DRAWING_SHARE = 0.05
@@ -64,9 +65,10 @@ class Run:
         history: dict of name -> list with a value an epoch (NaN where an epoch
             has none).
         epochs_done: int, finished epochs.
+        unit: str, what is counted: "epoch", or "step" where there are none.
     """
 
-    def __init__(self, out, task, settings, epochs=None):
+    def __init__(self, out, task, settings, epochs=None, unit="epoch"):
         """Make a run without looking at the folder; scripts call `Run.start`."""
         self.out = Path(out)
         self.task = task
@@ -74,6 +76,7 @@ class Run:
         self.resumed = False
         self.history = {}
         self.epochs_done = 0
+        self.unit = unit
         self._epochs = epochs
         self._pending = None  # state read from the checkpoint and not yet put to use
         self._stage = 0  # number of the call of `fit`
@@ -83,15 +86,18 @@ class Run:
         self._drawing_seconds = 0.0
 
     @classmethod
-    def start(cls, args, task, settings=None):
+    def start(cls, args, task, settings=None, unit="epoch"):
         """Take the folder `args.out` for a run, or go on with the run that is there.
 
         Args:
-            args: namespace with the flags of `add_run_arguments`.
+            args: namespace with the flags of `add_run_arguments`, or those of
+                `add_common_arguments` and one that says how long: `steps` for
+                the unit "step".
             task: name of the task, such as `"train_ssd"`.
             settings: what else decides the result and is no flag (class names,
                 number of images …), to be compared on `--resume` and written to
                 `metrics.json`.
+            unit: what is counted, "epoch" or "step".
 
         Returns:
             `Run`.
@@ -102,8 +108,9 @@ class Run:
                 writing to it.
         """
         flags = {k: v for k, v in vars(args).items() if not callable(v)}
-        run = cls(args.out, task, {**flags, **(settings or {})}, epochs=args.epochs)
-        run._tensorboard = args.tensorboard
+        length = flags[f"{unit}s"]
+        run = cls(args.out, task, {**flags, **(settings or {})}, epochs=length, unit=unit)
+        run._tensorboard = flags.get("tensorboard", False)
         if startup.current_run:
             startup.current_run.close()  # one at a time in a process
         run._take_folder()
@@ -132,7 +139,7 @@ class Run:
     def progress(self):
         """How far the run has come, in words."""
         of = f" of {self._epochs}" if self._epochs else ""
-        return f"epoch {self.epochs_done}{of} in {self.out}"
+        return f"{self.unit} {self.epochs_done}{of} in {self.out}"
 
     @property
     def images_per_second(self):
@@ -267,23 +274,25 @@ class Run:
         """Write `metrics.json`, and say what was written where and what to do next.
 
         Args:
-            metrics: dict of names and values. `images_per_second` is added if
-                it is not there.
+            metrics: dict of names and values. `images_per_second` is added where
+                it was measured.
             next_command: command to try next, text or list of arguments.
 
         Returns:
             The metrics as plain Python values (NaN as `None`): what `main`
             returns.
         """
-        metrics = plain({"images_per_second": self.images_per_second, **metrics})
+        if "images_per_second" in self.history:
+            metrics = {"images_per_second": self.images_per_second, **metrics}
+        metrics = plain(metrics)
         if self.history:
             self._write_history(draw=True)
-        seconds = np.nansum(np.array(self.history.get("seconds", []), float))
+        record = {**metrics, "task": self.task, f"{self.unit}s": self.epochs_done}
+        if "seconds" in self.history:
+            seconds = np.nansum(np.array(self.history["seconds"], float))
+            record["training_seconds"] = round(float(seconds), 1)
         record = {
-            **metrics,
-            "task": self.task,
-            "epochs": self.epochs_done,
-            "training_seconds": round(float(seconds), 1),
+            **record,
             "settings": self.settings,
             "versions": _versions(),
         }
@@ -349,7 +358,7 @@ class Run:
 
     def _what_is_kept(self):
         if not self.can_resume:
-            return "No epoch was finished."
+            return f"No {self.unit} was finished."
         return f"The state after {self.progress} is kept."
 
     def _state(self, stopped):
@@ -374,13 +383,13 @@ class Run:
         names = list(self.history)
         with whole(self.out / "history.csv") as path, open(path, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["epoch", *names])
+            writer.writerow([self.unit, *names])
             for i, row in enumerate(zip(*self.history.values(), strict=True)):
                 cells = ["" if math.isnan(value) else repr(float(value)) for value in row]
                 writer.writerow([i + 1, *cells])
         start = time.perf_counter()
         if draw or self._drawing_seconds < _DRAWING_SHARE * (start - self._drawn):
-            draw_history(self.out / "history.png", self.history)
+            draw_history(self.out / "history.png", self.history, self.unit)
             self._drawn = time.perf_counter()
             self._drawing_seconds = self._drawn - start
 

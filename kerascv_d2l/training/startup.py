@@ -90,16 +90,18 @@ def set_up(args):
     screen what it chose.
 
     Args:
-        args: namespace with the flags of `add_run_arguments`.
+        args: namespace with the flags of `add_run_arguments`, or of
+            `add_common_arguments` alone.
 
     Returns:
         `tf.distribute.Strategy`: build and compile the model in its `scope()`.
+        Without a flag `--devices` the default one, on a single device.
 
     Raises:
         InputError: if `--devices`, `--batch-size` or `--tensorboard` cannot be
             had on this machine.
     """
-    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+    if getattr(args, "tensorboard", False) and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
             "--tensorboard needs the package tensorboard, which is not installed: "
             "pip install tensorboard, or leave the flag out (history.csv and history.png are "
@@ -108,8 +110,11 @@ def set_up(args):
     tf = import_tensorflow()
     import keras
 
-    strategy = _strategy(args)
-    check_batch_size(args.batch_size, strategy)
+    strategy = _strategy(args) if "devices" in args else tf.distribute.get_strategy()
+    batch = ""
+    if "batch_size" in args:
+        check_batch_size(args.batch_size, strategy)
+        batch = f", batch {args.batch_size}"
     keras.utils.set_random_seed(args.seed)
     policy = "float32"
     if args.mixed_precision:
@@ -118,8 +123,8 @@ def set_up(args):
         policy = "mixed_float16" if gpu else "mixed_bfloat16"
     keras.config.set_dtype_policy(policy)
     print(
-        f"training on {describe_strategy(strategy)}, {policy}, batch {args.batch_size}, "
-        f"seed {args.seed}",
+        f"{'training' if batch else 'computing'} on {describe_strategy(strategy)}, {policy}"
+        f"{batch}, seed {args.seed}",
         flush=True,
     )
     return strategy
