@@ -92,18 +92,23 @@ class Objective:
         # [style][layer] (c, c)
         self._grams = [self._targets(X, mask, contents=False)[1] for X, _, mask in styles]
         self._positions = [shapes[i][0] * shapes[i][1] for i in self._styles_at]
-        self._content_scales = [1.0] * len(self._contents)
-        self._style_scales = [1.0] * len(content_grams)
+        # Differences are measured in these units before they are squared: the squares of a
+        # layer's small numbers would leave what float32 can hold.
+        self._content_units = [1.0] * len(self._contents)
+        self._style_units = [1.0] * len(content_grams)
         if self.weights.normalize:
             layers = len(self._contents)
-            self._content_scales = [layers * _spread(features) for features in self._contents]
+            self._content_units = [(layers * _spread(f)) ** 0.5 for f in self._contents]
             layers = len(content_grams)
-            self._style_scales = [
-                layers
-                * sum(
-                    weight * _distance(content_gram, grams[i])
-                    for weight, grams in zip(self._style_weights, self._grams, strict=True)
+            self._style_units = [
+                (
+                    layers
+                    * sum(
+                        weight * _distance(content_gram, grams[i])
+                        for weight, grams in zip(self._style_weights, self._grams, strict=True)
+                    )
                 )
+                ** 0.5
                 for i, content_gram in enumerate(content_grams)
             ]
 
@@ -148,9 +153,9 @@ class Objective:
             features = [tf.cast(f, tf.float32) for f in self.network.features(X)]
             content_value = tf.add_n(
                 [
-                    tf.reduce_mean(tf.square(features[at] - target)) / scale
-                    for at, target, scale in zip(
-                        self._contents_at, self._contents, self._content_scales, strict=True
+                    tf.reduce_mean(tf.square((features[at] - target) / unit))
+                    for at, target, unit in zip(
+                        self._contents_at, self._contents, self._content_units, strict=True
                     )
                 ]
                 or [0.0]
@@ -172,9 +177,9 @@ class Objective:
 
     def _style_value(self, grams):
         values = [
-            weight * tf.reduce_mean(tf.square(gram - target)) / scale
+            weight * tf.reduce_mean(tf.square((gram - target) / unit))
             for weight, targets in zip(self._style_weights, self._grams, strict=True)
-            for gram, target, scale in zip(grams, targets, self._style_scales, strict=True)
+            for gram, target, unit in zip(grams, targets, self._style_units, strict=True)
         ]
         return tf.add_n(values or [0.0])
 
@@ -231,8 +236,10 @@ class Objective:
         """Summed squared differences from the content, and Gram sums, of a tile's core."""
         features = self._core_features(X, cores)
         differences = [
-            tf.reduce_sum(tf.square(features[at] - target))
-            for at, target in zip(self._contents_at, contents, strict=True)
+            tf.reduce_sum(tf.square((features[at] - target) / unit))
+            for at, target, unit in zip(
+                self._contents_at, contents, self._content_units, strict=True
+            )
         ]
         return differences, [_gram_sum(features[at], None) for at in self._styles_at]
 
@@ -248,10 +255,8 @@ class Objective:
         """Weighted content and style loss, and the gradient of the latter for each Gram matrix."""
         content_value = tf.add_n(
             [
-                difference / (tf.size(target, tf.float32) * scale)
-                for difference, target, scale in zip(
-                    differences, self._contents, self._content_scales, strict=True
-                )
+                difference / tf.size(target, tf.float32)
+                for difference, target in zip(differences, self._contents, strict=True)
             ]
             or [0.0]
         )
@@ -267,10 +272,10 @@ class Objective:
             features = self._core_features(X, cores)
             parts = [
                 self.weights.content
-                * tf.reduce_sum(tf.square(features[at] - part))
-                / (tf.size(target, tf.float32) * scale)
-                for at, part, target, scale in zip(
-                    self._contents_at, contents, self._contents, self._content_scales, strict=True
+                * tf.reduce_sum(tf.square((features[at] - part) / unit))
+                / tf.size(target, tf.float32)
+                for at, part, target, unit in zip(
+                    self._contents_at, contents, self._contents, self._content_units, strict=True
                 )
             ]
             parts += [
@@ -303,7 +308,8 @@ class Objective:
                 ]
                 kept, part = self._extract_masked(_crop(X, crop), cores, here)
             if contents:
-                rows.setdefault(crop[0], []).append(kept)
+                # With its margins a tile may be as high as the one below: the core tells them.
+                rows.setdefault((crop[0], int(cores[0, 0, 0])), []).append(kept)
             sums = part if sums is None else tf.nest.map_structure(tf.add, sums, part)
         kept = []
         if contents:  # tiles side by side, then below each other
@@ -355,16 +361,17 @@ def _gram_sum(features, mask):
 
 def _spread(features):
     """Variance of features over positions, averaged over channels: a float > 0."""
-    variance = float(tf.reduce_mean(tf.math.reduce_variance(features, axis=(0, 1, 2))))
-    square = float(tf.reduce_mean(tf.square(features)))
-    return max(variance, _LEAST_SHARE * square) or 1.0
+    features = features.numpy()  # float64 for the sums alone: the features may take 200 MB
+    square = np.einsum("bhwc,bhwc->", features, features, dtype=np.float64) / features.size
+    variance = square - np.mean(features.mean(axis=(0, 1, 2), dtype=np.float64) ** 2)
+    return float(max(variance, _LEAST_SHARE * square)) or 1.0
 
 
 def _distance(gram, target):
     """Mean squared difference of Gram matrices: a float > 0."""
-    difference = float(tf.reduce_mean(tf.square(gram - target)))
-    square = float(tf.reduce_mean(tf.square(target)))
-    return max(difference, _LEAST_SHARE * square) or 1.0
+    gram, target = np.asarray(gram, np.float64), np.asarray(target, np.float64)
+    difference = np.mean((gram - target) ** 2)
+    return float(max(difference, _LEAST_SHARE * np.mean(target**2))) or 1.0
 
 
 def as_targets(style, image_shape=None):

@@ -30,6 +30,8 @@ STARTS = ("content", "style", "noise")
 # left a noisier picture after 200 steps than 0.05 did (MobileNet, 150 x 225).
 BOOK_LEARNING_RATE, LEARNING_RATE = 0.3, 0.1
 DECAYS = 10  # the book's 500 steps see ten decays of the rate
+# A finer level starts from a picture that is nearly done, which the full rate would undo.
+LEVEL_DECAY = 0.5
 # Normalised losses are around 1 whatever the picture's size, so a pixel's gradient is far
 # below PyTorch's 1e-8 in a large picture, and must still count.
 NORMALIZED_EPSILON = 1e-14
@@ -96,7 +98,8 @@ class StyleTransfer:
             optimizer: "adam", or "lbfgs" (SciPy's L-BFGS-B), which needs fewer steps and, at
                 160 bytes a colour value, more memory.
             lr: learning rate of Adam in units of the normalised image, times 0.8 ten times over
-                a level; None for 0.1, and the book's 0.3 with plain weights.
+                a level, and half of it with every level; None for 0.1, and the book's 0.3
+                with plain weights.
             start: "content", "style" (the first one) or "noise".
             levels: int ≥ 1, coarse to fine: each level doubles height and width, and starts
                 from the result of the one before.
@@ -254,7 +257,8 @@ class StyleTransfer:
     def _adam_step(self, callback):
         begin = self._ends[self.level - 1] if self.level else 0
         share = (len(self.history) - begin) / (self._ends[self.level] - begin)
-        self._adam.learning_rate.assign(self._lr * LR_DECAY ** int(share * DECAYS))
+        rate = self._lr * LEVEL_DECAY**self.level
+        self._adam.learning_rate.assign(rate * LR_DECAY ** int(share * DECAYS))
         if self._objective.tile is None:
             losses = self._step()
         else:

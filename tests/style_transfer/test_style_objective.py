@@ -58,7 +58,9 @@ def network(build):
 
 
 @pytest.mark.parametrize("build", [pooled, strided, padded])
-@pytest.mark.parametrize(("height", "width", "tile"), [(64, 40, 16), (61, 43, 9), (50, 23, 24)])
+@pytest.mark.parametrize(
+    ("height", "width", "tile"), [(64, 40, 16), (61, 43, 9), (50, 23, 24), (24, 40, 12)]
+)
 def test_tiles_give_the_loss_and_gradient_of_the_whole(build, height, width, tile):
     net = network(build)
     mask = np.random.RandomState(3).uniform(size=(37, 58)) > 0.4

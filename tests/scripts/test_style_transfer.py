@@ -1,0 +1,272 @@
+"""`scripts/style_transfer.py` on small pictures with a narrow MobileNet of random weights."""
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerascv_d2l import InputError
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts/style_transfer.py"
+LOSSES = ("content_loss", "style_loss", "tv_loss", "loss")
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("style_transfer_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    y, x = np.mgrid[:50, :80]
+    content = np.stack([128 + 100 * np.sin(y / 8), 128 + 90 * np.cos(x / 9), 3 * x], -1)
+    Image.fromarray(content.clip(0, 255).astype(np.uint8)).save(folder / "content.png")
+    stripes = np.where((x + y) % 6 < 3, 230, 40)[:45, :60]
+    style = np.stack([stripes, stripes // 2, 0 * stripes + 30], -1).astype(np.uint8)
+    Image.fromarray(style).save(folder / "style.png")
+    half = np.zeros((45, 60), np.uint8)
+    half[:, 30:] = 255
+    Image.fromarray(half).save(folder / "mask.png")
+    return folder
+
+
+def flags(pictures, out, *more, content="content.png", styles=("style.png",)):
+    tiny = ["--network", "mobilenet_0.25", "--weights", "none", "--image-size", "40"]
+    names = [str(pictures / name) for name in (content, *styles)]
+    return [*names, "--out", str(out), *tiny, "--steps", "6", *more]
+
+
+def rows(out):
+    with open(out / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.quick
+def test_writes_result_comparison_curves_and_pictures_so_far(script, pictures, tmp_path, capsys):
+    out = tmp_path / "run"
+    more = ("--save-every", "2", "--style-weight", "3")
+    metrics = script.main(flags(pictures, out, *more))
+    assert Image.open(out / "result.png").size == (80, 50)
+    assert Image.open(out / "painted_32x40.png").size == (40, 32)  # 25 would be too few
+    assert Image.open(out / "comparison.png").width > 1500
+    names = sorted(path.name for path in (out / "steps").iterdir())
+    assert names == ["00000.png", "00002.png", "00004.png", "00006.png"]
+    history = rows(out)
+    assert list(history[0]) == ["step", *LOSSES] and len(history) == 6
+    assert float(history[0]["style_loss"]) == pytest.approx(3, rel=1e-3)  # 1 of its own, times 3
+    assert metrics["first"]["loss"] == pytest.approx(float(history[0]["loss"]))
+    assert metrics["loss"] < float(history[0]["loss"])
+    record = json.loads((out / "metrics.json").read_text())
+    assert record["steps"] == 6 and record["settings"]["image_shape"] == [32, 40]
+    assert {name: record[name] for name in LOSSES} == {name: metrics[name] for name in LOSSES}
+    printed = capsys.readouterr().out
+    assert "step 6/6  [====================]  0 s left  content_loss" in printed
+    with pytest.raises(InputError, match="already holds a run"):
+        script.main(flags(pictures, out))
+    # The last picture so far is the one that was painted.
+    np.testing.assert_array_equal(
+        Image.open(out / "steps/00006.png"), Image.open(out / "painted_32x40.png")
+    )
+
+
+@pytest.mark.quick
+def test_several_styles_masks_levels_and_kept_colours(script, pictures, tmp_path):
+    more = ["--style-weights", "1", "3", "--style-mask", "none", str(pictures / "mask.png")]
+    more += ["--levels", "2", "--preserve-color", "--init", "noise", "--style-scale", "0.5"]
+    out = tmp_path / "run"
+    both = ("style.png", "style.png")
+    metrics = script.main(
+        flags(pictures, out, *more, "--image-size", "64x96", "--tile", "32", styles=both)
+    )
+    assert np.isfinite([metrics[name] for name in LOSSES]).all()
+    result = np.asarray(Image.open(out / "result.png"), float)
+    content = np.asarray(Image.open(pictures / "content.png"), float)
+    luminance = np.array([0.299, 0.587, 0.114])
+    color, wanted = (image - (image @ luminance)[..., None] for image in (result, content))
+    cosine = (color * wanted).sum() / (np.linalg.norm(color) * np.linalg.norm(wanted))
+    assert cosine > 0.9
+    with pytest.raises(InputError, match=r"content\.png: 80 x 50 pixels.*60 x 45"):
+        script.main(flags(pictures, tmp_path / "b", "--style-mask", str(pictures / "content.png")))
+    Image.new("L", (60, 45)).save(tmp_path / "black.png")
+    with pytest.raises(InputError, match=r"black\.png: black all over"):
+        mask = str(tmp_path / "black.png")
+        script.main(flags(pictures, tmp_path / "c", "--style-mask", mask))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_book_weights_and_no_style(script, pictures, tmp_path, optimizer):
+    """Without style and total variation the content comes back, in its own size."""
+    more = ("--style-weight", "0", "--tv-weight", "0", "--image-size", "full")
+    args = flags(pictures, tmp_path / "a", *more, "--optimizer", optimizer, "--book-weights")
+    metrics = script.main(args)
+    assert metrics["loss"] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_array_equal(
+        Image.open(tmp_path / "a/result.png"), Image.open(pictures / "content.png")
+    )
+    assert not list((tmp_path / "a").glob("painted*"))
+    weights = script.loss_weights(script.parse(args))
+    assert (weights.content, weights.style, weights.tv, weights.normalize) == (1, 0, 0, False)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """Files of every kind: name -> (height, width) of what is painted."""
+    folder = tmp_path_factory.mktemp("kinds")
+    pixels = np.random.RandomState(0).randint(0, 256, (20, 30, 4)).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "rgba.png")
+    Image.fromarray(pixels[..., 0]).save(folder / "grey.png")
+    Image.fromarray(pixels[..., :3]).convert("CMYK").save(folder / "cmyk.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by a quarter
+    Image.fromarray(pixels[..., :3]).save(folder / "turned.jpg", exif=exif)
+    Image.fromarray(pixels[:1, :1, :3]).save(folder / "dot.png")
+    Image.new("RGB", (900, 2), (20, 90, 200)).save(folder / "long.png")
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.png").touch()
+    (folder / "torn.png").write_bytes((folder / "rgba.png").read_bytes()[:200])
+    return folder
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("rgba.png", (30, 20)),
+        ("grey.png", (30, 20)),
+        ("cmyk.jpg", (30, 20)),
+        ("turned.jpg", (20, 30)),
+        ("dot.png", (1, 1)),
+        ("long.png", (900, 2)),
+    ],
+)
+def test_pictures_of_every_kind_as_content_and_style(script, kinds, tmp_path, name, size):
+    steps = ("--steps", "2")
+    script.main(flags(kinds, tmp_path / "a", *steps, content=name, styles=(name,)))
+    with Image.open(tmp_path / "a/result.png") as result:
+        assert result.size == size and result.mode == "RGB"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", ["text.jpg", "empty.png", "torn.png", "absent.png"])
+def test_unreadable_pictures_are_named(script, kinds, tmp_path, name):
+    for given in (
+        {"content": name, "styles": ("rgba.png",)},
+        {"content": "rgba.png", "styles": (name,)},
+    ):
+        with pytest.raises(InputError, match=rf"{name}: "):
+            script.main(flags(kinds, tmp_path / "a", **given))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.quick
+def test_shapes_to_paint_at(script):
+    shape = script.working_shape
+    assert shape(450, (1365, 2048, 3)) == (300, 450)
+    assert shape(450, (200, 300, 3)) == (200, 300)
+    assert shape("full", (200, 300, 3)) == (200, 300)
+    assert shape((90, 80), (200, 300, 3)) == (90, 80)
+    assert shape(450, (4, 9000, 3)) == (32, 450)
+    assert shape(450, (1, 1, 3)) == (32, 32)
+
+
+@pytest.mark.quick
+def test_wrong_flags_are_named(script, pictures, tmp_path, capsys):
+    for more, message in (
+        (("--style-weights", "1", "2"), "2 values for 1 style"),
+        (("--style-mask", "none", "none"), "2 values for 1 style"),
+        (("--steps", "3", "--levels", "4"), "--levels 4 needs"),
+        (("--save-every", "soon"), "expected a whole number"),
+        (("--image-size", "0"), "expected a whole number"),
+    ):
+        with pytest.raises(SystemExit):
+            script.parse(flags(pictures, tmp_path, *more))
+        assert message in capsys.readouterr().err
+    assert script.parse(flags(pictures, tmp_path, "--save-every", "30s")).save_every == (
+        30,
+        "seconds",
+    )
+
+
+@pytest.mark.quick
+def test_missing_weights_say_what_to_do(script, pictures, tmp_path, monkeypatch):
+    import huggingface_hub
+    import keras
+
+    def offline(*args, local_files_only=False, **kwargs):
+        error = huggingface_hub.errors.LocalEntryNotFoundError
+        raise error("not cached") if local_files_only else OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    names = [str(pictures / name) for name in ("content.png", "style.png")]
+    with pytest.raises(
+        InputError, match=r"(?s)model\.safetensors of timm/vgg19.*hf download.*--weights none"
+    ):
+        script.main([*names, "--out", str(tmp_path / "a")])
+
+    def failed(origin):
+        raise Exception(f"URL fetch failure on {origin}: None -- no network")
+
+    address = "https://storage.googleapis.com/x/vgg19_notop.h5"
+    monkeypatch.setattr(keras.applications, "VGG19", lambda weights, **kwargs: failed(address))
+    with pytest.raises(
+        InputError,
+        match=r"(?s)vgg19_notop\.h5 is not in .*curl -LO https://\S*_notop\.h5\n.*--weights none",
+    ):
+        script.main([*names, "--out", str(tmp_path / "b"), "--network", "keras_vgg19"])
+    with pytest.raises(InputError, match="there is no such file"):
+        absent = ["--network", "mobilenet", "--weights", "absent.h5"]
+        script.main([*names, "--out", str(tmp_path / "c"), *absent])
+
+
+def started(arguments):
+    """The script as a program of its own."""
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_and_resumed_it_ends_as_an_undisturbed_run(pictures, tmp_path):
+    """kill -9 once a checkpoint is there; the second start goes on from it."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    more = ("--steps", "60", "--init", "noise", "--levels", "2", "--save-every", "1")
+    undisturbed = started(flags(pictures, whole, *more))
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; names = runpy.run_path(sys.argv[0]); "
+        "names['Watcher'].save.__globals__['CHECKPOINT_SECONDS'] = 0.05; "
+        "names['run_main'](names['main'])"
+    )
+    victim = subprocess.Popen(
+        [sys.executable, "-c", code, str(SCRIPT), *flags(pictures, killed, *more)],
+        env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not (killed / "checkpoint.npz").exists() and time.monotonic() < deadline:
+        assert victim.poll() is None
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not (killed / "result.png").exists()
+    resumed = started([*flags(pictures, killed, *more), "--resume"])
+    assert "resuming after step" in resumed.communicate()[0]
+    undisturbed.communicate()
+    assert resumed.returncode == undisturbed.returncode == 0
+    np.testing.assert_array_equal(
+        Image.open(whole / "result.png"), Image.open(killed / "result.png")
+    )
+    assert rows(whole) == rows(killed)
