@@ -173,6 +173,28 @@ def export_segmenter_lite(model, path, image_size):
         file.write_bytes(content)
 
 
+def export_stylizer(model, path):
+    """Write a feed-forward network of style transfer as a SavedModel.
+
+    The loaded object is called on uint8 or float images `(batch, height, width,
+    3)` of any size, pixels 0-255. Its signatures are `serving_default` (uint8)
+    and `float` (float32), both with the input `images`. The answer is a
+    dictionary: `pictures` uint8, of the same shape.
+
+    Args:
+        model: `keras.Model` from pixels 0-255 to pixels 0-255 of the same
+            height and width, as `transformer_net` builds it.
+        path: folder to write, as a whole or not at all.
+    """
+    module = _Stylizer(model)
+    signatures = {
+        "serving_default": module.stylize.get_concrete_function(_any_images(tf.uint8)),
+        "float": module.stylize.get_concrete_function(_any_images(tf.float32)),
+    }
+    with whole(path) as folder:
+        tf.saved_model.save(module, str(folder), signatures)
+
+
 def _any_images(dtype):
     return tf.TensorSpec((None, None, None, 3), dtype, name="images")
 
@@ -236,6 +258,21 @@ class _SegmenterModule(tf.Module):
         self.names = tf.function(lambda: {"class_names": tf.constant(list(class_names))})
         self.palette = tf.function(lambda: {"colors": tf.constant(colors, tf.uint8)})
         self.__call__ = self.segment
+
+
+class _Stylizer(tf.Module):
+    """The model and rounding, without the Python class."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model_variables = [variable.value for variable in model.variables]
+
+        def stylize(images):
+            pixels = tf.clip_by_value(tf.round(model(images, training=False)), 0, 255)
+            return {"pictures": tf.cast(pixels, tf.uint8)}
+
+        self.stylize = tf.function(stylize)
+        self.__call__ = self.stylize
 
 
 def _rebuilt_in_float32(model):

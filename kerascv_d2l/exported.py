@@ -53,6 +53,23 @@ def load_segmenter(path):
     return call, [name.decode() for name in names], colors
 
 
+def load_stylizer(path):
+    """Load what `export_stylizer` wrote.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Function from uint8 or float images `(batch, height, width, 3)`, pixels
+        0-255, to a dictionary with `pictures`, uint8 of the same shape.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    model = _load(path, "stylize", "train_fast_style.py", ())
+    return lambda images: model.stylize(images)  # keeps the model, and with it its variables
+
+
 def _load(path, function, script, signatures):
     """A SavedModel with this function and these signatures."""
     import tensorflow as tf  # here, so that a script can import it quietly first

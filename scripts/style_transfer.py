@@ -9,7 +9,6 @@ says how long it takes and what to expect.
 """
 
 import argparse
-import dataclasses
 import re
 import sys
 import time
@@ -39,33 +38,9 @@ def parse(argv=None):
     )
     parser.add_argument("content", metavar="CONTENT", help="the picture to paint")
     parser.add_argument("style", nargs="+", metavar="STYLE", help="pictures in whose manner")
-    add = parser.add_argument_group("network").add_argument
-    add(
-        "--network",
-        default="vgg19",
-        metavar="NAME",
-        help="vgg19 (torchvision's, the book's), keras_vgg19, mobilenet, mobilenet_0.75, or "
-        "another network of keras.applications (default: %(default)s)",
-    )
-    add(
-        "--weights",
-        default="imagenet",
-        metavar="FILE",
-        help="its weights: a file, imagenet (downloaded at first use), or none for random ones "
-        "(default: %(default)s)",
-    )
+    arguments.add_feature_network_arguments(parser.add_argument_group("network").add_argument)
     add = parser.add_argument_group("losses").add_argument
-    for name, text in (
-        ("content", "how much the content counts"),
-        ("style", "how much the style counts"),
-        ("tv", "how much total variation counts: more is smoother"),
-    ):
-        add(
-            f"--{name}-weight",
-            type=arguments.non_negative_float,
-            metavar="WEIGHT",
-            help=f"{text} (default: {_default_weight(name)})",
-        )
+    arguments.add_loss_weight_arguments(add, also="; see --book-weights")
     add(
         "--book-weights",
         action="store_true",
@@ -108,11 +83,6 @@ def parse(argv=None):
     if args.levels > args.steps:
         parser.error(f"--levels {args.levels} needs at least as many --steps, not {args.steps}")
     return args
-
-
-def _default_weight(name):
-    # The numbers stand in `LossWeights`, behind TensorFlow, which --help must not wait for.
-    return {"content": "1", "style": "10", "tv": "3"}[name] + "; see --book-weights"
 
 
 def _add_optimization(add):
@@ -232,29 +202,11 @@ def working_shape(size, content_shape):
     return tuple(max(LEAST_SIDE, round(side * scale)) for side in (height, width))
 
 
-def load_network(args):
-    from kerascv_d2l.style_transfer import named_network
-
-    weights = None if args.weights == NONE else args.weights
-    try:
-        return named_network(args.network, weights)
-    except InputError as error:
-        raise InputError(
-            f"--network {args.network} --weights {args.weights}: {error}\n"
-            "To go on without: --weights none (random weights paint, but with less sense for "
-            "texture), or another network's file, as --network mobilenet --weights FILE"
-        ) from error
-
-
 def loss_weights(args):
-    from kerascv_d2l.style_transfer import BOOK_WEIGHTS, LossWeights
+    """`LossWeights` of the flags."""
+    from kerascv_d2l.style_transfer import BOOK_WEIGHTS, LossWeights, weights_of
 
-    given = {
-        name: getattr(args, f"{name}_weight")
-        for name in ("content", "style", "tv")
-        if getattr(args, f"{name}_weight") is not None
-    }
-    return dataclasses.replace(BOOK_WEIGHTS if args.book_weights else LossWeights(), **given)
+    return weights_of(args, BOOK_WEIGHTS if args.book_weights else LossWeights())
 
 
 class Watcher:
@@ -389,8 +341,10 @@ def main(argv=None):
     content, styles = kerascv_d2l.read_picture(args.content), read_styles(args)
     shape = working_shape(args.image_size, content.shape)
     set_up(args)
+    from kerascv_d2l.style_transfer import network_of
+
     run = kerascv_d2l.Run.start(args, TASK, {"image_shape": shape}, unit="step")
-    network = load_network(args)
+    network = network_of(args)
     transfer = kerascv_d2l.StyleTransfer(
         content,
         [kerascv_d2l.Style(*style) for style in styles],

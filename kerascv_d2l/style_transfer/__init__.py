@@ -13,6 +13,7 @@ from kerascv_d2l.style_transfer.book import (
     train,
 )
 from kerascv_d2l.style_transfer.fast import FastStyleTrainer
+from kerascv_d2l.style_transfer.flags import network_of, weights_of
 from kerascv_d2l.style_transfer.images import postprocess, preprocess
 from kerascv_d2l.style_transfer.losses import (
     BOOK_WEIGHTS,
@@ -57,10 +58,12 @@ __all__ = [
     "keras_vgg19",
     "mobilenet",
     "named_network",
+    "network_of",
     "postprocess",
     "preprocess",
     "style_loss",
     "torchvision_vgg19",
     "train",
     "tv_loss",
+    "weights_of",
 ]

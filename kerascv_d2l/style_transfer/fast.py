@@ -11,6 +11,7 @@ from kerascv_d2l.style_transfer.losses import LossWeights, batch_gram, tv_loss
 from kerascv_d2l.style_transfer.objective import as_targets
 
 _PIXEL_MAX = 255.0
+LOSSES = ("content_loss", "style_loss", "tv_loss")
 _LEAST = 1e-12  # keeps a photograph that is flat, or equal to the style, from dividing by 0
 
 
@@ -53,7 +54,7 @@ class FastStyleTrainer(keras.Model):
                 raise InputError("a mask of a style is not taken here: cut the picture instead")
             grams = [batch_gram(features) for features in network.extract(style_X)[1]]  # (1, c, c)
             self._targets.append((weight / total, grams))
-        self._trackers = [keras.metrics.Mean(name=name) for name in ("content", "style", "tv")]
+        self._trackers = [keras.metrics.Mean(name=name) for name in LOSSES]
 
     @property
     def metrics(self):

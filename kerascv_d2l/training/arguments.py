@@ -265,3 +265,50 @@ def add_run_arguments(
             help="leave out unreadable files and bad labels and count them, instead of stopping",
         )
     return group
+
+
+def add_feature_network_arguments(add):
+    """Add `--network` and `--weights` of the frozen network of style transfer.
+
+    Args:
+        add: `add_argument` of a parser or of a group.
+    """
+    add(
+        "--network",
+        default="vgg19",
+        metavar="NAME",
+        help="vgg19 (torchvision's, the book's), keras_vgg19, mobilenet, mobilenet_0.75, or "
+        "another network of keras.applications (default: %(default)s)",
+    )
+    add(
+        "--weights",
+        default="imagenet",
+        metavar="FILE",
+        help="its weights: a file, imagenet (downloaded at first use), or none for random ones "
+        "(default: %(default)s)",
+    )
+
+
+# The numbers stand in `style_transfer.LossWeights` too, behind TensorFlow, which --help must not
+# wait for; a test holds the two together.
+LOSS_WEIGHT_DEFAULTS = {"content": 1.0, "style": 10.0, "tv": 3.0}
+
+
+def add_loss_weight_arguments(add, also=""):
+    """Add `--content-weight`, `--style-weight` and `--tv-weight`, `None` where not given.
+
+    Args:
+        add: `add_argument` of a parser or of a group.
+        also: str, what to say beside the default.
+    """
+    for name, text in (
+        ("content", "how much the content counts"),
+        ("style", "how much the style counts"),
+        ("tv", "how much total variation counts: more is smoother"),
+    ):
+        add(
+            f"--{name}-weight",
+            type=non_negative_float,
+            metavar="WEIGHT",
+            help=f"{text} (default: {LOSS_WEIGHT_DEFAULTS[name]:g}{also})",
+        )

@@ -36,7 +36,7 @@ def test_training_lowers_the_loss_and_the_network_is_exported(tmp_path):
     data = tf.data.Dataset.from_tensor_slices(photographs).batch(4)
     history = trainer.fit(data, epochs=15, verbose=0).history
     assert history["loss"][-1] < 0.6 * history["loss"][0]
-    parts = [history[name][-1] for name in ("content", "style", "tv")]
+    parts = [history[name][-1] for name in ("content_loss", "style_loss", "tv_loss")]
     assert sum(parts) == pytest.approx(history["loss"][-1], rel=1e-3)
     for before, after in zip(fixed, network.model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
