@@ -74,6 +74,8 @@ def parse(argv=None):
     )
     _add_optimization(parser.add_argument_group("optimization").add_argument)
     args = parser.parse_args(argv)
+    if args.optimizer is None:
+        args.optimizer = "adam" if args.book_weights else "lbfgs"
     for flag, values in (
         ("--style-weights", args.style_weights),
         ("--style-mask", args.style_mask),
@@ -104,7 +106,8 @@ def _add_optimization(add):
     add(
         "--optimizer",
         choices=("adam", "lbfgs"),
-        help="(default: adam)",
+        help="lbfgs needs fewer steps and looks cleaner, and takes 160 bytes more for every "
+        "colour value (default: lbfgs, with --book-weights adam)",
     )
     add(
         "--learning-rate",
@@ -243,7 +246,9 @@ class Watcher:
         seconds = time.perf_counter() - self._began
         left = seconds / max(share - self._share, 1e-9) * (1 - share)
         figures = dict(zip(_names(), transfer.history[-1], strict=True))
-        self._line.draw(bar(len(transfer.history), transfer.steps, left, figures), end)
+        # The last line search of L-BFGS may take an evaluation more.
+        done = min(len(transfer.history), transfer.steps)
+        self._line.draw(bar(done, transfer.steps, left, figures), end)
 
     def draw(self):
         """Write the picture so far."""
@@ -352,7 +357,7 @@ def main(argv=None):
         image_shape=shape,
         steps=args.steps,
         weights=loss_weights(args),
-        optimizer=args.optimizer or "adam",
+        optimizer=args.optimizer,
         lr=args.learning_rate,
         start=args.init,
         levels=args.levels,

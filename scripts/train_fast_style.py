@@ -85,7 +85,9 @@ def load_photographs(args):
         )
         return data.train, f"{GENERATED_COUNT} generated pictures of {size} x {size}"
     split = kerascv_d2l.read_photographs(args.data, args.skip_bad)
-    left_out = f", {len(split.skipped)} left out, such as {split.skipped[0]}" * bool(split.skipped)
+    left_out = ""
+    if split.skipped:
+        left_out = f", {len(split.skipped)} left out, such as {split.skipped[0]}"
     return split, f"{len(split)} photographs in {args.data}{left_out}"
 
 

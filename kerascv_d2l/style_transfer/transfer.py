@@ -335,6 +335,11 @@ class StyleTransfer:
         """
         return self._objective(self._image.value())[0].numpy()
 
+    @property
+    def normalised(self):
+        """The image so far: float32 tensor `(1, h, w, 3)`."""
+        return self._image.value()
+
     def share_done(self):
         """How much of the work is done, 0 to 1: steps count by the pixels of their level."""
         if self.done:

@@ -120,6 +120,51 @@ def test_normalised_losses_do_not_depend_on_the_scale_of_a_layer():
     )
 
 
+def test_features_of_any_size_give_finite_losses():
+    """Squares of numbers around 1e-13 and 1e13 would leave float32."""
+    for factor in (1e-13, 1e13):
+        net = network(pooled)
+        layer = net.model.get_layer("c")
+        layer.set_weights([weights * factor for weights in layer.get_weights()])
+        styles = [(noise(1, 40, 24), 1.0, None)]
+        for tile in (None, 8):
+            losses, gradient = st.Objective(net, noise(0, 32, 48), styles, tile=tile)(
+                noise(0, 32, 48)
+            )
+            np.testing.assert_allclose(losses[:2], [0, 10], rtol=1e-3, atol=1e-3)
+            assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def test_networks_by_name():
+    assert st.named_network("vgg19").content_layers == (25,)
+    assert st.named_network("keras_vgg19").content_layers == ("block4_conv4",)
+    for name in ("mobilenet_0.25", "mobilenetv2_0.35"):
+        net = st.named_network(name, seed=0)
+        same = st.named_network(name, seed=0)
+        for one, other in zip(net.model.get_weights(), same.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+        contents, styles = net.extract(noise(0, 64, 96))
+        assert [f.shape[1:3] for f in contents] == [(8, 12)]
+        assert (styles[-1].shape[1:3], len(styles)) == ((4, 6), len(net.style_layers))
+    # Networks that scale pixels themselves get 0-255.
+    gray = st.preprocess(np.full((32, 32, 3), 200, np.uint8), (32, 32))
+    seen = net.model.get_layer("pixels_to_unit_range")
+    probe = keras.Model(net.model.inputs, seen.output)
+    pixels = gray * net._scale + net._offset
+    np.testing.assert_allclose(probe(pixels), 200 / 127.5 - 1, atol=1e-4)
+    for name, message in (("mobilenet_wide", "'wide'"), ("vgg", "not known")):
+        with pytest.raises(InputError, match=message):
+            st.named_network(name)
+
+
+def test_files_of_the_wrong_kind_are_refused(tmp_path):
+    with pytest.raises(InputError, match="the network for it is keras_vgg19"):
+        st.torchvision_vgg19(tmp_path / "vgg19.weights.h5")
+    (tmp_path / "mobilenet.keras").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"cannot be read.*mobilenet_0\.75"):
+        st.mobilenet(tmp_path / "mobilenet.keras")
+
+
 def test_normalised_style_loss_is_one_at_the_content_and_nothing_at_the_style():
     net = network(pooled)
     content, style = noise(0, 32, 48), 2 * noise(1, 32, 48)

@@ -127,6 +127,27 @@ def test_levels_double_and_share_the_steps(content, style, net):
     assert image.size == (50, 33)
 
 
+def test_share_done_counts_pixels_and_losses_are_of_the_picture_so_far(content, style, net):
+    shares = []
+    transfer = run(content, style, net, steps=4, levels=2)
+    transfer.run(lambda t: shares.append(t.share_done()))
+    # Two steps on a quarter of the pixels: 1 + 1 + 4 + 4 of 10.
+    assert shares == pytest.approx([0.1, 0.2, 0.6, 1.0])
+    before = run(content, style, net, steps=4)
+    np.testing.assert_allclose(before.losses(), [0, 10, before.losses()[2], before.losses()[3]])
+    before.run(lambda t: len(t.history) == 1)
+    np.testing.assert_allclose(before.history[0][:2], [0, 10], atol=1e-4)
+    assert before.losses()[3] < before.history[0][3]
+    assert before.normalised.shape == (1, *SHAPE, 3)
+
+
+def test_finer_levels_take_smaller_steps(content, style, net):
+    rates = []
+    transfer = run(content, style, net, steps=2, levels=2, lr=0.2)
+    transfer.run(lambda t: rates.append(float(t._adam.learning_rate)))
+    assert rates == pytest.approx([0.2, 0.1])
+
+
 def test_tiles_make_the_same_picture(content, style, net):
     whole = run(content, style, net, steps=5, tile=None).run()
     tiled = run(content, style, net, steps=5, tile=8).run()
