@@ -126,7 +126,7 @@ def test_features_of_any_size_give_finite_losses():
         net = network(pooled)
         layer = net.model.get_layer("c")
         layer.set_weights([weights * factor for weights in layer.get_weights()])
-        styles = [(noise(1, 40, 24), 1.0, None)]
+        styles = [(2 * noise(1, 40, 24), 1.0, None)]
         for tile in (None, 8):
             losses, gradient = st.Objective(net, noise(0, 32, 48), styles, tile=tile)(
                 noise(0, 32, 48)
