@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kerascv_d2l
-from kerascv_d2l.exported import load_exported
+from kerascv_d2l.exported import load_stylizer
 from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
 
 TASK = "train_fast_style"
@@ -187,7 +187,7 @@ def main(argv=None):
     print("drawing, exporting …", flush=True)
     run.save_model(trainer.net)
     kerascv_d2l.export_stylizer(trainer.net, run.path("saved_model"))
-    stylize, _ = load_exported(run.path("saved_model"), "stylize", "train_fast_style.py")
+    stylize = load_stylizer(run.path("saved_model"))
     draw(run.path("painted.png"), args, style, photographs, stylize)
     names = ("content_loss", "style_loss", "tv_loss", "loss")
     metrics = {name: run.history[name][-1] for name in names}
