@@ -319,15 +319,26 @@ def main(argv=None):
     with strategy.scope():
         model = build_model(args, data.class_names, steps * args.epochs)
 
-    def batches(split, **options):
+    test = kerascv_d2l.classification_batches(
+        data.val,
+        args.image_size,
+        kerascv_d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy),
+    )
+
+    def train_batches(epoch):
         return kerascv_d2l.classification_batches(
-            split, args.image_size, args.batch_size, crop_area=(args.crop_area, 1.0), **options
+            data.train,
+            args.image_size,
+            args.batch_size,
+            training=True,
+            crop_area=(args.crop_area, 1.0),
+            seed=args.seed,
+            initial_epoch=epoch,
         )
 
-    test = batches(data.val)
     run.fit(
         model,
-        lambda epoch: batches(data.train, training=True, seed=args.seed, initial_epoch=epoch),
+        train_batches,
         steps_per_epoch=steps,
         epochs=args.epochs,
         images_per_epoch=len(data.train),

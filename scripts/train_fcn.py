@@ -28,6 +28,7 @@ RECIPES = {
     "adam": {
         "optimizer": "adam",
         "learning_rate": 1e-3,
+        "momentum": 0.0,
         "weight_decay": 1e-4,
         "schedule": "cosine",
     },
@@ -35,6 +36,7 @@ RECIPES = {
     "book": {
         "optimizer": "sgd",
         "learning_rate": 3.2e-2,
+        "momentum": 0.0,
         "weight_decay": 3.1e-5,
         "schedule": "constant",
     },
@@ -72,9 +74,7 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     arguments.check_data(args, PREPARED, [GENERATED])
     generated = args.data == GENERATED
-    for name, value in RECIPES[args.recipe].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    arguments.fill_in(args, RECIPES[args.recipe])
     if args.crop_size is None:
         args.crop_size = GENERATED_SIZE if generated else FOLDER_SIZE
     if args.epochs is None:
@@ -148,16 +148,7 @@ def add_optimizer_arguments(parser):
         default="adam",
         help="adam: Adam along a cosine; book: plain SGD at a constant rate (default: %(default)s)",
     )
-    add("--optimizer", choices=("adam", "sgd"), help="sgd: with --momentum")
-    add("--schedule", choices=("constant", "cosine"), help="of the learning rate")
-    add(
-        "--momentum",
-        type=arguments.fraction,
-        default=0.0,
-        metavar="X",
-        help="of --optimizer sgd (default: %(default)s)",
-    )
-    add("--weight-decay", type=arguments.non_negative_float, metavar="X")
+    arguments.add_optimizer_arguments(add, "by --recipe")
     add(
         "--class-weights",
         choices=("none", "balanced"),
@@ -182,9 +173,8 @@ def load_data(args):
 
 def build_model(args, data, steps):
     """A compiled network; `steps` is the length of the whole training."""
-    import keras
-
     from kerascv_d2l.devices import resolve_jit_compile
+    from kerascv_d2l.training import optimizer_class, scheduled_rate
 
     count = len(data.class_names)
     if args.model == "unet":
@@ -198,16 +188,11 @@ def build_model(args, data, steps):
             stride=int(args.model.removeprefix("fcn")),
             trainable_upsampling=not args.fixed_upsampling,
         )
-    rate = args.learning_rate
-    if args.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    if args.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate, weight_decay=args.weight_decay)
-    else:
-        optimizer = keras.optimizers.SGD(rate, args.momentum, weight_decay=args.weight_decay)
+    make_optimizer, settings = optimizer_class(args)
+    rate = scheduled_rate(args.learning_rate, args.schedule, steps)
     weights = data.balancing_weights() if args.class_weights == "balanced" else None
     model.compile(
-        optimizer,
+        make_optimizer(rate, weight_decay=args.weight_decay, **settings),
         kerascv_d2l.SegmentationCrossEntropy(class_weight=weights),
         metrics=[kerascv_d2l.SegmentationMetrics(count, void_is=None)],
         jit_compile=resolve_jit_compile("auto"),

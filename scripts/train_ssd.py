@@ -210,13 +210,24 @@ def main(argv=None):
     with strategy.scope():
         model = build_model(args, data.class_names, steps * args.epochs)
 
-    def batches(split, **options):
-        return kerascv_d2l.detection_batches(split, args.image_size, args.batch_size, **options)
+    def train_batches(epoch):
+        return kerascv_d2l.detection_batches(
+            data.train,
+            args.image_size,
+            args.batch_size,
+            training=True,
+            seed=args.seed,
+            initial_epoch=epoch,
+        )
 
-    validation = batches(data.val)
+    validation = kerascv_d2l.detection_batches(
+        data.val,
+        args.image_size,
+        kerascv_d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy),
+    )
     run.fit(
         model,
-        lambda epoch: batches(data.train, training=True, seed=args.seed, initial_epoch=epoch),
+        train_batches,
         steps_per_epoch=steps,
         epochs=args.epochs,
         images_per_epoch=len(data.train),
