@@ -213,7 +213,10 @@ def measure(segment, data):
 
 
 def draw(path, segment, data):
-    pairs = list(kerascv_d2l.whole_pictures(data.val).take(NUM_DRAWN).as_numpy_iterator())
+    """Draw some validation pictures from all over the list: neighbours are often alike."""
+    count = len(data.val)
+    chosen = [k * count // NUM_DRAWN for k in range(NUM_DRAWN)] if count > NUM_DRAWN else None
+    pairs = kerascv_d2l.whole_pictures(data.val, chosen).as_numpy_iterator()
     images, truths = zip(*pairs, strict=True)
     predictions = [segment(image).numpy() for image in images]
     kerascv_d2l.draw_segmentation(path, images, predictions, truths, data.class_names, data.colors)

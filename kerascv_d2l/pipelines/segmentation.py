@@ -121,18 +121,20 @@ def segmentation_batches(
     )
 
 
-def whole_pictures(split):
+def whole_pictures(split, indices=None):
     """Pictures at their own sizes with their masks, one by one and in order.
 
     Args:
         split: `SegmentationSplit`.
+        indices: which of the pictures; None for all.
 
     Returns:
         `tf.data.Dataset` of `(image, mask)`: uint8 `(height, width, 3)` and
         uint8 `(height, width)`, 255 void.
     """
     load = _pair_loader(split, cache=False)
-    return tf.data.Dataset.range(len(split)).map(load, num_parallel_calls=2).prefetch(2)
+    indices = tf.data.Dataset.from_tensor_slices(range(len(split)) if indices is None else indices)
+    return indices.map(load, num_parallel_calls=2).prefetch(2)
 
 
 def check_crop_size(split, crop_size):
