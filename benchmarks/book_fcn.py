@@ -197,6 +197,13 @@ def parse(argv=None):
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument(
+        "--schedule",
+        choices=("constant", "cosine"),
+        default="constant",
+        help="the book's is constant, after which figures of two epochs differ by chance; along a "
+        "cosine they can be compared",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", required=True, help="where to write the figures (a .json file)")
@@ -217,6 +224,8 @@ def main(argv=None):
     net = fcn32(num_classes)
     initialise(net)
     trainer = torch.optim.SGD(net.parameters(), args.learning_rate, weight_decay=WEIGHT_DECAY)
+    steps = args.epochs * -(-len(images) // args.batch_size)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(trainer, steps)
     start, history = time.perf_counter(), []
     for epoch in range(args.epochs):
         net.train()
@@ -226,6 +235,8 @@ def main(argv=None):
             mean = F.cross_entropy(net(features), labels, ignore_index=VOID)
             mean.backward()
             trainer.step()
+            if args.schedule == "cosine":
+                falling.step()
             losses.append(float(mean))
         history.append(float(np.mean(losses)))
         seconds = time.perf_counter() - start

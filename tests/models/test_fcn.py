@@ -123,6 +123,14 @@ def test_training_learns_the_classes(name):
     assert history["loss"][-1] < 0.4 * history["loss"][0]
 
 
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_odd_sizes_with_the_books_backbone(stride):
+    model = FCN(CLASSES, "resnet18", stride=stride)
+    for size in ((2, 2), (1, 3), (33, 47)):
+        scores = model(pictures(*size)).numpy()
+        assert scores.shape == (2, *size, CLASSES) and np.isfinite(scores).all()
+
+
 def test_mixed_precision_keeps_float32_scores():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
