@@ -237,7 +237,7 @@ def main(argv=None):
             trainer.step()
             if args.schedule == "cosine":
                 falling.step()
-            losses.append(float(mean))
+            losses.append(float(mean.detach()))
         history.append(float(np.mean(losses)))
         seconds = time.perf_counter() - start
         print(
