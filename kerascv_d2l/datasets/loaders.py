@@ -569,7 +569,7 @@ def _hotdog_train(example, seed):
     window_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     pixels = decode_content(example["image"])
     window = random_window(tf.shape(pixels)[:2], window_seed)
-    pixels = random_flip(crop_and_resize(pixels, window, HOTDOG_CROP), flip_seed)
+    pixels = random_flip(crop_and_resize(pixels, window, HOTDOG_CROP, antialias=True), flip_seed)
     return to_uint8(pixels), tf.cast(example["label"], tf.int32)
 
 

@@ -8,6 +8,7 @@ import math
 
 import tensorflow as tf
 
+from kerascv_d2l.ops.checks import as_boxes
 from kerascv_d2l.ops.resize import resize
 
 # The one generator whose numbers are the same on every device.
@@ -61,19 +62,188 @@ def random_window(size, seed, area=CROP_AREA, ratio=CROP_RATIO, tries=CROP_TRIES
     return tf.cast(tf.concat([place, sides], 0), tf.int32)
 
 
-def crop_and_resize(image, window, size):
+def crop_and_resize(image, window, size, antialias=False, fill=None):
     """Cut a window out of a picture and bring it to a size.
+
+    Without `antialias` each new pixel is interpolated between the four old ones
+    around its centre, wherever it lies: torchvision's `resized_crop(antialias=False)`,
+    PyTorch's `interpolate` and `tf.image.resize`. A window more than twice as
+    large as its result is sampled with gaps then. With `antialias` the filter
+    is widened by as much as the picture shrinks, and reaches every pixel: what
+    Pillow and torchvision on Pillow pictures always do (to 8 bits, theirs), and
+    `ops.resize` here. Where a window grows the two are the same.
+
+    A window may reach beyond the picture if there is a `fill`. The part that shows
+    the picture then gets whole pixels of the result, the rest is filled;
+    `crop_mask` and `crop_boxes` put masks and boxes exactly there.
 
     Args:
         image: `(height, width, channels)`, uint8 or float.
-        window: int32 `(4,)`: top, left, height and width, inside the picture.
+        window: int32 `(4,)`: top, left, height and width, pixels; inside the
+            picture without `fill`, and with it partly inside.
         size: `(height, width)` of the result.
+        antialias: bool.
+        fill: None, or a number or one for each channel, in the value range of
+            `image`, for what lies outside the picture.
 
     Returns:
         float32 `(height, width, channels)`, in the value range of `image`.
+
+    Source:
+        torchvision 0.28, `transforms.functional.resized_crop`.
     """
-    top, left, height, width = tf.unstack(window)
-    return resize(image[top : top + height, left : left + width], size)
+    image = tf.convert_to_tensor(image)
+    if fill is None:
+        return _cut(image, window, size, antialias)
+    part, place = _overlap(window, tf.shape(image)[:2], size)
+    fill = tf.cast(fill, tf.float32)
+    pixels = _cut(image, part, tf.unstack(place[2:]), antialias) - fill
+    pixels = tf.pad(pixels, _margins(place, size, channels=True)) + fill
+    return tf.ensure_shape(pixels, (*_known(size), image.shape[-1]))
+
+
+def _cut(image, window, size, antialias):
+    top, left, height, width = tf.unstack(tf.cast(window, tf.int32))
+    pixels = image[top : top + height, left : left + width]
+    if antialias:
+        return resize(pixels, size)
+    return tf.cast(tf.image.resize(pixels, size), tf.float32)
+
+
+def crop_mask(mask, window, size, fill=None):
+    """Cut a window out of a class mask, as `crop_and_resize` does with its picture.
+
+    Never interpolated: a new pixel has the class of the old one in which its
+    centre lies.
+
+    Args:
+        mask: `(height, width)` or `(height, width, 1)`, any dtype.
+        window: int32 `(4,)`: top, left, height and width, pixels.
+        size: `(height, width)` of the result.
+        fill: None, or the class of what lies outside, such as 255 for void.
+
+    Returns:
+        The dtype of `mask`, `(height, width)` or `(height, width, 1)`.
+    """
+    mask = tf.convert_to_tensor(mask)
+    part, place = tf.cast(window, tf.int32), tf.concat([[0, 0], size], 0)
+    if fill is not None:
+        part, place = _overlap(window, tf.shape(mask)[:2], size)
+    for axis in (0, 1):
+        new = tf.range(place[2 + axis])
+        # Half a pixel is whole where everything counts twice.
+        old = (2 * new + 1) * part[2 + axis] // (2 * place[2 + axis]) + part[axis]
+        mask = tf.gather(mask, old, axis=axis)
+    if fill is not None:
+        margins = _margins(place, size, channels=mask.shape.rank == 3)
+        mask = tf.pad(mask, margins, constant_values=tf.cast(fill, mask.dtype))
+    return tf.ensure_shape(mask, (*_known(size), *mask.shape[2:]))
+
+
+def crop_boxes(boxes, window, image_size, size, by_centre=False):
+    """Say where boxes are in the result of `crop_and_resize`.
+
+    Args:
+        boxes: float32 `(n, 4)`, normalised corners in the picture.
+        window: int32 `(4,)`: top, left, height and width, pixels; it may reach
+            beyond the picture.
+        image_size: int32 `(2,)`, height and width of the picture.
+        size: `(height, width)` of the result.
+        by_centre: bool: an object whose centre is outside the window goes, as
+            SSD has it. Otherwise it stays while any of it is inside.
+
+    Returns:
+        `(boxes, kept)`: float32 `(n, 4)`, normalised corners in the result, clipped
+        to what shows the picture; bool `(n,)`, whether the object is still there.
+    """
+    boxes = as_boxes(boxes, "boxes", 2)
+    part, place = _overlap(window, image_size, size)
+    part, place = tf.cast(part, tf.float32), tf.cast(place, tf.float32)
+    scale = place[2:] / part[2:]  # (2,) result over picture, y and x
+    shift = place[:2] - part[:2] * scale
+    new_size = tf.cast(size, tf.float32)
+    scale *= tf.cast(image_size, tf.float32) / new_size
+    shift /= new_size
+    scale, shift = (tf.tile(value[::-1], [2]) for value in (scale, shift))  # (4,) x y x y
+    moved = boxes * scale + shift  # (n, 4)
+
+    first, last = place[:2] / new_size, (place[:2] + place[2:]) / new_size
+    first, last = first[::-1], last[::-1]  # (2,) x and y
+    clipped = tf.clip_by_value(moved, tf.tile(first, [2]), tf.tile(last, [2]))
+    kept = tf.reduce_all(clipped[:, 2:] > clipped[:, :2], axis=-1)
+    if by_centre:
+        centres = (moved[:, :2] + moved[:, 2:]) / 2
+        kept &= tf.reduce_all((centres > first) & (centres < last), axis=-1)
+    return clipped, kept
+
+
+def _overlap(window, image_size, size):
+    """What a window shows of a picture, and where in a result of `size`, in whole pixels.
+
+    Returns:
+        `(part, place)`: int32 `(4,)` each, top, left, height and width, in the
+        picture and in the result; of at least one pixel.
+    """
+    window = tf.cast(window, tf.int32)
+    first, sides = window[:2], window[2:]
+    image_size, size = tf.cast(image_size, tf.int32), tf.cast(size, tf.int32)
+    start = tf.clip_by_value(first, 0, image_size - 1)
+    end = tf.maximum(tf.minimum(first + sides, image_size), start + 1)
+
+    def in_result(position):  # rounded half up
+        return (2 * (position - first) * size + sides) // (2 * sides)
+
+    place = tf.clip_by_value(in_result(start), 0, size - 1)
+    place_end = tf.clip_by_value(in_result(end), place + 1, size)
+    return tf.concat([start, end - start], 0), tf.concat([place, place_end - place], 0)
+
+
+def _known(size):
+    """`(height, width)` with None for tensors, whose values show only later."""
+    return [None if tf.is_tensor(side) else side for side in size]
+
+
+def _margins(place, size, channels):
+    before = place[:2]
+    after = tf.cast(size, tf.int32) - before - place[2:]
+    margins = tf.stack([before, after], axis=-1)  # (2, 2)
+    return tf.pad(margins, [[0, 1], [0, 0]]) if channels else margins
+
+
+def flip_left_right(image, boxes=None):
+    """Mirror pictures, and what is on them, left to right.
+
+    Args:
+        image: `(..., height, width, channels)`, any dtype. A mask needs its
+            channel.
+        boxes: None, or float32 `(..., n, 4)`, normalised corners.
+
+    Returns:
+        The mirrored picture; with `boxes` `(image, boxes)`.
+    """
+    image = tf.reverse(image, [-2])
+    if boxes is None:
+        return image
+    x_min, y_min, x_max, y_max = tf.unstack(as_boxes(boxes, "boxes"), axis=-1)
+    return image, tf.stack([1 - x_max, y_min, 1 - x_min, y_max], axis=-1)
+
+
+def flip_up_down(image, boxes=None):
+    """Mirror pictures, and what is on them, top to bottom.
+
+    Args:
+        image: `(..., height, width, channels)`, any dtype. A mask needs its
+            channel.
+        boxes: None, or float32 `(..., n, 4)`, normalised corners.
+
+    Returns:
+        The mirrored picture; with `boxes` `(image, boxes)`.
+    """
+    image = tf.reverse(image, [-3])
+    if boxes is None:
+        return image
+    x_min, y_min, x_max, y_max = tf.unstack(as_boxes(boxes, "boxes"), axis=-1)
+    return image, tf.stack([x_min, 1 - y_max, x_max, 1 - y_min], axis=-1)
 
 
 def random_flip(image, seed):
@@ -88,7 +258,7 @@ def random_flip(image, seed):
     """
     image = tf.convert_to_tensor(image)
     mirrored = tf.random.stateless_uniform((), seed, alg=ALGORITHM) < 0.5
-    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.cond(mirrored, lambda: flip_left_right(image), lambda: image)
 
 
 def resize_and_center_crop(images, resized, size):
@@ -108,3 +278,8 @@ def resize_and_center_crop(images, resized, size):
     top, left = ((big - small) // 2 for big, small in zip(resized, size, strict=True))
     pixels = resize(images, resized)
     return pixels[..., top : top + size[0], left : left + size[1], :]
+
+
+def as_dtype(pixels, dtype):
+    """Floats of at least 0 as `dtype`: rounded half up where that is an integer type."""
+    return tf.cast(pixels + 0.5 if dtype.is_integer else pixels, dtype)

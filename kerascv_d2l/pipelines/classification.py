@@ -82,7 +82,7 @@ def classification_batches(
             tf.random.split(transform_seed(seed, epoch, index), 2, alg=ALGORITHM)
         )
         window = random_window(tf.shape(image)[:2], window_seed, crop_area)
-        return random_flip(crop_and_resize(image, window, size), flip_seed)
+        return random_flip(crop_and_resize(image, window, size, antialias=True), flip_seed)
 
     def middle(index):
         return resize_and_center_crop(original(index), resized_size(size), size)

@@ -1,11 +1,17 @@
 """Windows: drawn as torchvision draws them, and cut out where they were drawn."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kerascv_d2l.ops.geometry import (
     crop_and_resize,
+    crop_boxes,
+    crop_mask,
+    flip_left_right,
+    flip_up_down,
     random_flip,
     random_window,
     resize_and_center_crop,
@@ -13,6 +19,7 @@ from kerascv_d2l.ops.geometry import (
 from kerascv_d2l.ops.resize import resize
 
 pytestmark = pytest.mark.quick
+RECORDED = np.load(Path(__file__).parents[1] / "recording" / "augmentation.npz")
 SIZE = (240, 310)
 
 
@@ -69,7 +76,7 @@ def test_crop_and_resize_takes_the_window():
     ramps = np.stack([y, x, y + x], -1).astype(np.uint8)
     cut = crop_and_resize(ramps, tf.constant([6, 11, 20, 30]), (20, 30))
     np.testing.assert_array_equal(cut, ramps[6:26, 11:41])
-    smaller = crop_and_resize(ramps, tf.constant([6, 11, 20, 30]), (10, 12))
+    smaller = crop_and_resize(ramps, tf.constant([6, 11, 20, 30]), (10, 12), antialias=True)
     np.testing.assert_allclose(smaller, resize(ramps[6:26, 11:41], (10, 12)))
 
 
@@ -91,3 +98,102 @@ def test_the_middle_of_the_resized():
     np.testing.assert_allclose(found, resize(images, (32, 48))[:, 2:30, 4:44])
     single = resize_and_center_crop(images[0], (32, 48), (28, 40))
     np.testing.assert_allclose(single, found[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in RECORDED.files if n.startswith("crop_")])
+def test_windows_look_as_torchvision_has_them(name):
+    *window, height, width = map(int, name.split("_")[1:])
+    image = RECORDED["image"]
+    found = crop_and_resize(image, tf.constant(window), (height, width))
+    assert found.dtype == tf.float32
+    assert np.abs(found - RECORDED[name]).max() <= 0.51  # theirs is rounded
+    smooth = crop_and_resize(image, tf.constant(window), (height, width), antialias=True)
+    assert np.abs(smooth - RECORDED[f"pillow_{name}"]).max() <= 1.01  # rounded twice
+    filled = crop_and_resize(image, tf.constant(window), (height, width), fill=9.0)
+    np.testing.assert_allclose(filled, found, atol=1e-4)  # nothing to fill
+
+
+def test_window_beyond_the_picture_is_filled():
+    image = np.random.default_rng(0).integers(0, 256, (10, 14, 3), dtype=np.uint8)
+    mask = image[..., 0]
+    for window in ((-3, 4, 8, 20), (-5, -7, 30, 40), (6, -2, 4, 10)):
+        top, left, height, width = window
+        rows, columns = np.arange(top, top + height), np.arange(left, left + width)
+        inside = ((rows >= 0) & (rows < 10))[:, None] & ((columns >= 0) & (columns < 14))
+        cut = image[np.clip(rows, 0, 9)[:, None], np.clip(columns, 0, 13)]
+        # At its own size nothing is interpolated.
+        found = crop_and_resize(image, tf.constant(window), (height, width), fill=[1.0, 2.0, 3.0])
+        np.testing.assert_allclose(
+            found, np.where(inside[..., None], cut, [1, 2, 3]), atol=1e-4, err_msg=str(window)
+        )
+        found = crop_mask(mask, tf.constant(window), (height, width), fill=255)
+        np.testing.assert_array_equal(found, np.where(inside, cut[..., 0], 255))
+
+
+def test_masks_are_taken_where_centres_lie():
+    mask = np.random.default_rng(1).integers(0, 5, (30, 40, 1), dtype=np.int32)
+    for window, size in (((3, 5, 11, 20), (25, 7)), ((0, 0, 30, 40), (30, 40))):
+        top, left, height, width = window
+        rows = np.floor((np.arange(size[0]) + 0.5) * height / size[0]).astype(int) + top
+        columns = np.floor((np.arange(size[1]) + 0.5) * width / size[1]).astype(int) + left
+        found = crop_mask(mask, tf.constant(window), size)
+        assert found.dtype == tf.int32
+        np.testing.assert_array_equal(found, mask[rows[:, None], columns])
+
+
+def test_boxes_in_a_window():
+    boxes = np.array(
+        [
+            [0.1, 0.1, 0.29, 0.5],  # more than half is cut off
+            [0.5, 0.6, 0.6, 0.9],
+            [0.0, 0.0, 0.19, 1.0],  # outside
+            [0.15, 0.3, 0.22, 0.4],  # its centre is outside
+        ],
+        np.float32,
+    )
+    window = tf.constant([10, 40, 50, 100])  # of 100 x 200: y .1 to .6, x .2 to .7
+    found, kept = crop_boxes(boxes, window, (100, 200), (30, 30))
+    np.testing.assert_array_equal(kept, [True, False, False, True])
+    np.testing.assert_allclose(found[0], [0, 0, 0.18, 0.8], atol=1e-6)
+    np.testing.assert_allclose(found[3], [0, 0.4, 0.04, 0.6], atol=1e-6)
+    _, kept = crop_boxes(boxes, window, (100, 200), (30, 30), by_centre=True)
+    np.testing.assert_array_equal(kept, [False, False, False, False])
+    _, kept = crop_boxes(boxes + [0.02, 0, 0.02, 0], window, (100, 200), (30, 30), by_centre=True)
+    np.testing.assert_array_equal(kept, [True, False, False, True])
+
+
+def test_a_box_and_its_mask_stay_together():
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        height, width = rng.integers(20, 90, 2)
+        x1, x2 = np.sort(rng.choice(width + 1, 2, replace=False))
+        y1, y2 = np.sort(rng.choice(height + 1, 2, replace=False))
+        mask = np.zeros((height, width), np.uint8)
+        mask[y1:y2, x1:x2] = 1
+        sides = rng.integers(15, 120, 2)
+        window = np.array([*rng.integers(-sides // 2, [height, width] - sides // 2), *sides])
+        window[:2] = np.clip(window[:2], 1 - sides, np.array([height, width]) - 1)
+        size = tuple(int(side) for side in rng.integers(10, 70, 2))
+        cut = crop_mask(mask, tf.constant(window), size, fill=0).numpy()
+        box = np.array([[x1 / width, y1 / height, x2 / width, y2 / height]], np.float32)
+        moved, kept = crop_boxes(box, tf.constant(window), (height, width), size)
+        if not cut.any():
+            assert not kept or ((moved[0, 2:] - moved[0, :2]) * size[::-1] < 1.01).numpy().any()
+            continue
+        rows, columns = np.flatnonzero(cut.any(1)), np.flatnonzero(cut.any(0))
+        drawn = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert kept
+        # A pixel belongs to the mask if its centre does: half a pixel either way.
+        np.testing.assert_allclose(moved[0] * [*size[::-1], *size[::-1]], drawn, atol=0.501)
+
+
+def test_flips_with_boxes():
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), dtype=np.uint8)
+    boxes = np.array([[0.1, 0.2, 0.4, 0.9]], np.float32)
+    mirrored, moved = flip_left_right(image, boxes)
+    np.testing.assert_array_equal(mirrored, image[..., ::-1, :])
+    np.testing.assert_allclose(moved, [[0.6, 0.2, 0.9, 0.9]], atol=1e-6)
+    mirrored, moved = flip_up_down(image, boxes)
+    np.testing.assert_array_equal(mirrored, image[..., ::-1, :, :])
+    np.testing.assert_allclose(moved, [[0.1, 0.1, 0.4, 0.8]], atol=1e-6)
+    np.testing.assert_array_equal(flip_up_down(flip_up_down(image)), image)

@@ -1,0 +1,44 @@
+"""The window ImageNet networks are trained on."""
+
+import keras
+
+from kerascv_d2l.layers.augmentation.base import bounds
+from kerascv_d2l.layers.augmentation.windows import RandomWindow
+from kerascv_d2l.ops.geometry import CROP_AREA, CROP_RATIO, random_window
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class RandomResizedCrop(RandomWindow):
+    """Shows a random window of each picture, brought to one size.
+
+    Objects are clipped to the window, and stay while any of them is inside.
+    Data may be whatever `RandomTransform` takes.
+
+    Args:
+        size: int or `(height, width)` of the results.
+        scale: `(low, high)` share of the picture's area, uniform.
+        ratio: `(low, high)` width over height, the logarithm uniform.
+        antialias: bool, as for `crop_and_resize`; true is as on Pillow pictures.
+        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
+        seed: int or None.
+
+    Raises:
+        InputError: for a size or range that is none.
+
+    Source:
+        Szegedy et al. 2015, "Going Deeper with Convolutions", section 6;
+        torchvision's layer of this name.
+    """
+
+    def __init__(self, size, scale=CROP_AREA, ratio=CROP_RATIO, antialias=True, **kwargs):
+        super().__init__(size, antialias, **kwargs)
+        self.scale = bounds(scale, "scale", 0, 1)
+        self.ratio = bounds(ratio, "ratio", 0)
+
+    def draw(self, example, seed):
+        """Draw the window."""
+        return random_window(example.size, seed, self.scale, self.ratio)
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        return super().get_config() | {"scale": self.scale, "ratio": self.ratio}

@@ -1,0 +1,72 @@
+"""What layers that show a window of each picture share."""
+
+from kerascv_d2l.layers.augmentation.base import VOID, Example, RandomTransform, pair
+from kerascv_d2l.ops.geometry import as_dtype, crop_and_resize, crop_boxes, crop_mask
+
+
+class RandomWindow(RandomTransform):
+    """Cuts a window, which `draw` gives, out of a picture, its boxes and its mask.
+
+    Args:
+        size: int or `(height, width)` of the results; None for that of the picture.
+        antialias: bool, as for `crop_and_resize`.
+        fill: what is outside the picture, where windows reach there; None where
+            they never do.
+        mask_fill: class of mask pixels outside.
+    """
+
+    by_centre = False  # whether objects go with their centre
+
+    def __init__(self, size=None, antialias=True, fill=None, mask_fill=VOID, **kwargs):
+        super().__init__(**kwargs)
+        self.size = None if size is None else pair(size, "size")
+        self.antialias = bool(antialias)
+        self.fill = fill
+        self.mask_fill = None if fill is None else mask_fill
+
+    def apply(self, example, draw):
+        """Show the window `draw`, int32 `(4,)`."""
+        return cut_window(
+            example,
+            draw,
+            self.output_size(*example.image.shape[:2]),
+            self.antialias,
+            self.fill,
+            self.mask_fill,
+            self.by_centre,
+        )
+
+    def output_size(self, height, width):
+        """Height and width of the results."""
+        return (height, width) if self.size is None else self.size
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        return super().get_config() | {"size": self.size, "antialias": self.antialias}
+
+
+def cut_window(example, window, size, antialias, fill, mask_fill, by_centre):
+    """Cut a window out of an `Example`.
+
+    Args:
+        example: `Example`.
+        window: int32 `(4,)`.
+        size: `(height, width)` of the result; where they are None the picture's.
+        antialias: bool, as for `crop_and_resize`.
+        fill: likewise.
+        mask_fill: likewise for `crop_mask`.
+        by_centre: as for `crop_boxes`.
+
+    Returns:
+        `Example`.
+    """
+    old_size = example.size
+    size = [old_size[axis] if side is None else side for axis, side in enumerate(size)]
+    pixels = crop_and_resize(example.image, window, size, antialias, fill)
+    boxes, is_object, mask = example[1:]
+    if boxes is not None:
+        boxes, kept = crop_boxes(boxes, window, old_size, size, by_centre)
+        is_object &= kept
+    if mask is not None:
+        mask = crop_mask(mask, window, size, mask_fill)
+    return Example(as_dtype(pixels, example.image.dtype), boxes, is_object, mask)

@@ -1,0 +1,81 @@
+"""Records what torchvision makes of a small picture with given factors and windows.
+
+    python tests/recording/record_augmentation.py   # needs torchvision; writes augmentation.npz
+
+The picture is half noise, half ramps, with grey, black and white pixels in it, and its height is
+not its width. Names of the arrays say what was done: `hue_-0.3` is adjust_hue(image, -0.3) of the
+uint8 picture, `float_hue_-0.3` that of the picture in [0, 1], `crop_2_3_9_11_20_13` is
+resized_crop(top 2, left 3, height 9, width 11, size (20, 13)) without antialiasing,
+`pillow_crop_…` the same of a Pillow picture, which antialiases.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+FACTORS = (0.0, 0.4, 1.0, 1.3, 2.0)
+SHIFTS = (-0.5, -0.3, -0.1, 0.0, 0.07, 0.2, 0.45)
+WINDOWS = (
+    (0, 0, 16, 22, 16, 22),
+    (2, 3, 9, 11, 20, 13),
+    (0, 5, 16, 7, 5, 6),
+    (7, 0, 1, 22, 4, 9),
+    (3, 4, 12, 16, 6, 8),
+)
+
+
+def picture():
+    rng = np.random.default_rng(7)
+    rows, columns = np.mgrid[:16, :22]
+    image = np.stack([rows * 16, columns * 11, 255 - 7 * rows - 5 * columns], -1).astype(np.uint8)
+    image[:, 11:] = rng.integers(0, 256, (16, 11, 3))
+    image[0, :3] = [[0, 0, 0], [255, 255, 255], [90, 90, 90]]
+    return image
+
+
+def functional():
+    """torchvision.transforms.functional, also where its compiled part does not load."""
+    try:
+        from torchvision.transforms import functional as found
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        from torchvision.transforms import functional as found
+    return found
+
+
+def main():
+    f = functional()
+    image = picture()
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    recorded = {"image": image}
+
+    def record(name, result):
+        recorded[name] = result.permute(1, 2, 0).numpy()
+
+    for kind, values in (
+        ("brightness", FACTORS),
+        ("contrast", FACTORS),
+        ("saturation", FACTORS),
+        ("hue", SHIFTS),
+    ):
+        adjust = getattr(f, f"adjust_{kind}")
+        for value in values:
+            record(f"{kind}_{value}", adjust(tensor, value))
+        record(f"float_{kind}_{values[1]}", adjust(tensor / 255, values[1]))
+    for *window, height, width in WINDOWS:
+        name = "_".join(map(str, (*window, height, width)))
+        record(f"crop_{name}", f.resized_crop(tensor, *window, (height, width), antialias=False))
+        pillow = f.resized_crop(Image.fromarray(image), *window, (height, width))
+        recorded[f"pillow_crop_{name}"] = np.asarray(pillow)
+    np.savez_compressed(Path(__file__).parent / "augmentation.npz", **recorded)
+
+
+if __name__ == "__main__":
+    main()
