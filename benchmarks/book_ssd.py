@@ -22,6 +22,31 @@ _TORCHVISION_OPERATORS = (
 _LIBRARIES = []  # A declaration lasts as long as the object that made it.
 
 
+def import_torchvision():
+    """Import torchvision, also where its compiled operators do not load.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: if it is missing (benchmarks/README.md has the commands that
+            install it).
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")
+        for schema in _TORCHVISION_OPERATORS:
+            library.define(schema)
+        _LIBRARIES.append(library)
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]  # What the failed import left.
+        import torchvision
+    return torchvision
+
+
 def import_d2l():
     """Import `d2l.torch`, also where torchvision has no compiled operators.
 
@@ -32,17 +57,7 @@ def import_d2l():
         ImportError: if d2l, torchvision or one of their requirements is missing
             (benchmarks/README.md has the commands that install them).
     """
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if "torchvision::nms does not exist" not in str(error):
-            raise
-        library = torch.library.Library("torchvision", "DEF")
-        for schema in _TORCHVISION_OPERATORS:
-            library.define(schema)
-        _LIBRARIES.append(library)
-        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # What the failed import left.
+    import_torchvision()
     import d2l.torch
 
     return d2l.torch

@@ -129,7 +129,10 @@ _MODULES = {
         "steps_per_epoch",
         "whole_pictures",
     ],
+    "pipelines": ["classification_batches", "detection_batches", "resized_size", "steps_per_epoch"],
+    "pipelines.augmentation": ["mosaic_transform", "ssd_transform"],
     "plotting": [
+        "apply",
         "bbox_to_rect",
         "draw_boxes",
         "draw_confusion",

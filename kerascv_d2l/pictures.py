@@ -28,6 +28,9 @@ SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width change places
 _DRAFT_SHRINK = 8
 # Pillow decodes outside the interpreter's lock, and disks like a few requests at once.
 _THREADS_PER_CORE = 2
+_JPEG_START = b"\xff\xd8\xff"
+# By how much a JPEG can be shrunk while it is decoded, for less than the whole work.
+_JPEG_SHRINKS = (1, 2, 4, 8)
 _PNG_BIT_DEPTH = 24  # offset in the file: the header chunk is always the first
 _PNG_END = b"IEND\xaeB`\x82"
 
@@ -175,6 +178,84 @@ def decode_content(content):
     # TensorFlow's default one is up to 16 grey levels off.
     picture = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
     return tf.ensure_shape(picture, (None, None, 3))
+
+
+def decode_window(content, choose, enough):
+    """Decode a window of a plain JPEG or PNG; of a JPEG only what the window shows.
+
+    Args:
+        content: string tensor `()`, the bytes of the file.
+        choose: function of the picture's size, int32 `(2,)` height and width, that
+            gives the window, int32 `(4,)` top, left, height and width, inside it.
+        enough: `(height, width)`: a JPEG whose window is at least twice, four or eight
+            times as large both ways is decoded that much smaller, which averages
+            pixels. (The window then begins and ends at multiples of that.)
+
+    Returns:
+        uint8 `(height, width, 3)`: what `decode_content` gives there, but for the
+        window's last column next to which libjpeg finds no neighbour to smooth
+        colours with; smaller where it was shrunk.
+    """
+    import tensorflow as tf  # here, as above
+
+    def of_jpeg():
+        size = tf.io.extract_jpeg_shape(content)[:2]
+        window = choose(size)
+        times = tf.reduce_min(window[2:] // tf.constant(enough))
+        step = tf.reduce_sum(tf.cast(times >= _JPEG_SHRINKS[1:], tf.int32))
+
+        def shrunk(shrink):
+            last = -(-(window[:2] + window[2:]) // shrink)  # rounded up
+            first = window[:2] // shrink
+            return lambda: tf.io.decode_and_crop_jpeg(
+                content,
+                tf.concat([first, last - first], 0),
+                channels=3,
+                ratio=shrink,
+                dct_method="INTEGER_ACCURATE",
+            )
+
+        return tf.switch_case(step, [shrunk(shrink) for shrink in _JPEG_SHRINKS])
+
+    def of_png():
+        picture = decode_content(content)
+        return _cut(picture, choose(tf.shape(picture)[:2]))
+
+    is_jpeg = tf.strings.substr(content, 0, len(_JPEG_START)) == _JPEG_START
+    return tf.ensure_shape(tf.cond(is_jpeg, of_jpeg, of_png), (None, None, 3))
+
+
+def read_window(path, plain, choose, enough):
+    """Read a window of a picture file inside `Dataset.map`, decoding no more than needed.
+
+    Args:
+        path: string tensor `()`.
+        plain: bool tensor `()`, `PictureInfo.plain` of that file.
+        choose: as for `decode_window`.
+        enough: as for `decode_window`.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+
+    Raises:
+        tf.errors.OpError: if the file has gone or changed since it was checked.
+    """
+    import tensorflow as tf  # here, as above
+
+    def by_pillow():
+        picture = decode_picture(path, False)
+        return _cut(picture, choose(tf.shape(picture)[:2]))
+
+    return tf.cond(
+        tf.convert_to_tensor(plain),
+        lambda: decode_window(tf.io.read_file(path), choose, enough),
+        by_pillow,
+    )
+
+
+def _cut(picture, window):
+    top, left, height, width = (window[k] for k in range(4))
+    return picture[top : top + height, left : left + width]
 
 
 @contextlib.contextmanager

@@ -163,6 +163,26 @@ def show_images(imgs, num_rows, num_cols, titles=None, scale=1.5):
     return axes
 
 
+def apply(img, aug, num_rows=2, num_cols=4, scale=1.5):
+    """Show what an augmentation makes of an image, again and again, in a notebook.
+
+    Args:
+        img: `(height, width, channels)`, as `show_images` takes it.
+        aug: function of an image, such as a layer of `layers.augmentation`.
+        num_rows: int.
+        num_cols: int.
+        scale: inches of a side of a cell.
+
+    Returns:
+        NumPy array `(num_rows * num_cols,)` of Matplotlib axes, by row.
+
+    Source:
+        D2L 1.0.3, section 14.1.
+    """
+    results = [aug(img) for _ in range(num_rows * num_cols)]
+    return show_images(results, num_rows, num_cols, scale=scale)
+
+
 def _as_list(value, default):
     if value is None:
         return default

@@ -21,6 +21,9 @@ PREPARED = ("banana_detection", "voc2012_segmentation")
 # Enough to learn from, few enough for four minutes on two cores.
 GENERATED_TRAIN, GENERATED_VAL, GENERATED_SIZE = 1600, 200, (128, 128)
 FOLDER_SIZE = (256, 256)  # the book's
+AUGMENTATIONS = ("none", "ssd", "mosaic")
+# Generated pictures are new scenes already, and are kept in memory.
+GENERATED_AUGMENTATION, FOLDER_AUGMENTATION = "none", "none"
 NUM_DRAWN, DRAWN_SCORE = 16, 0.5
 # What the loss and optimizer flags are where they are not given.
 RECIPES = {
@@ -87,6 +90,13 @@ def parse(argv=None):
         metavar="N",
         help="epochs between measurements of mean average precision (default: %(default)s)",
     )
+    add(
+        "--augment",
+        choices=AUGMENTATIONS,
+        help="ssd: zoom out, crop, mirror and change colours at random; mosaic: the same for half "
+        "of the pictures, mosaics of four for the other half; none: pictures as they are (default: "
+        f"{GENERATED_AUGMENTATION} for generated pictures, else {FOLDER_AUGMENTATION})",
+    )
     add_loss_arguments(parser)
     add_run_arguments(
         parser,
@@ -101,6 +111,9 @@ def parse(argv=None):
     arguments.fill_in(args, RECIPES[args.recipe])
     if args.image_size is None:
         args.image_size = GENERATED_SIZE if args.data == GENERATED else FOLDER_SIZE
+    if args.augment is None:
+        generated = args.data == GENERATED
+        args.augment = GENERATED_AUGMENTATION if generated else FOLDER_AUGMENTATION
     return args
 
 
@@ -154,6 +167,17 @@ def load_data(args):
             skip_bad=args.skip_bad,
         )
     return kerascv_d2l.read_detection_folder(args.data, seed=args.seed, skip_bad=args.skip_bad)
+
+
+def augmentation(args):
+    """What `detection_batches` needs for `--augment`."""
+    if args.augment == "none":
+        return {}
+    if args.augment == "ssd":
+        transform, partners = kerascv_d2l.ssd_transform(args.image_size), 0
+    else:
+        transform, partners = kerascv_d2l.mosaic_transform(args.image_size), 3
+    return {"transform": transform, "full_resolution": True, "partners": partners}
 
 
 def build_model(args, class_names, steps):
@@ -218,6 +242,7 @@ def main(argv=None):
             training=True,
             seed=args.seed,
             initial_epoch=epoch,
+            **augmentation(args),
         )
 
     validation = kerascv_d2l.detection_batches(

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.geometry import ALGORITHM
-from kerascv_d2l.pictures import decode_content, decode_picture
+from kerascv_d2l.pictures import decode_content, decode_picture, decode_window, read_window
 
 # Decoded and resized pictures are kept in memory up to this many bytes a split
 # (5461 training pictures of 256 x 256); beyond, they are decoded every epoch.
@@ -131,6 +131,28 @@ def picture_loader(split):
     return lambda index: decode_picture(paths[index], plain[index])
 
 
+def window_loader(split):
+    """Function `(index, choose, enough)` that gives a window of a picture, uint8 `(h, w, 3)`.
+
+    `choose` and `enough` are as for `pictures.decode_window`: of JPEG files no
+    more is decoded than the window needs.
+    """
+    if isinstance(split.images, np.ndarray):
+        originals = tf.constant(split.images)
+        size = tf.constant(split.images.shape[1:3])
+
+        def of_array(index, choose, enough):
+            top, left, height, width = tf.unstack(choose(size))
+            return originals[index, top : top + height, left : left + width]
+
+        return of_array
+    if isinstance(split.images[0], bytes):
+        contents = tf.constant(split.images)
+        return lambda index, choose, enough: decode_window(contents[index], choose, enough)
+    paths, plain = tf.constant(split.images), tf.constant(split.plain)
+    return lambda index, choose, enough: read_window(paths[index], plain[index], choose, enough)
+
+
 def is_array_of_size(split, size):
     """Whether the pictures are in memory and of the right size already."""
     return isinstance(split.images, np.ndarray) and split.images.shape[1:3] == size
@@ -152,15 +174,16 @@ def cached(picture, count):
 def _order(seed, epoch, count):
     """Permutation of 0 … count - 1 that depends on the seed and the epoch only."""
     draws = tf.random.stateless_uniform(
-        [count], _fold([seed, ORDER_STREAM], epoch), alg=ALGORITHM, dtype=tf.float32
+        [count], fold([seed, ORDER_STREAM], epoch), alg=ALGORITHM, dtype=tf.float32
     )
     return tf.argsort(draws, stable=True)
 
 
 def transform_seed(seed, epoch, index):
     """int32 `(2,)` for the random draws of one example in one epoch."""
-    return _fold(_fold([seed, TRANSFORM_STREAM], epoch), index)
+    return fold(fold([seed, TRANSFORM_STREAM], epoch), index)
 
 
-def _fold(seed, number):
+def fold(seed, number):
+    """A seed of its own for each number, made from `seed` `(2,)`."""
     return tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(number, tf.int32), alg=ALGORITHM)

@@ -5,11 +5,11 @@ import tensorflow as tf
 from kerascv_d2l.ops.geometry import (
     ALGORITHM,
     CROP_AREA,
-    crop_and_resize,
     random_flip,
     random_window,
     resize_and_center_crop,
 )
+from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pipelines.batches import (
     as_size,
     cached,
@@ -18,6 +18,7 @@ from kerascv_d2l.pipelines.batches import (
     make_batches,
     picture_loader,
     transform_seed,
+    window_loader,
 )
 
 # Networks of ImageNet are tested on the middle 224 x 224 of pictures resized to 256 x 256.
@@ -42,7 +43,8 @@ def classification_batches(
     For training: a random window of, usually, 8 % to 100 % of the area, resized and
     mirrored by chance. Otherwise: resized to `resized_size(image_size)`, whatever
     the shape, and the middle of that; what `export_classifier` puts into a model
-    does the same.
+    does the same. Of a JPEG file only the window is decoded, and that at a half, a
+    quarter or an eighth of its size where it is as many times too large.
 
     For training, the data set goes on for ever, as that of `detection_batches`, and
     as there order and draws depend on the seed, the number of the epoch and the
@@ -74,15 +76,14 @@ def classification_batches(
     size = as_size(image_size)
     check_batching(split, batch_size, seed, initial_epoch, drop_remainder)
     labels = tf.constant(split.labels)
-    original = picture_loader(split)
+    original, window_of = picture_loader(split), window_loader(split)
 
     def cut(epoch, index):
-        image = original(index)
         window_seed, flip_seed = tf.unstack(
             tf.random.split(transform_seed(seed, epoch, index), 2, alg=ALGORITHM)
         )
-        window = random_window(tf.shape(image)[:2], window_seed, crop_area)
-        return random_flip(crop_and_resize(image, window, size, antialias=True), flip_seed)
+        pixels = window_of(index, lambda old_size: random_window(old_size, window_seed, crop_area), size)
+        return random_flip(resize(pixels, size), flip_seed)
 
     def middle(index):
         return resize_and_center_crop(original(index), resized_size(size), size)

@@ -4,12 +4,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.geometry import ALGORITHM
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pipelines.batches import (
     as_size,
     cached,
     check_batching,
     fits_in_cache,
+    fold,
     is_array_of_size,
     make_batches,
     picture_loader,
@@ -17,6 +19,7 @@ from kerascv_d2l.pipelines.batches import (
 )
 
 PADDING_CLASS = -1.0
+PARTNER_STREAM = 2**30  # far from the numbers that transforms fold into their seeds
 
 
 def detection_batches(
@@ -29,6 +32,7 @@ def detection_batches(
     initial_epoch=0,
     transform=None,
     full_resolution=False,
+    partners=0,
     drop_remainder=False,
     cache=None,
 ):
@@ -57,6 +61,11 @@ def detection_batches(
             random functions. Must keep the shapes.
         full_resolution: bool: `transform` gets the picture at its own size, and
             may return one of any size, which is resized then. Nothing is cached.
+        partners: int: other pictures that `transform` needs, drawn for each example
+            from the seed, the epoch and the picture. It is called as `transform(member,
+            seed)` then, where `member(k)` gives image and labels of the example (k =
+            0) or of a partner, and reads no sooner. It returns an image and
+            `((1 + partners)·m, 5)` rows.
         drop_remainder: bool: leave out the last batch of an epoch if it is smaller.
         cache: bool: keep decoded and resized pictures in memory; None for if
             they take at most `CACHE_BYTES`. They are decoded before this
@@ -65,15 +74,16 @@ def detection_batches(
     Returns:
         `tf.data.Dataset` of `(images, labels)`: float32 `(batch, height, width,
         3)` pixels 0-255, and float32 `(batch, m, 5)`, where m is the largest number of
-        objects in the split, at least 1; the rest is filled with rows of -1.
+        objects in the split, at least 1 (times 1 + `partners`); the rest is filled
+        with rows of -1.
 
     Raises:
         InputError: for a size or number out of range, or without a picture.
     """
     size = as_size(image_size)
     check_batching(split, batch_size, seed, initial_epoch, drop_remainder)
-    if full_resolution and (transform is None or cache):
-        raise InputError("full_resolution is for a transform, and without cache")
+    if (full_resolution or partners) and (transform is None or cache):
+        raise InputError("full_resolution and partners are for a transform, and without cache")
 
     labels = tf.constant(_padded_labels(split.labels))  # (n, m, 5)
     pixel_dtype = tf.uint8 if training else tf.float32
@@ -91,14 +101,29 @@ def detection_batches(
     else:
         picture = cached(resized, len(split)) if cache else resized
 
+    def labelled(index):
+        return tf.cast(picture(index), tf.float32), labels[index]
+
+    def members(index, draw):
+        """Function from 0 … `partners` to an image and its labels."""
+        others = tf.random.stateless_uniform(
+            (partners,), fold(draw, PARTNER_STREAM), 0, len(split), tf.int32, alg=ALGORITHM
+        )
+        chosen = tf.concat([[tf.cast(index, tf.int32)], others], 0)
+        return lambda k: labelled(chosen[k])
+
     def example(epoch, index):
         """One example, transformed: (height, width, 3), (m, 5)."""
-        image, rows = tf.cast(picture(index), tf.float32), labels[index]
-        if transform is not None:
-            image, rows = transform(image, rows, transform_seed(seed, epoch, index))
+        draw = transform_seed(seed, epoch, index)
+        if partners:
+            image, rows = transform(members(index, draw), draw)
+        elif transform is not None:
+            image, rows = transform(*labelled(index), draw)
+        else:
+            image, rows = labelled(index)
         if full_resolution:
             image = resize(image, size)
-        rows = tf.ensure_shape(tf.cast(rows, tf.float32), labels.shape[1:])
+        rows = tf.ensure_shape(tf.cast(rows, tf.float32), ((1 + partners) * labels.shape[1], 5))
         return tf.ensure_shape(tf.cast(image, tf.float32), (*size, 3)), rows
 
     def several(indices):

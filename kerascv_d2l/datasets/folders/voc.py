@@ -98,11 +98,56 @@ def _picture_files(root):
     return files
 
 
+def read_objects(file):
+    """Read the objects of one XML file.
+
+    Args:
+        file: file name, `str` or `Path`.
+
+    Returns:
+        List of `(name, box)`: the class, and the box in pixels from the picture's
+        corner, `(x_min, y_min, x_max, y_max)`.
+
+    Raises:
+        InputError: for a file that is missing or no XML, or an object without a name
+            or box.
+    """
+    try:
+        found = _objects(_parsed(file))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    objects = []
+    for number, name, box, problem in found:
+        if problem:
+            raise InputError(f"{file}, object {number}: {problem}")
+        objects.append((name, box))
+    return objects
+
+
+def _parsed(file):
+    try:
+        return ElementTree.parse(file).getroot()
+    except (ElementTree.ParseError, UnicodeDecodeError, ValueError, LookupError) as error:
+        raise InputError(f"{file}: not a whole XML file ({error})") from error
+
+
+def _objects(tree, difficult=True):
+    """`(number, name, box, what is wrong or None)` of each object."""
+    found = []
+    for number, item in enumerate(tree.findall("object"), start=1):
+        if not difficult and (item.findtext("difficult") or "").strip() == "1":
+            continue
+        name = (item.findtext("name") or "").strip()
+        problem, box = _read_box(item)
+        found.append((number, name, box, problem if name else "no <name>"))
+    return found
+
+
 def _read_xml(file, root, picture_files, faults, difficult):
     try:
-        tree = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, UnicodeDecodeError, ValueError, LookupError) as error:
-        faults.add(f"{file}: not a whole XML file ({error})")
+        tree = _parsed(file)
+    except InputError as error:
+        faults.add(str(error))
         return None
     filename = (tree.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
     path = picture_files.get(file.stem) or picture_files.get(filename)
@@ -112,14 +157,8 @@ def _read_xml(file, root, picture_files, faults, difficult):
         faults.add(f"{file}: no picture of the name {file.stem}{named} in {tried}")
         return None
     objects, num_bad = [], 0
-    for number, item in enumerate(tree.findall("object"), start=1):
+    for number, name, box, problem in _objects(tree, difficult):
         where = f"{file}, object {number}"
-        if not difficult and (item.findtext("difficult") or "").strip() == "1":
-            continue
-        name = (item.findtext("name") or "").strip()
-        problem, box = _read_box(item)
-        if not name:
-            problem = "no <name>"
         if problem:
             num_bad += 1
             faults.add(f"{where}: {problem}")

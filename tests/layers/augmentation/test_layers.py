@@ -1,0 +1,329 @@
+"""What holds for every augmentation layer, and for each what it is for."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l import InputError
+from kerascv_d2l.layers import augmentation
+
+HEIGHT, WIDTH = 40, 70
+BOXES = np.array([[10, 5, 40, 30], [45, 12, 69, 38], [0, 0, 0, 0]], np.float32)  # pixels
+LABELS = np.array([2, 0, -1], np.int32)
+SMALL = (24, 32)
+# What makes each of them change something nearly always.
+LAYERS = {
+    "ColorJitter": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.5},
+    "RandomHorizontalFlip": {},
+    "RandomVerticalFlip": {"p": 0.7},
+    "RandomResizedCrop": {"size": SMALL},
+    "RandomIoUCrop": {"size": SMALL, "bounds": (0.0, 0.3)},
+    "RandomZoomOut": {"p": 1.0, "fill": (3.0, 4.0, 5.0)},
+    "RandomScaleCrop": {"size": SMALL, "fill": 7.0},
+    "Mosaic": {"size": SMALL},
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+def make(name, seed=1, **more):
+    options = {"bounding_box_format": "xyxy", "seed": seed, **LAYERS[name], **more}
+    return getattr(augmentation, name)(**options)
+
+
+def example(count=None, dtype=np.uint8):
+    """One picture, or a batch, with boxes, masks of the first box, and something else."""
+    rng = np.random.default_rng(0)
+    lead = () if count is None else (count,)
+    images = rng.integers(0, 256, (*lead, HEIGHT, WIDTH, 3)).astype(dtype)
+    mask = np.zeros((*lead, HEIGHT, WIDTH), np.uint8)
+    mask[..., 5:30, 10:40] = 1
+    return {
+        "images": images,
+        "bounding_boxes": {
+            "boxes": np.broadcast_to(BOXES, (*lead, *BOXES.shape)).copy(),
+            "labels": np.broadcast_to(LABELS, (*lead, *LABELS.shape)).copy(),
+        },
+        "segmentation_masks": mask,
+    }
+
+
+def numpy(data):
+    return tf.nest.map_structure(np.asarray, data)
+
+
+def assert_same(one, two):
+    tf.nest.map_structure(np.testing.assert_array_equal, numpy(one), numpy(two))
+
+
+@every_layer
+def test_the_same_wherever_it_runs(name):
+    """Eagerly, in a tf.function, in Dataset.map: one picture, and a batch."""
+    layer, seed = make(name), [3, 4]
+    for count in (None, 3):
+        data = example(count)
+        eager = layer.transform(data, seed)
+        assert_same(eager, tf.function(layer.transform)(data, seed))
+        mapped = tf.data.Dataset.from_tensors(data).map(lambda d: layer.transform(d, seed))
+        assert_same(eager, next(iter(mapped)))
+        size = SMALL if getattr(layer, "size", None) else (HEIGHT, WIDTH)
+        lead = () if count is None else (count,)
+        rows = 12 if name == "Mosaic" else 3
+        shapes = {
+            "images": (*lead, *size, 3),
+            "bounding_boxes": {"boxes": (*lead, rows, 4), "labels": (*lead, rows)},
+            "segmentation_masks": (*lead, *size),
+        }
+        found = tf.nest.map_structure(lambda spec: tuple(spec.shape), mapped.element_spec)
+        assert found == shapes
+        assert tf.nest.map_structure(lambda t: t.dtype, numpy(eager)) == tf.nest.map_structure(
+            lambda t: t.dtype, data
+        )
+
+
+@every_layer
+def test_the_callers_data_are_left_alone(name):
+    data, before = example(3), example(3)
+    bounding_boxes = data["bounding_boxes"]
+    result = make(name)(data)
+    assert result is not data and data["bounding_boxes"] is bounding_boxes
+    assert_same(data, before)
+    assert (
+        numpy(result)["images"].shape != data["images"].shape
+        or (numpy(result)["images"] != data["images"]).any()
+    )
+
+
+@every_layer
+def test_same_seed_same_stream(name):
+    data = example(3)
+    one, two, other = make(name), make(name), make(name, seed=2)
+    first = one(data)
+    assert_same(first, two(data))
+    second = one(data)
+    assert_same(second, two(data))
+    assert (numpy(first)["images"] != numpy(second)["images"]).any()
+    differs = [(numpy(other(data))["images"] != numpy(one(data))["images"]).any() for _ in range(3)]
+    assert any(differs)
+
+
+@every_layer
+def test_nothing_happens_without_training(name):
+    data = example(2)
+    assert_same(make(name)(data, training=False), data)
+
+
+@every_layer
+def test_each_picture_of_a_batch_has_its_own_draw(name):
+    count = 12
+    images = np.broadcast_to(example()["images"], (count, HEIGHT, WIDTH, 3))
+    results = make(name)(images).numpy()
+    assert len({result.tobytes() for result in results}) > (1 if "Flip" in name else count // 2)
+
+
+@every_layer
+def test_round_trip_of_the_configuration(name):
+    layer = make(name)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(again) is type(layer) and again.get_config() == layer.get_config()
+    assert_same(again(example(2)), make(name)(example(2)))
+
+
+@every_layer
+def test_floats_and_whole_numbers_agree(name):
+    layer = make(name)
+    whole = layer.transform(example(2), [8, 9])["images"]
+    floats = layer.transform(example(2, np.float32), [8, 9])["images"]
+    assert floats.dtype == tf.float32
+    np.testing.assert_array_equal(whole, np.floor(floats.numpy() + 0.5))
+
+
+@every_layer
+def test_in_a_model(name, tmp_path):
+    images = example(4)["images"]
+    inputs = keras.Input((HEIGHT, WIDTH, 3), dtype="uint8")
+    model = keras.Model(inputs, make(name)(inputs))
+    assert model(images, training=True).shape[0] == 4
+    if not getattr(make(name), "size", None):
+        np.testing.assert_array_equal(model(images, training=False), images)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.layers[-1].get_config() == model.layers[-1].get_config()
+
+
+@every_layer
+@pytest.mark.parametrize("form", ["rel_xyxy", "xywh", "rel_yxyx", "center_xywh"])
+def test_box_formats(name, form):
+    def converted(boxes, source, target, size):
+        return keras.utils.bounding_boxes.convert_format(
+            boxes, source=source, target=target, height=size[0], width=size[1]
+        )
+
+    data = example(2)
+    reference = make(name).transform(data, [1, 2])["bounding_boxes"]
+    boxes = data["bounding_boxes"]["boxes"]
+    data["bounding_boxes"]["boxes"] = converted(boxes, "xyxy", form, (HEIGHT, WIDTH))
+    layer = make(name, bounding_box_format=form)
+    result = layer.transform(data, [1, 2])
+    found, size = result["bounding_boxes"], result["images"].shape[1:3]
+    np.testing.assert_array_equal(found["labels"], reference["labels"])
+    there = reference["labels"].numpy() >= 0
+    found = converted(found["boxes"], form, "xyxy", size)
+    np.testing.assert_allclose(found[there], reference["boxes"][there], atol=1e-3)
+
+
+MOVING = [name for name in LAYERS if name != "ColorJitter"]
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_box_and_mask_of_an_object_stay_together(name):
+    """The mask is the box: in each result it fills the box, to half a pixel."""
+    layer, seen, gone = make(name, seed=5), 0, 0
+    data = example(40)
+    for rows in data["bounding_boxes"].values():
+        rows[:, 1:] = -1  # only the object that the mask shows
+    result = numpy(layer(data))
+    boxes, labels = result["bounding_boxes"].values()
+    for mask, box, label in zip(result["segmentation_masks"], boxes, labels, strict=True):
+        there = label >= 0
+        assert (box[~there] == -1).all() and (label[there] == 2).all()
+        drawn = np.zeros(mask.shape, np.int32)
+        edge = np.zeros(mask.shape, bool)
+        for x1, y1, x2, y2 in box[there]:
+            rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
+            inner = (
+                (columns > x1 + 0.5) & (columns < x2 - 0.5) & (rows > y1 + 0.5) & (rows < y2 - 0.5)
+            )
+            outer = (
+                (columns > x1 - 0.5) & (columns < x2 + 0.5) & (rows > y1 - 0.5) & (rows < y2 + 0.5)
+            )
+            drawn[inner] = 1
+            edge |= outer & ~inner
+        shown = mask == 1
+        assert shown[drawn == 1].all()
+        if there.all() or name in ("RandomHorizontalFlip", "RandomVerticalFlip", "RandomZoomOut"):
+            assert not shown[(drawn == 0) & ~edge].any()
+        seen += there.sum()
+        gone += (~there).sum()
+    assert seen > 20
+
+
+@pytest.mark.parametrize("name", ["RandomIoUCrop", "Mosaic"])
+def test_objects_go_with_their_centre(name):
+    """Of an object whose centre is outside nothing is left, of others the part inside."""
+    data = example(60)
+    result = numpy(make(name, seed=3)(data))
+    boxes, labels = result["bounding_boxes"].values()
+    assert (labels == -1).any() and (labels == 2).any()
+    there = boxes[labels >= 0]
+    height, width = result["images"].shape[1:3]
+    assert (there >= 0).all() and (there <= [width, height, width, height]).all()
+    assert (there[:, 2:] > there[:, :2]).all()
+    assert set(np.unique(labels)) <= {-1, 0, 2}
+
+
+def test_flips_are_drawn_apart():
+    data = np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3) + np.zeros((400, 1, 1, 1), np.uint8)
+    across = augmentation.RandomHorizontalFlip(seed=1)
+    down = augmentation.RandomVerticalFlip(seed=2)
+    results = down(across(data)).numpy()
+    counts = [
+        (results == turned).all((1, 2, 3)).sum()
+        for turned in (data, data[:, :, ::-1], data[:, ::-1], data[:, ::-1, ::-1])
+    ]
+    assert sum(counts) == 400 and min(counts) > 70
+    assert (augmentation.RandomHorizontalFlip(p=0.0)(data).numpy() == data).all()
+    assert (augmentation.RandomHorizontalFlip(p=1.0)(data).numpy() == data[:, :, ::-1]).all()
+
+
+def test_jitter_leaves_boxes_and_masks_alone():
+    data = example(2)
+    result = make("ColorJitter")(data)
+    assert_same(result["bounding_boxes"], data["bounding_boxes"])
+    assert_same(result["segmentation_masks"], data["segmentation_masks"])
+    assert_same(augmentation.ColorJitter()(data), data)
+
+
+def test_zoom_out_fills():
+    result = make("RandomZoomOut", side_range=(3, 3))(example(3))
+    images, masks = numpy(result["images"]), numpy(result["segmentation_masks"])
+    outside = masks == 255
+    assert 0.85 < outside.mean() < 0.92  # eight ninths
+    assert (images[outside] == [3, 4, 5]).all()
+
+
+def test_masks_with_a_channel_and_ragged_boxes():
+    data = example(2)
+    flat = make("RandomResizedCrop").transform(data, [1, 1])
+    data["segmentation_masks"] = data["segmentation_masks"][..., None]
+    found = make("RandomResizedCrop").transform(data, [1, 1])
+    np.testing.assert_array_equal(found["segmentation_masks"][..., 0], flat["segmentation_masks"])
+    data["bounding_boxes"] = {
+        "boxes": tf.ragged.constant([BOXES[:2].tolist(), BOXES[:1].tolist()], ragged_rank=1),
+        "labels": tf.ragged.constant([[2, 0], [2]]),
+    }
+    found = make("RandomHorizontalFlip", p=1.0).transform(data, [1, 1])["bounding_boxes"]
+    np.testing.assert_array_equal(found["labels"], [[2, 0], [2, -1]])
+    np.testing.assert_allclose(found["boxes"][0], [[30, 5, 60, 30], [1, 12, 25, 38]], atol=1e-4)
+
+
+def test_a_window_without_boxes():
+    images = example(8)["images"]
+    assert make("RandomIoUCrop")(images).shape == (8, *SMALL, 3)
+
+
+def test_other_entries_pass_through():
+    data = example(2) | {"names": np.array(["a", "b"])}
+    result = make("RandomHorizontalFlip").transform(data, [1, 2])
+    np.testing.assert_array_equal(result["names"], [b"a", b"b"])
+    with pytest.raises(InputError, match=r"'names'.*can only be made of"):
+        make("Mosaic").transform(data, [1, 2])
+
+
+def test_mosaic_shows_four_pictures():
+    images = np.stack([np.full((HEIGHT, WIDTH, 3), 10 * k, np.uint8) for k in range(6)])
+    result = augmentation.Mosaic(seed=0)(images).numpy()
+    corners = result[:, [0, 0, -1, -1], [0, -1, 0, -1], 0] // 10  # (6, 4)
+    for k in range(6):
+        assert set(np.unique(result[k]) // 10) == set(corners[k])
+        assert k in corners[k]  # each picture is part of its own mosaic
+    assert len(np.unique(corners)) > 3 and len({tuple(c) for c in corners}) == 6
+
+
+def test_pipeline_of_keras_takes_them():
+    layers = [make("RandomResizedCrop"), make("RandomHorizontalFlip"), make("ColorJitter")]
+    pipeline = keras.layers.Pipeline([*layers, keras.layers.Rescaling(1 / 255)])
+    batches = tf.data.Dataset.from_tensor_slices(example(4)["images"]).map(pipeline).batch(4)
+    result = next(iter(batches))
+    assert result.shape == (4, *SMALL, 3) and float(tf.reduce_max(result)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("RandomHorizontalFlip", {"p": 1.5}, "p is 1.5; wanted a probability"),
+        ("RandomResizedCrop", {"size": 0}, r"size is 0; wanted pixels"),
+        ("RandomResizedCrop", {"size": 8, "scale": (0.5, 0.1)}, r"scale is \(0.5, 0.1\)"),
+        ("RandomResizedCrop", {"size": 8, "scale": (0.5, 1.2)}, "within 0 to 1"),
+        ("ColorJitter", {"brightness": -1}, "brightness is -1"),
+        ("ColorJitter", {"hue": 0.6}, "hue"),
+        ("RandomZoomOut", {"side_range": (0.5, 2)}, "side_range"),
+    ],
+)
+def test_bad_arguments_are_named(name, options, message):
+    with pytest.raises(InputError, match=message):
+        getattr(augmentation, name)(**options)
+
+
+def test_bad_data_are_named():
+    layer = make("RandomHorizontalFlip")
+    for change, message in (
+        ({"images": np.zeros((4, 5), np.uint8)}, r"images have the shape \(4, 5\)"),
+        ({"bounding_boxes": BOXES}, "must be a dictionary with 'boxes' and 'labels'"),
+        ({"bounding_boxes": {"boxes": BOXES[None], "labels": LABELS}}, r"wanted \(n, 4\)"),
+        ({"segmentation_masks": np.zeros((5,), np.uint8)}, "segmentation_masks have the shape"),
+    ):
+        with pytest.raises(InputError, match=message):
+            layer.transform(example() | change, [1, 2])
+    with pytest.raises(InputError, match="'images' is missing"):
+        layer.transform({"image": BOXES}, [1, 2])
