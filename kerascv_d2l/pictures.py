@@ -192,9 +192,8 @@ def decode_window(content, choose, enough):
             pixels. (The window then begins and ends at multiples of that.)
 
     Returns:
-        uint8 `(height, width, 3)`: what `decode_content` gives there, but for the
-        window's last column next to which libjpeg finds no neighbour to smooth
-        colours with; smaller where it was shrunk.
+        uint8 `(height, width, 3)`: what `decode_content` gives there, to the grey
+        level; smaller where it was shrunk.
     """
     import tensorflow as tf  # here, as above
 

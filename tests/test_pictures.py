@@ -11,8 +11,11 @@ from kerascv_d2l.pictures import (
     PictureInfo,
     check_picture,
     check_pictures,
+    decode_content,
     decode_picture,
+    decode_window,
     read_picture,
+    read_window,
 )
 
 pytestmark = pytest.mark.quick
@@ -188,3 +191,50 @@ def test_first_bad_picture_raises_or_all_are_listed(tmp_path, bad_files):
     assert "missing.jpg: no such file" in reasons[0]
     assert "empty.jpg: empty file" in reasons[1]
     assert check_pictures([]) == ([], [])
+
+
+def _saved(tmp_path, height, width, name, **options):
+    rows, columns = np.mgrid[:height, :width]
+    noise = np.random.default_rng(0).integers(0, 60, (height, width, 3))
+    picture = np.stack([rows % 150, columns % 170, (rows + columns) % 190], -1) + noise
+    path = tmp_path / name
+    Image.fromarray(picture.astype(np.uint8)).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "grey.jpg"])
+@pytest.mark.parametrize("window", [(0, 0, 61, 83), (7, 9, 20, 30), (30, 51, 31, 32), (5, 5, 1, 1)])
+def test_decodes_only_the_window(tmp_path, name, window):
+    path = _saved(tmp_path, 61, 83, name)
+    if name == "grey.jpg":
+        Image.open(path).convert("L").save(path)
+    content, seen = tf.constant(path.read_bytes()), []
+
+    def choose(size):
+        seen.append(size)
+        return tf.constant(window)
+
+    top, left, height, width = window
+    whole = decode_content(content).numpy()
+    found = decode_window(content, choose, (40, 40)).numpy()
+    assert found.shape == (height, width, 3)
+    assert [tuple(size.numpy()) for size in seen] == [(61, 83)]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, whole[top : top + height, left : left + width])
+    for plain in (True, False):
+        files = tf.data.Dataset.from_tensors(str(path))
+        read = next(
+            iter(files.map(lambda file, plain=plain: read_window(file, plain, choose, (40, 40))))
+        )
+        np.testing.assert_array_equal(read, found)
+
+
+@pytest.mark.parametrize(("enough", "shrink"), [((100, 90), 1), ((60, 60), 2), ((25, 40), 4)])
+def test_large_windows_are_decoded_smaller(tmp_path, enough, shrink):
+    path = _saved(tmp_path, 240, 300, "a.jpg", quality=95)
+    content, window = tf.constant(path.read_bytes()), (24, 40, 160, 200)
+    found = decode_window(content, lambda _: tf.constant(window), enough).numpy()
+    assert found.shape == (160 // shrink, 200 // shrink, 3)
+    whole = decode_content(content).numpy()[24:184, 40:240].astype(float)
+    blocks = whole.reshape(160 // shrink, shrink, 200 // shrink, shrink, 3).mean((1, 3))
+    assert np.abs(found - blocks).mean() < 5  # of noise of 60

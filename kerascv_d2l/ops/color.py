@@ -142,16 +142,6 @@ def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE
         InputError: for a shape that is no RGB picture, or an empty value range.
     """
 
-    def all_of_them(planes, factors, high):
-        def branch(index):
-            function = _FUNCTIONS[operations[index]]
-            return lambda: function(planes, factors[index], high)
-
-        for step in range(len(operations)):
-            branches = [branch(index) for index in range(len(operations))]
-            planes = tf.switch_case(order[step], branches)
-        return planes
-
     image = tf.convert_to_tensor(image)
     if image.shape.rank != 3:
         raise InputError(f"image has the shape {image.shape}; wanted (height, width, 3)")
@@ -159,7 +149,24 @@ def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE
         return image
     order = tf.cast(order, tf.int32)
     factors = tf.reshape(tf.cast(factors, tf.float32), [-1, 1, 1, 1])  # one by one below
-    return _on_planes(lambda planes, high: all_of_them(planes, factors, high), image, value_range)
+
+    def all_of_them(planes, high):
+        def one(step, planes):
+            branches = [
+                lambda name=name, k=k: _FUNCTIONS[name](planes, factors[k], high)
+                for k, name in enumerate(operations)
+            ]
+            return step + 1, tf.switch_case(order[step], branches)
+
+        return tf.while_loop(
+            lambda step, _: step < len(operations),
+            one,
+            (tf.constant(0), planes),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, 3, None])),
+            maximum_iterations=len(operations),
+        )[1]
+
+    return _on_planes(all_of_them, image, value_range)
 
 
 def _adjust(function, image, factor, value_range):

@@ -1,5 +1,6 @@
 """What all augmentation layers share: which form data comes in, seeds, batches."""
 
+import zlib
 from typing import NamedTuple
 
 import keras
@@ -99,7 +100,9 @@ class RandomTransform(keras.layers.Layer):
         Raises:
             InputError: for data of another form.
         """
-        seed = tf.cast(seed, tf.int64)
+        # Layers of different kinds draw apart, even where they are given the same seed.
+        kind = zlib.crc32(type(self).__name__.encode()) % 2**31
+        seed = tf.random.fold_in(tf.cast(seed, tf.int64), kind, alg=ALGORITHM)
         if tf.executing_eagerly():
             return self._compiled(_as_tensors(data), seed)
         return self._transform(data, seed)
