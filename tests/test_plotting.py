@@ -101,6 +101,15 @@ def test_show_images_returns_flat_axes(pyplot):
     assert plotting.show_images([tf.zeros((4, 6, 1))], 1, 1).shape == (1,)
 
 
+def test_apply_shows_one_result_a_cell(pyplot):
+    image = np.zeros((4, 6, 3), np.uint8)
+    calls = iter(range(100))
+    axes = plotting.apply(image, lambda img: img + next(calls), num_rows=2, num_cols=3, scale=2)
+    assert [a.images[0].get_array()[0, 0, 0] for a in axes] == [0, 1, 2, 3, 4, 5]
+    assert axes[0].figure.get_size_inches().tolist() == [6, 4]
+    assert len(plotting.apply(image, lambda img: img)) == 8
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -108,6 +108,24 @@ def test_killed_and_resumed_ends_as_if_undisturbed(run, folder, tmp_path):
         assert resumed[name] == pytest.approx(metrics[name], rel=1e-4), name
 
 
+def test_trains_on_mosaics(folder, tmp_path):
+    """Four times as many rows of labels as the pictures have."""
+    flags = ["--augment", "mosaic", "--epochs", "1"]
+    metrics = load("train_ssd").main([*arguments(folder, tmp_path / "ssd"), *flags])
+    assert np.isfinite(metrics["loss"])
+    stored = json.loads((tmp_path / "ssd" / "metrics.json").read_text())
+    assert stored["settings"]["augment"] == "mosaic"
+
+
+def test_augmentation_by_default():
+    script = load("train_ssd")
+    assert script.parse([]).augment == script.GENERATED_AUGMENTATION == "none"
+    assert script.parse(["--data", str(SCRIPTS)]).augment == script.FOLDER_AUGMENTATION
+    assert script.augmentation(script.parse(["--augment", "none"])) == {}
+    assert script.augmentation(script.parse(["--augment", "ssd"]))["partners"] == 0
+    assert script.augmentation(script.parse(["--augment", "mosaic"]))["partners"] == 3
+
+
 def test_loss_flags_reach_the_loss():
     script = load("train_ssd")
     flags = "--class-loss focal --alpha .25 --gamma 1.5 --box-loss smooth_l1 --sigma 3"

@@ -50,7 +50,7 @@ class RandomTransform(keras.layers.Layer):
     Objects that vanish become padding: label and coordinates -1.
 
     With `training=False` (as in `predict` and `evaluate`) everything passes
-    unchanged.
+    unchanged, also through layers that otherwise bring pictures to another size.
 
     Draws come from `seed`: two layers of the same seed give the same results call by
     call. `Dataset.map` with several parallel calls makes them in no certain order;

@@ -21,7 +21,7 @@ class RandomWindow(RandomTransform):
         super().__init__(**kwargs)
         self.size = None if size is None else pair(size, "size")
         self.antialias = bool(antialias)
-        self.fill = fill
+        self.fill = tuple(fill) if isinstance(fill, (tuple, list)) else fill
         self.mask_fill = None if fill is None else mask_fill
 
     def apply(self, example, draw):
