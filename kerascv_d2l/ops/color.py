@@ -222,7 +222,7 @@ def _turn_hue(planes, shift, high):
     sides of the hexagon, in [-1, 1]. On each side one channel rises or falls
     along a line, and with chroma C = max - min the new red is
 
-        max + min + R - G - B - sign(G - B)·C·δ, clipped to [min, max];
+        2·R - mid - sign(G - B)·C·δ, clipped to [min, max];
 
     green and blue likewise, the channels moved round. (Without δ that is the
     line on which red lies, continued beyond its ends.)
@@ -230,23 +230,38 @@ def _turn_hue(planes, shift, high):
     sides = shift[:, 0, 0] * HUE_SIDES  # (1 or batch,)
     thirds = tf.round(sides / 2)
     rest = (sides - 2 * thirds)[:, None]  # (1 or batch, 1), in [-1, 1]
-    batch = tf.shape(planes)[0]
-    thirds = tf.broadcast_to(tf.cast(thirds, tf.int32), [batch])
-    order = (tf.range(3) - thirds[:, None]) % 3  # (batch, 3)
-    red, green, blue = tf.unstack(tf.gather(planes, order, axis=1, batch_dims=1), axis=1)
+    thirds = tf.cast(thirds, tf.int32) % 3
+    red, green, blue = _exchanged(tf.unstack(planes, axis=1), thirds)  # (batch, pixels) each
 
-    largest = tf.maximum(tf.maximum(red, green), blue)  # (batch, pixels), as all below
-    least = tf.minimum(tf.minimum(red, green), blue)
+    larger, smaller = tf.maximum(red, green), tf.minimum(red, green)
+    middle = tf.maximum(smaller, tf.minimum(larger, blue))
+    largest, least = tf.maximum(larger, blue), tf.minimum(smaller, blue)
     turned = (largest - least) * rest
-    line = largest + least - (red + green + blue)
 
     def channel(own, following, last):
-        new = line + 2 * own - tf.sign(following - last) * turned
+        new = 2 * own - middle - tf.sign(following - last) * turned
         return tf.maximum(tf.minimum(new, largest), least)
 
     return tf.stack(
         [channel(red, green, blue), channel(green, blue, red), channel(blue, red, green)], axis=1
     )
+
+
+def _exchanged(channels, thirds):
+    """Move red to green, green to blue and blue to red, 0, 1 or 2 times.
+
+    Args:
+        channels: three tensors `(batch, pixels)`.
+        thirds: int32 `(1,)`, or `(batch,)`: for each picture.
+    """
+    ways = [channels[-k:] + channels[:-k] for k in range(3)]
+    if thirds.shape[0] == 1:
+        return tf.switch_case(thirds[0], [lambda way=way: way for way in ways])
+    counts = thirds[:, None]  # (batch, 1)
+    return [
+        tf.where(counts == 0, none, tf.where(counts == 1, once, twice))
+        for none, once, twice in zip(*ways, strict=True)
+    ]
 
 
 def _clipped(planes, high):

@@ -17,6 +17,8 @@ ALGORITHM = "philox"
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
+# Up to here the four pixels that are interpolated leave none out that lies between.
+MOST_SHRINK = 2
 
 
 def random_window(size, seed, area=CROP_AREA, ratio=CROP_RATIO, tries=CROP_TRIES):
@@ -71,7 +73,8 @@ def crop_and_resize(image, window, size, antialias=False, fill=None):
     large as its result is sampled with gaps then. With `antialias` the filter
     is widened by as much as the picture shrinks, and reaches every pixel: what
     Pillow and torchvision on Pillow pictures always do (to 8 bits, theirs), and
-    `ops.resize` here. Where a window grows the two are the same.
+    `ops.resize` here. Where a window grows the two are the same. `antialias=None`
+    takes the slower way only for windows that would be sampled with gaps.
 
     A window may reach beyond the picture if there is a `fill`. The part that shows
     the picture then gets whole pixels of the result, the rest is filled;
@@ -82,7 +85,7 @@ def crop_and_resize(image, window, size, antialias=False, fill=None):
         window: int32 `(4,)`: top, left, height and width, pixels; inside the
             picture without `fill`, and with it partly inside.
         size: `(height, width)` of the result.
-        antialias: bool.
+        antialias: bool, or None for where it matters.
         fill: None, or a number or one for each channel, in the value range of
             `image`, for what lies outside the picture.
 
@@ -105,6 +108,27 @@ def crop_and_resize(image, window, size, antialias=False, fill=None):
 def _cut(image, window, size, antialias):
     top, left, height, width = tf.unstack(tf.cast(window, tf.int32))
     pixels = image[top : top + height, left : left + width]
+    return resize_as(pixels, size, antialias)
+
+
+def resize_as(pixels, size, antialias):
+    """Resize with or without antialiasing, or, for None, with it where it matters.
+
+    Args:
+        pixels: `(height, width, channels)`, uint8 or float.
+        size: `(height, width)` of the result.
+        antialias: bool, or None: true if a side becomes less than half as long.
+
+    Returns:
+        float32 `(height, width, channels)`, in the value range of `pixels`.
+    """
+    if antialias is None:
+        gaps = tf.shape(pixels)[:2] > MOST_SHRINK * tf.cast(size, tf.int32)
+        return tf.cond(
+            tf.reduce_any(gaps),
+            lambda: resize_as(pixels, size, True),
+            lambda: resize_as(pixels, size, False),
+        )
     if antialias:
         return resize(pixels, size)
     return tf.cast(tf.image.resize(pixels, size), tf.float32)

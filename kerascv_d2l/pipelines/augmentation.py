@@ -90,7 +90,7 @@ def _zoom_and_crop(example, size, seed):
     boxes, _ = crop_boxes(example.boxes, canvas, example.size, canvas[2:])
     window = random_iou_window(canvas[2:], boxes, example.is_object, crop_seed)
     window += tf.concat([canvas[:2], [0, 0]], 0)  # in pixels of the picture
-    return cut_window(example, window, size, True, FILL, None, by_centre=True)
+    return cut_window(example, window, size, None, FILL, None, by_centre=True)
 
 
 def _finishing():

@@ -109,6 +109,9 @@ def test_windows_look_as_torchvision_has_them(name):
     assert np.abs(found - RECORDED[name]).max() <= 0.51  # theirs is rounded
     smooth = crop_and_resize(image, tf.constant(window), (height, width), antialias=True)
     assert np.abs(smooth - RECORDED[f"pillow_{name}"]).max() <= 1.01  # rounded twice
+    gaps = window[2] > 2 * height or window[3] > 2 * width
+    auto = crop_and_resize(image, tf.constant(window), (height, width), antialias=None)
+    np.testing.assert_array_equal(auto, smooth if gaps else found)
     filled = crop_and_resize(image, tf.constant(window), (height, width), fill=9.0)
     np.testing.assert_allclose(filled, found, atol=1e-4)  # nothing to fill
 

@@ -29,7 +29,7 @@ class RandomIoUCrop(RandomWindow):
         scale: `(low, high)` of the window's sides over the picture's.
         ratio: `(low, high)` of the window's width over its height.
         tries: int, windows for a bound before another one is drawn.
-        antialias: bool, as for `crop_and_resize`.
+        antialias: bool or None, as for `crop_and_resize`.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
@@ -49,7 +49,7 @@ class RandomIoUCrop(RandomWindow):
         scale=CROP_SCALE,
         ratio=CROP_SHAPE,
         tries=CROP_TRIES,
-        antialias=True,
+        antialias=None,
         **kwargs,
     ):
         super().__init__(size, antialias, **kwargs)

@@ -31,7 +31,7 @@ class Mosaic(RandomTransform):
         centre: `(low, high)` of the meeting point over the sides.
         area: `(low, high)` of each window's area over that of the largest that has
             the shape of its quarter.
-        antialias: bool, as for `crop_and_resize`.
+        antialias: bool or None, as for `crop_and_resize`.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
@@ -42,12 +42,12 @@ class Mosaic(RandomTransform):
         After Bochkovskiy et al. 2020, "YOLOv4", section 3.3.
     """
 
-    def __init__(self, size=None, centre=MOSAIC_CENTRE, area=MOSAIC_AREA, antialias=True, **kwargs):
+    def __init__(self, size=None, centre=MOSAIC_CENTRE, area=MOSAIC_AREA, antialias=None, **kwargs):
         super().__init__(**kwargs)
         self.size = None if size is None else pair(size, "size")
         self.centre = bounds(centre, "centre", 0, 1)
         self.area = bounds(area, "area", 0, 1)
-        self.antialias = bool(antialias)
+        self.antialias = antialias
 
     def _transform(self, data, seed):
         names = {"images", "bounding_boxes", "segmentation_masks"}

@@ -18,7 +18,8 @@ class RandomResizedCrop(RandomWindow):
         size: int or `(height, width)` of the results.
         scale: `(low, high)` share of the picture's area, uniform.
         ratio: `(low, high)` width over height, the logarithm uniform.
-        antialias: bool, as for `crop_and_resize`; true is as on Pillow pictures.
+        antialias: bool, as for `crop_and_resize`: true is as on Pillow pictures, None
+            only where pixels would be left out.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
@@ -30,7 +31,7 @@ class RandomResizedCrop(RandomWindow):
         torchvision's layer of this name.
     """
 
-    def __init__(self, size, scale=CROP_AREA, ratio=CROP_RATIO, antialias=True, **kwargs):
+    def __init__(self, size, scale=CROP_AREA, ratio=CROP_RATIO, antialias=None, **kwargs):
         super().__init__(size, antialias, **kwargs)
         self.scale = bounds(scale, "scale", 0, 1)
         self.ratio = bounds(ratio, "ratio", 0)

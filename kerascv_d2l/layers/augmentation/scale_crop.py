@@ -21,7 +21,7 @@ class RandomScaleCrop(RandomWindow):
         scale: `(low, high)` of the factor, uniform.
         fill: number, or one for each channel, in the value range of the pictures.
         mask_fill: class of what is filled, usually one that the loss leaves out.
-        antialias: bool, as for `crop_and_resize`.
+        antialias: bool or None, as for `crop_and_resize`.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
@@ -32,7 +32,7 @@ class RandomScaleCrop(RandomWindow):
         Chen et al. 2018, "DeepLab", section 4.1.
     """
 
-    def __init__(self, size, scale=SCALE, fill=0.0, mask_fill=VOID, antialias=True, **kwargs):
+    def __init__(self, size, scale=SCALE, fill=0.0, mask_fill=VOID, antialias=None, **kwargs):
         super().__init__(size, antialias, fill, mask_fill, **kwargs)
         self.scale = bounds(scale, "scale", 0)
 

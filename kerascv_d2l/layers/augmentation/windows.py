@@ -9,7 +9,7 @@ class RandomWindow(RandomTransform):
 
     Args:
         size: int or `(height, width)` of the results; None for that of the picture.
-        antialias: bool, as for `crop_and_resize`.
+        antialias: bool or None, as for `crop_and_resize`.
         fill: what is outside the picture, where windows reach there; None where
             they never do.
         mask_fill: class of mask pixels outside.
@@ -17,10 +17,10 @@ class RandomWindow(RandomTransform):
 
     by_centre = False  # whether objects go with their centre
 
-    def __init__(self, size=None, antialias=True, fill=None, mask_fill=VOID, **kwargs):
+    def __init__(self, size=None, antialias=None, fill=None, mask_fill=VOID, **kwargs):
         super().__init__(**kwargs)
         self.size = None if size is None else pair(size, "size")
-        self.antialias = bool(antialias)
+        self.antialias = antialias
         self.fill = tuple(fill) if isinstance(fill, (tuple, list)) else fill
         self.mask_fill = None if fill is None else mask_fill
 
@@ -52,7 +52,7 @@ def cut_window(example, window, size, antialias, fill, mask_fill, by_centre):
         example: `Example`.
         window: int32 `(4,)`.
         size: `(height, width)` of the result; where they are None the picture's.
-        antialias: bool, as for `crop_and_resize`.
+        antialias: bool or None, as for `crop_and_resize`.
         fill: likewise.
         mask_fill: likewise for `crop_mask`.
         by_centre: as for `crop_boxes`.

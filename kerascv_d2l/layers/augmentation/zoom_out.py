@@ -20,7 +20,7 @@ class RandomZoomOut(RandomWindow):
         side_range: `(low, high)` of the canvas' sides over the picture's.
         p: float, how often; otherwise only the size changes.
         mask_fill: class of the canvas in masks.
-        antialias: bool, as for `crop_and_resize`.
+        antialias: bool or None, as for `crop_and_resize`.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
@@ -38,7 +38,7 @@ class RandomZoomOut(RandomWindow):
         side_range=CANVAS_SIDE,
         p=0.5,
         mask_fill=VOID,
-        antialias=True,
+        antialias=None,
         **kwargs,
     ):
         super().__init__(size, antialias, fill, mask_fill, **kwargs)
