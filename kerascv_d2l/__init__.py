@@ -93,7 +93,6 @@ _MODULES = {
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
     "ops.color": ["adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation"],
     "ops.convolution": ["bilinear_kernel", "corr2d", "kernel2matrix", "trans_conv"],
-    "ops.geometry": ["crop_and_resize", "random_flip", "random_window", "resize_and_center_crop"],
     "ops.geometry": [
         "crop_and_resize",
         "crop_boxes",
@@ -129,7 +128,6 @@ _MODULES = {
         "steps_per_epoch",
         "whole_pictures",
     ],
-    "pipelines": ["classification_batches", "detection_batches", "resized_size", "steps_per_epoch"],
     "pipelines.augmentation": ["mosaic_transform", "ssd_transform"],
     "plotting": [
         "apply",

@@ -82,7 +82,9 @@ def classification_batches(
         window_seed, flip_seed = tf.unstack(
             tf.random.split(transform_seed(seed, epoch, index), 2, alg=ALGORITHM)
         )
-        pixels = window_of(index, lambda old_size: random_window(old_size, window_seed, crop_area), size)
+        pixels = window_of(
+            index, lambda old_size: random_window(old_size, window_seed, crop_area), size
+        )
         return random_flip(resize_as(pixels, size, antialias=None), flip_seed)
 
     def middle(index):

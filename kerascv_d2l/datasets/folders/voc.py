@@ -34,6 +34,7 @@ ANNOTATION_FOLDERS = ("annotations", "Annotations", ".")
 IMAGE_FOLDERS = ("images", "JPEGImages", ".")
 SPLIT_FOLDERS = (".", "ImageSets/Main")
 BOX_TAGS = ("xmin", "ymin", "xmax", "ymax")
+from kerascv_d2l.errors import InputError
 
 
 def recognises(root):
