@@ -205,7 +205,7 @@ def test_no_object_at_all_gives_one_padding_row(arrays):
         ({"image_size": (0, 5)}, r"image_size is \(0, 5\)"),
         ({"seed": -1}, "seed is -1"),
         ({"initial_epoch": -1}, "initial_epoch is -1"),
-        ({"full_resolution": True}, "full_resolution is for a transform"),
+        ({"full_resolution": True}, "full_resolution and partners are for a transform"),
     ],
 )
 def test_wrong_arguments_are_named(arrays, options, message):

@@ -24,6 +24,7 @@ from kerascv_d2l.datasets.folders.records import (
     read_split_files,
     split_by_name,
 )
+from kerascv_d2l.errors import InputError
 
 TITLE = "Pascal VOC XML"
 LOOKS = (
@@ -34,7 +35,6 @@ ANNOTATION_FOLDERS = ("annotations", "Annotations", ".")
 IMAGE_FOLDERS = ("images", "JPEGImages", ".")
 SPLIT_FOLDERS = (".", "ImageSets/Main")
 BOX_TAGS = ("xmin", "ymin", "xmax", "ymax")
-from kerascv_d2l.errors import InputError
 
 
 def recognises(root):
