@@ -8,8 +8,8 @@ from kerascv_d2l.ops.geometry import (
     random_flip,
     random_window,
     resize_and_center_crop,
-    resize_as,
 )
+from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pipelines.batches import (
     as_size,
     cached,
@@ -85,7 +85,7 @@ def classification_batches(
         pixels = window_of(
             index, lambda old_size: random_window(old_size, window_seed, crop_area), size
         )
-        return random_flip(resize_as(pixels, size, antialias=None), flip_seed)
+        return random_flip(resize(pixels, size), flip_seed)
 
     def middle(index):
         return resize_and_center_crop(original(index), resized_size(size), size)

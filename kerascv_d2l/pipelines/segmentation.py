@@ -95,7 +95,8 @@ def segmentation_batches(
             )
             image, mask = cut_window(image, mask, window, size, resized=augment == "scale")
             if augment != "none":  # the same seed: both or neither
-                image, mask = random_flip(image, flip_seed), random_flip(mask, flip_seed)
+                image = random_flip(image, flip_seed)
+                mask = random_flip(mask[..., None], flip_seed)[..., 0]
             if transform is not None:
                 image, mask = transform(image, mask, own_seed)
             return tf.ensure_shape(image, (*size, 3)), tf.ensure_shape(mask, size)
