@@ -28,7 +28,6 @@ SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width change places
 _DRAFT_SHRINK = 8
 # Pillow decodes outside the interpreter's lock, and disks like a few requests at once.
 _THREADS_PER_CORE = 2
-_JPEG_START = b"\xff\xd8\xff"
 # By how much a JPEG can be shrunk while it is decoded, for less than the whole work.
 _JPEG_SHRINKS = (1, 2, 4, 8)
 _PNG_BIT_DEPTH = 24  # offset in the file: the header chunk is always the first
@@ -220,8 +219,8 @@ def decode_window(content, choose, enough):
         picture = decode_content(content)
         return _cut(picture, choose(tf.shape(picture)[:2]))
 
-    is_jpeg = tf.strings.substr(content, 0, len(_JPEG_START)) == _JPEG_START
-    return tf.ensure_shape(tf.cond(is_jpeg, of_jpeg, of_png), (None, None, 3))
+    picture = tf.cond(tf.io.is_jpeg(content), of_jpeg, of_png)
+    return tf.ensure_shape(picture, (None, None, 3))
 
 
 def read_window(path, plain, choose, enough):
