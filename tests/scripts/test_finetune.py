@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 COLORS = {"amber": (230, 160, 30), "moss": (60, 120, 50), "wine": (110, 20, 60)}
 # At a constant rate the first epochs of a run do not depend on how many follow.
 SGD = ("--optimizer", "sgd", "--schedule", "constant")
-SCRATCH = ("--from-scratch", "--learning-rate", ".02", *SGD)
+SCRATCH = ("--from-scratch", "--learning-rate", ".005", *SGD)
 
 
 def load_script(name):
