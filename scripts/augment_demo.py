@@ -22,7 +22,7 @@ from kerascv_d2l.datasets.folders.voc import read_objects
 from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.pictures import read_picture
-from kerascv_d2l.sheets import draw_examples
+from kerascv_d2l.plotting.sheets import draw_examples
 from kerascv_d2l.training import arguments, import_tensorflow, run_main
 
 DRAWS, COLUMNS = 7, 4

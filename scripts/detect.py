@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kerascv_d2l.exported import load_exported
 from kerascv_d2l.inference import add_inference_arguments, run_inference
-from kerascv_d2l.plotting import class_color, draw_boxes
+from kerascv_d2l.plotting.common import class_color
+from kerascv_d2l.plotting.detections import draw_boxes
 from kerascv_d2l.training import arguments, import_tensorflow, run_main
 
 

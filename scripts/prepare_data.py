@@ -60,7 +60,7 @@ def main(argv=None):
     import tensorflow_datasets as tfds
 
     from kerascv_d2l.datasets import loaders
-    from kerascv_d2l.sheets import draw_examples
+    from kerascv_d2l.plotting.sheets import draw_examples
 
     start = time.perf_counter()
     builder = loaders.prepare(

@@ -17,7 +17,7 @@ from PIL import Image
 from kerascv_d2l.exported import load_segmenter
 from kerascv_d2l.files import whole
 from kerascv_d2l.inference import add_inference_arguments, run_inference
-from kerascv_d2l.sheets import overlay
+from kerascv_d2l.plotting.segmentation import overlay
 from kerascv_d2l.training import import_tensorflow, run_main
 
 BACKGROUND = "background"  # the class of this name leaves the overlay clear

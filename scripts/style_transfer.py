@@ -309,7 +309,7 @@ def write_results(run, args, content, styles, image):
     import numpy as np
     from PIL import Image
 
-    from kerascv_d2l.sheets import draw_examples
+    from kerascv_d2l.plotting.sheets import draw_examples
     from kerascv_d2l.style_transfer.images import with_colors_of
 
     height, width = content.shape[:2]

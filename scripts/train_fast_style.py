@@ -131,7 +131,7 @@ def draw(path, args, style, split, stylize):
     from PIL import Image
 
     from kerascv_d2l.pipelines.batches import picture_loader
-    from kerascv_d2l.sheets import draw_examples
+    from kerascv_d2l.plotting.sheets import draw_examples
 
     load = picture_loader(split)
     pictures, titles = [style], [f"style: {Path(args.style).name}"]

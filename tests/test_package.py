@@ -21,13 +21,13 @@ LAYERS = (
     ("errors", "files"),
     ("pictures", "devices"),
     ("ops",),
-    ("initializers", "losses", "segmentation_losses", "metrics", "optimizers"),
+    ("initializers", "losses", "metrics", "optimizers"),
     ("layers",),
     ("models",),
     ("style_transfer", "tiling"),
     ("datasets",),
     ("pipelines",),
-    ("distribution", "export", "exported", "inference", "multi_worker", "plotting", "sheets"),
+    ("distribution", "export", "exported", "inference", "multi_worker", "plotting"),
     ("training",),
 )
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerascv_d2l.devices import resolve_jit_compile
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers import BatchNorm, DetectionDecoder
-from kerascv_d2l.losses import SSDLoss
+from kerascv_d2l.losses.detection import SSDLoss
 from kerascv_d2l.models.backbones import backbone
 from kerascv_d2l.ops.anchors import multibox_prior
 from kerascv_d2l.ops.checks import as_labels

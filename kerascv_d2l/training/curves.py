@@ -6,7 +6,7 @@ import sys
 
 import keras
 
-from kerascv_d2l.plotting import draw_curves
+from kerascv_d2l.plotting.curves import draw_curves
 
 
 class LiveCurves(keras.callbacks.Callback):

@@ -19,7 +19,7 @@ from kerascv_d2l import __version__
 from kerascv_d2l.distribution import check_last_batch, synchronize_batch_norm
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import plain, remove_leftovers, whole, write_json
-from kerascv_d2l.plotting import draw_history
+from kerascv_d2l.plotting.curves import draw_history
 from kerascv_d2l.training import startup
 from kerascv_d2l.training.callbacks import AverageReplicas, Progress, StopOnNaN, Throughput
 from kerascv_d2l.training.checkpoints import load_checkpoint, save_checkpoint

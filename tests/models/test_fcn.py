@@ -7,11 +7,11 @@ import tensorflow as tf
 from small_networks import small_backbone
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.losses.segmentation import SegmentationCrossEntropy
 from kerascv_d2l.metrics.segmentation import SegmentationMetrics
 from kerascv_d2l.models.fcn import FCN
 from kerascv_d2l.models.unet import UNet
 from kerascv_d2l.ops.convolution import bilinear_kernel
-from kerascv_d2l.segmentation_losses import SegmentationCrossEntropy
 
 CLASSES = 3
 

@@ -6,7 +6,8 @@ from PIL import Image
 
 from kerascv_d2l import InputError
 from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP
-from kerascv_d2l.sheets import MASK_WEIGHT, draw_examples, overlay
+from kerascv_d2l.plotting.segmentation import MASK_WEIGHT, overlay
+from kerascv_d2l.plotting.sheets import draw_examples
 
 GREY = np.full((6, 9, 3), 100, np.uint8)
 

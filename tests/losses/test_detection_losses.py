@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from kerascv_d2l import InputError, SSDLoss, smooth_l1
-from kerascv_d2l.losses import class_losses, hard_negatives
+from kerascv_d2l.losses.detection import class_losses, hard_negatives
 
 pytestmark = pytest.mark.quick
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerascv_d2l import draw_confusion, draw_mistakes, plotting
+from kerascv_d2l import draw_confusion, draw_mistakes
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.plotting import classification
 
 pytestmark = pytest.mark.quick
 NAMES = ["ant", "bee", "a class with a long name"]
@@ -13,7 +14,7 @@ MATRIX = np.array([[8, 2, 0], [5, 15, 0], [0, 1, 3]])  # rows: true classes; not
 
 
 def test_confusion_counts_stand_in_their_cells():
-    axes = plotting._confusion_figure(MATRIX, NAMES).axes[0]
+    axes = classification._confusion_figure(MATRIX, NAMES).axes[0]
     texts = {tuple(map(int, t.get_position())): int(t.get_text()) for t in axes.texts}
     # A text is placed by column, then row; cells without a picture stay empty.
     expected = {(c, r): MATRIX[r, c] for r, c in np.ndindex(3, 3) if MATRIX[r, c]}
@@ -26,7 +27,9 @@ def test_confusion_counts_stand_in_their_cells():
 
 
 def test_confusion_colours_are_blue_on_the_diagonal_and_red_beside_it():
-    cells = plotting._confusion_figure(MATRIX, NAMES).axes[0].images[0].get_array()  # (3, 3, 4)
+    cells = (
+        classification._confusion_figure(MATRIX, NAMES).axes[0].images[0].get_array()
+    )  # (3, 3, 4)
     assert cells[1, 1, 2] > cells[1, 1, 0] + 0.1  # bees taken for bees
     assert cells[1, 0, 0] > cells[1, 0, 2] + 0.1  # bees taken for ants
     assert cells[1, 0, 2] < cells[0, 1, 2] - 0.01  # 5 of 20 are a larger share than 2 of 10
@@ -35,7 +38,7 @@ def test_confusion_colours_are_blue_on_the_diagonal_and_red_beside_it():
 
 def test_confusion_of_many_classes_has_no_letters_in_cells():
     names = [str(k) for k in range(200)]
-    assert not plotting._confusion_figure(np.eye(200, dtype=int), names).axes[0].texts
+    assert not classification._confusion_figure(np.eye(200, dtype=int), names).axes[0].texts
 
 
 def test_confusion_errors_and_file(tmp_path):
@@ -51,7 +54,7 @@ def test_each_mistake_has_its_picture_verdict_and_name():
     labels = [1, 0, 2]
     probabilities = np.array([[0.9, 0.08, 0.02], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
     files = ["x/1.jpg", "x/2.jpg", "x" * 60 + "/end.jpg"]
-    figure = plotting._mistakes_figure(images, files, labels, probabilities, NAMES, 2)
+    figure = classification._mistakes_figure(images, files, labels, probabilities, NAMES, 2)
     assert len(figure.axes) == 4  # two columns: the last place stays empty
     titles = [axes.get_title().split("\n") for axes in figure.axes]
     assert titles[0] == ["bee 0.08, taken for ant 0.90", "x/1.jpg"]

@@ -1,22 +1,18 @@
 """A sheet of examples with their labels drawn, by which one sees whether a data set is right."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP, VOC_VOID
+from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import whole
-from kerascv_d2l.plotting import CLASS_COLORS, show_bboxes, to_uint8
+from kerascv_d2l.plotting.book import show_bboxes
+from kerascv_d2l.plotting.common import DPI, class_color, save, to_uint8
+from kerascv_d2l.plotting.segmentation import overlay
 
 CELL_INCHES = 3.0
-DPI = 100
-MASK_WEIGHT = 0.6  # of the class's colour over the picture
-_VOID_COLOR = (255, 255, 255)
-_BAND = 256  # rows coloured at a time
 
 
 def draw_examples(
@@ -61,8 +57,6 @@ def draw_examples(
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(columns * inches, rows * inches), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    if Path(path).suffix.lower().removeprefix(".") not in figure.canvas.get_supported_filetypes():
-        raise InputError(f"{path}: pictures cannot be written with this ending; use .png")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -74,42 +68,7 @@ def draw_examples(
         axes.set_title(titles[i], fontsize=8)
         if labels is not None:
             _draw_boxes(axes, image, np.asarray(labels[i]), class_names)
-    with whole(path) as temporary:
-        figure.canvas.print_figure(temporary, dpi=DPI)
-
-
-def overlay(image, mask, colormap, background=0):
-    """Colour a picture by a class mask.
-
-    Args:
-        image: uint8 `(height, width, 3)`.
-        mask: class indices `(height, width)`; 255 is white.
-        colormap: `(classes, 3)` RGB 0-255.
-        background: the class that leaves the picture as it is, or None.
-
-    Returns:
-        uint8 `(height, width, 3)`.
-
-    Raises:
-        InputError: if the sizes differ, or a class has no colour.
-    """
-    mask, colormap = np.asarray(mask), np.asarray(colormap)
-    if mask.shape != image.shape[:2]:
-        raise InputError(f"`mask` is {mask.shape}, its picture {image.shape[:2]} (height, width)")
-    void = mask == VOC_VOID
-    classes = np.where(void, 0, mask)
-    if classes.min() < 0 or classes.max() >= len(colormap):
-        raise InputError(
-            f"`mask` has classes from {classes.min()} to {classes.max()}, but there are "
-            f"{len(colormap)} colours"
-        )
-    drawn = np.array(image)
-    for start in range(0, len(drawn), _BAND):  # floats of all of a large picture take gigabytes
-        band = slice(start, start + _BAND)
-        colors = np.where(void[band, :, None], _VOID_COLOR, colormap[classes[band]])  # (h, w, 3)
-        weight = MASK_WEIGHT * (mask[band] != background)[..., None]  # (h, w, 1)
-        drawn[band] = np.rint(image[band] * (1 - weight) + colors * weight)
-    return drawn
+    save(path, figure)
 
 
 def _draw_boxes(axes, image, rows, class_names):
@@ -118,4 +77,4 @@ def _draw_boxes(axes, image, rows, class_names):
     boxes = rows[:, 1:] * [width, height, width, height]  # (m, 4) pixels
     classes = rows[:, 0].astype(int)
     names = [class_names[c] if c < len(class_names) else str(c) for c in classes]
-    show_bboxes(axes, boxes, names, [CLASS_COLORS[c % len(CLASS_COLORS)] for c in classes])
+    show_bboxes(axes, boxes, names, [class_color(c) for c in classes])

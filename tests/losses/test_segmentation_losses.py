@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.segmentation_losses import SegmentationCrossEntropy
+from kerascv_d2l.losses.segmentation import SegmentationCrossEntropy
 
 pytestmark = pytest.mark.quick
 

@@ -1,4 +1,4 @@
-"""Losses."""
+"""Losses of detectors: classes of anchors, and offsets of boxes."""
 
 import keras
 import tensorflow as tf

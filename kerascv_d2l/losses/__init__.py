@@ -1,0 +1,1 @@
+"""Losses: of detectors, and of networks with a class for every pixel."""

@@ -1,0 +1,151 @@
+"""A class for every pixel: maps in colours, alone, beside their pictures, or over them."""
+
+import math
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from kerascv_d2l.datasets.voc_classes import VOC_VOID
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.plotting.common import (
+    DPI,
+    GAP_INCHES,
+    LEGEND_ENTRY_INCHES,
+    MIN_WIDTH_INCHES,
+    save,
+    shortened,
+    to_uint8,
+)
+
+CELL_INCHES = 2.4  # the longer side of a picture in the grid of `draw_segmentation`
+TITLES = ("picture", "prediction", "truth")
+MASK_WEIGHT = 0.6  # of the class's colour over the picture
+_VOID_COLOR = (255, 255, 255)
+_BAND = 256  # rows coloured at a time
+
+
+def draw_segmentation(path, images, predictions, truths, class_names, colors, columns=2):
+    """Write pictures with the predicted and the true class of every pixel beside them.
+
+    Args:
+        path: the picture's file, `.png`.
+        images: sequence of `(height, width, 3)` of any sizes, as `to_uint8` takes
+            them.
+        predictions: for each picture int classes `(height, width)`.
+        truths: the same; labels that are no class (void) are white.
+        class_names: sequence of str.
+        colors: RGB 0-255 `(classes, 3)`.
+        columns: int, pictures a row, each with its two class maps.
+
+    Raises:
+        InputError: if there is no picture, numbers or sizes differ, or the file's
+            ending is not that of a picture.
+    """
+    save(path, _segmentation_figure(images, predictions, truths, class_names, colors, columns))
+
+
+def _segmentation_figure(images, predictions, truths, class_names, colors, columns):
+    images = [to_uint8(image) for image in images]
+    maps = [[np.asarray(classes) for classes in part] for part in (predictions, truths)]
+    counts = {"images": len(images), "predictions": len(maps[0]), "truths": len(maps[1])}
+    if len(set(counts.values())) != 1 or not images:
+        raise InputError(f"draw_segmentation needs as many of each, and at least one: {counts}.")
+    if len(colors) != len(class_names):
+        raise InputError(f"there are {len(class_names)} class names and {len(colors)} colors.")
+    for image, *pair in zip(images, *maps, strict=True):
+        if any(classes.shape != image.shape[:2] for classes in pair):
+            raise InputError(
+                f"a picture is {image.shape[:2]}, its class maps {pair[0].shape} and "
+                f"{pair[1].shape}: the same height and width are needed."
+            )
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    height, width = np.exp(np.mean([np.log(image.shape[:2]) for image in images], axis=0))
+    cell = np.array([width, height]) * (CELL_INCHES / max(height, width))
+    shown = np.unique(np.concatenate([np.unique(classes) for part in maps for classes in part]))
+    shown = [k for k in shown.tolist() if k < len(class_names)]
+    figure_width = max(3 * columns * (cell[0] + GAP_INCHES), MIN_WIDTH_INCHES)
+    legend_columns = max(1, min(len(shown) + 1, int(figure_width / LEGEND_ENTRY_INCHES)))
+    legend_height = 0.2 + 0.25 * math.ceil((len(shown) + 1) / legend_columns)
+    body = rows * (cell[1] + GAP_INCHES) + 0.25
+    figure = Figure(figsize=(figure_width, body + legend_height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    share = legend_height / (body + legend_height)
+    top = 1 - 0.25 / (body + legend_height)
+    grid = figure.subplots(
+        rows,
+        3 * columns,
+        squeeze=False,
+        gridspec_kw={"left": 0.005, "right": 0.995, "bottom": share, "top": top,
+                     "wspace": 0.03, "hspace": 0.03},
+    )  # fmt: skip
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        panels = (image, *(color_classes(part[i], colors) for part in maps))
+        for k, (panel, title) in enumerate(zip(panels, TITLES, strict=True)):
+            axes = grid[row, 3 * column + k]
+            axes.imshow(panel, interpolation="antialiased" if k == 0 else "nearest")
+            if row == 0:
+                axes.set_title(title, fontsize=10, pad=4)
+    handles = [
+        Patch(facecolor=np.asarray(colors[k]) / 255, edgecolor="grey", label=shortened(name))
+        for k, name in ((k, class_names[k]) for k in shown)
+    ]
+    handles.append(Patch(facecolor="white", edgecolor="grey", label="void"))
+    figure.legend(
+        handles=handles, loc="lower center", ncols=legend_columns, frameon=False, fontsize=10
+    )
+    return figure
+
+
+def color_classes(classes, colors):
+    """Give each class its colour.
+
+    Args:
+        classes: int `(height, width)`.
+        colors: RGB 0-255 `(classes, 3)`.
+
+    Returns:
+        uint8 `(height, width, 3)`, white where there is no such class (void).
+    """
+    table = np.full((256, 3), 255, np.uint8)
+    table[: len(colors)] = colors
+    return table[np.clip(classes, 0, 255)]
+
+
+def overlay(image, mask, colormap, background=0):
+    """Colour a picture by a class mask.
+
+    Args:
+        image: uint8 `(height, width, 3)`.
+        mask: class indices `(height, width)`; 255 is white.
+        colormap: `(classes, 3)` RGB 0-255.
+        background: the class that leaves the picture as it is, or None.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+
+    Raises:
+        InputError: if the sizes differ, or a class has no colour.
+    """
+    mask, colormap = np.asarray(mask), np.asarray(colormap)
+    if mask.shape != image.shape[:2]:
+        raise InputError(f"`mask` is {mask.shape}, its picture {image.shape[:2]} (height, width)")
+    void = mask == VOC_VOID
+    classes = np.where(void, 0, mask)
+    if classes.min() < 0 or classes.max() >= len(colormap):
+        raise InputError(
+            f"`mask` has classes from {classes.min()} to {classes.max()}, but there are "
+            f"{len(colormap)} colours"
+        )
+    drawn = np.array(image)
+    for start in range(0, len(drawn), _BAND):  # floats of all of a large picture take gigabytes
+        band = slice(start, start + _BAND)
+        colors = np.where(void[band, :, None], _VOID_COLOR, colormap[classes[band]])  # (h, w, 3)
+        weight = MASK_WEIGHT * (mask[band] != background)[..., None]  # (h, w, 1)
+        drawn[band] = np.rint(image[band] * (1 - weight) + colors * weight)
+    return drawn
