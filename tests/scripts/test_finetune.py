@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 COLORS = {"amber": (230, 160, 30), "moss": (60, 120, 50), "wine": (110, 20, 60)}
 # At a constant rate the first epochs of a run do not depend on how many follow.
 SGD = ("--optimizer", "sgd", "--schedule", "constant")
-SCRATCH = ("--from-scratch", "--learning-rate", ".005", *SGD)
+# Smaller batches or fewer steps leave batch norm's statistics behind, on some machines.
+SCRATCH = ("--from-scratch", "--learning-rate", ".01", "--batch-size", "16", *SGD)
+EPOCHS = 24
 
 
 def load_script(name):
@@ -51,7 +53,6 @@ def folder(tmp_path_factory):
 
 def flags(folder, out, *more):
     tiny = ["--backbone", "mobilenet_0.25", "--image-size", "32x40", "--batch-size", "8"]
-    # Batch norm's statistics need some 30 steps until they serve.
     return ["--data", str(folder), "--out", str(out), *tiny, "--devices", "cpu", *more]
 
 
@@ -59,7 +60,7 @@ def flags(folder, out, *more):
 def run(finetune, folder, tmp_path_factory):
     """A finished run: its folder and what `main` returned."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    return out, finetune.main(flags(folder, out, *SCRATCH, "--epochs", "6"))
+    return out, finetune.main(flags(folder, out, *SCRATCH, "--epochs", str(EPOCHS)))
 
 
 def history(out):
@@ -69,7 +70,7 @@ def history(out):
 
 def test_learns_and_reports(run):
     out, metrics = run
-    assert metrics["accuracy"] > 0.6 and metrics["train_accuracy"] > 0.6  # chance: 1/3
+    assert metrics["accuracy"] > 0.6 and metrics["train_accuracy"] > 0.7  # chance: 1/3
     record = json.loads((out / "metrics.json").read_text())
     for name in ("accuracy", "loss", "train_accuracy", "images_per_second"):
         assert record[name] == metrics[name]
@@ -83,7 +84,7 @@ def test_learns_and_reports(run):
     assert len(worst) == 16 and worst[0]["picture"].startswith(worst[0]["class"] + "/")
     assert [w["probability"] for w in worst] == sorted(w["probability"] for w in worst)
     rows = history(out)
-    assert len(rows) == 6
+    assert len(rows) == EPOCHS
     last = {name: float(rows[-1][name]) for name in rows[-1]}
     assert last["val_accuracy"] == pytest.approx(metrics["accuracy"])
     assert last["val_loss"] == pytest.approx(metrics["loss"], rel=1e-4)
@@ -149,7 +150,7 @@ def test_classify(run, folder, tmp_path, capsys):
 def test_resumed_run_ends_as_an_undisturbed_one(finetune, folder, run, tmp_path, capsys):
     whole, metrics = run
     finetune.main(flags(folder, tmp_path, *SCRATCH, "--epochs", "1"))
-    resumed = finetune.main(flags(folder, tmp_path, *SCRATCH, "--epochs", "6", "--resume"))
+    resumed = finetune.main(flags(folder, tmp_path, *SCRATCH, "--epochs", str(EPOCHS), "--resume"))
     assert "resuming after epoch 1" in capsys.readouterr().out
     assert resumed["accuracy"] == metrics["accuracy"] and resumed["loss"] == metrics["loss"]
     timed = ("seconds", "images_per_second")
