@@ -233,7 +233,7 @@ def main(argv=None):
     """
     args = parse(argv)
     strategy = set_up(args)
-    from kerascv_d2l.pipelines.segmentation import check_crop_size
+    from kerascv_d2l.pipelines.segmentation import check_crop_size, count_windows
     from kerascv_d2l.tiling import WINDOW
 
     data = load_data(args)
@@ -260,7 +260,13 @@ def main(argv=None):
         steps_per_epoch=steps,
         epochs=args.epochs,
         images_per_epoch=len(data.train),
-        validation_data=kerascv_d2l.segmentation_batches(data.val, WINDOW, args.batch_size),
+        validation_data=kerascv_d2l.segmentation_batches(
+            data.val,
+            WINDOW,
+            kerascv_d2l.evaluation_batch_size(
+                count_windows(data.val, WINDOW), args.batch_size, strategy
+            ),
+        ),
         validation_freq=[
             *range(args.validate_every, args.epochs, args.validate_every),
             args.epochs,
