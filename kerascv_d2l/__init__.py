@@ -91,7 +91,13 @@ _MODULES = {
     "multi_worker": ["MultiWorkerStrategy", "make_multi_worker_strategy"],
     "ops.anchors": ["multibox_prior", "offset_boxes", "offset_inverse"],
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
-    "ops.color": ["adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation"],
+    "ops.color": [
+        "adjust_brightness",
+        "adjust_contrast",
+        "adjust_hue",
+        "adjust_saturation",
+        "normalize",
+    ],
     "ops.convolution": ["bilinear_kernel", "corr2d", "kernel2matrix", "trans_conv"],
     "ops.geometry": [
         "crop_and_resize",
