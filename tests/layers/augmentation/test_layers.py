@@ -1,5 +1,6 @@
 """What holds for every augmentation layer, and for each what it is for."""
 
+from inspect import signature
 from pathlib import Path
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from kerascv_d2l import InputError
 from kerascv_d2l.layers import augmentation
+from kerascv_d2l.layers.augmentation.base import RandomTransform
 
 RECORDED = Path(__file__).parents[2] / "recording" / "augmentation.npz"
 HEIGHT, WIDTH = 40, 70
@@ -132,6 +134,10 @@ def test_round_trip_of_the_configuration(name):
     layer = make(name)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert type(again) is type(layer) and again.get_config() == layer.get_config()
+    parameters = {
+        name for kind in (type(layer), RandomTransform) for name in signature(kind).parameters
+    }
+    assert parameters - {"kwargs"} <= set(layer.get_config())
     image = example()["images"]
     assert_same(again(image), layer(image))
 
@@ -156,6 +162,16 @@ def test_in_a_model(name, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.layers[-1].get_config() == model.layers[-1].get_config()
+
+
+def test_in_a_model_with_boxes_and_masks():
+    data, layer = example(3), make("RandomIoUCrop")
+    inputs = tf.nest.map_structure(lambda a: keras.Input(a.shape[1:], dtype=a.dtype), data)
+    for name in ("images", "segmentation_masks"):
+        inputs[name] = keras.Input(data[name].shape[1:], dtype=data[name].dtype, name=name)
+    model = keras.Model(inputs, layer(inputs))
+    assert_same(model(data, training=True), make("RandomIoUCrop")(data))
+    assert_same(model.predict(data, verbose=0), data)
 
 
 @pytest.mark.parametrize(
