@@ -148,6 +148,7 @@ _MODULES = {
         "show_bboxes",
         "show_images",
     ],
+    "saving": ["load_model"],
     "segmentation_losses": ["SegmentationCrossEntropy"],
     "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
     "tiling": ["Segmenter", "window_starts"],
