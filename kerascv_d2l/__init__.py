@@ -38,7 +38,12 @@ _MODULES = {
     "datasets.segmentation": ["SegmentationData", "SegmentationSplit"],
     "datasets.voc": ["read_voc_images", "voc_colormap2label", "voc_label_indices", "voc_rand_crop"],
     "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
-    "distribution": ["evaluation_batch_size", "make_strategy", "synchronize_batch_norm"],
+    "distribution": [
+        "evaluation_batch_size",
+        "make_strategy",
+        "plan_epoch",
+        "synchronize_batch_norm",
+    ],
     "errors": ["InputError"],
     "export": [
         "export_classifier",

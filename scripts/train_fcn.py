@@ -239,12 +239,12 @@ def main(argv=None):
     data = load_data(args)
     print(data.describe(), flush=True)
     check_crop_size(data.train, args.crop_size)
-    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
+    plan = kerascv_d2l.plan_epoch(len(data.train), args.batch_size, strategy)
     run = kerascv_d2l.Run.start(
         args, TASK, {"class_names": data.class_names, "num_train": len(data.train)}
     )
     with strategy.scope():
-        model = build_model(args, data, steps * args.epochs)
+        model = build_model(args, data, plan.steps * args.epochs)
 
     run.fit(
         model,
@@ -255,11 +255,12 @@ def main(argv=None):
             training=True,
             seed=args.seed,
             initial_epoch=epoch,
+            drop_remainder=plan.drop_remainder,
             augment=args.augment,
         ),
-        steps_per_epoch=steps,
+        steps_per_epoch=plan.steps,
         epochs=args.epochs,
-        images_per_epoch=len(data.train),
+        images_per_epoch=plan.images,
         validation_data=kerascv_d2l.segmentation_batches(
             data.val,
             WINDOW,
