@@ -38,7 +38,12 @@ _MODULES = {
     "datasets.segmentation": ["SegmentationData", "SegmentationSplit"],
     "datasets.voc": ["read_voc_images", "voc_colormap2label", "voc_label_indices", "voc_rand_crop"],
     "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
-    "distribution": ["evaluation_batch_size", "make_strategy", "synchronize_batch_norm"],
+    "distribution": [
+        "evaluation_batch_size",
+        "make_strategy",
+        "plan_epoch",
+        "synchronize_batch_norm",
+    ],
     "errors": ["InputError"],
     "export": [
         "export_classifier",
@@ -92,7 +97,13 @@ _MODULES = {
     "multi_worker": ["MultiWorkerStrategy", "make_multi_worker_strategy"],
     "ops.anchors": ["multibox_prior", "offset_boxes", "offset_inverse"],
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
-    "ops.color": ["adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation"],
+    "ops.color": [
+        "adjust_brightness",
+        "adjust_contrast",
+        "adjust_hue",
+        "adjust_saturation",
+        "normalize",
+    ],
     "ops.convolution": ["bilinear_kernel", "corr2d", "kernel2matrix", "trans_conv"],
     "ops.geometry": [
         "crop_and_resize",
@@ -135,6 +146,7 @@ _MODULES = {
     "plotting.curves": ["draw_curves", "draw_history"],
     "plotting.detections": ["draw_boxes", "draw_detections"],
     "plotting.segmentation": ["draw_segmentation"],
+    "saving": ["load_model"],
     "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
     "tiling": ["Segmenter", "window_starts"],
     "training": ["LiveCurves", "Run", "add_run_arguments", "run_main", "set_up"],

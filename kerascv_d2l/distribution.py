@@ -10,6 +10,7 @@ TensorFlow is imported inside the functions: parsing `--devices` and answering
 
 import contextlib
 import re
+from typing import NamedTuple
 
 from kerascv_d2l.errors import InputError
 
@@ -106,6 +107,55 @@ def check_batch_size(batch_size, strategy):
             f"--batch-size {batch_size} is the batch of all devices together and there are {count} "
             f"of them: give a multiple of {count}"
         )
+
+
+class Epoch(NamedTuple):
+    """The batches of a training epoch.
+
+    Attributes:
+        steps: int, how many there are.
+        images: int, how many images they hold together.
+        drop_remainder: bool, whether images are left over for which there is no batch.
+    """
+
+    steps: int
+    images: int
+    drop_remainder: bool
+
+
+def plan_epoch(num_images, batch_size, strategy):
+    """Say which batches an epoch of training has, so that each device gets a part of every one.
+
+    On one device the last batch is as small as it comes out. Where several devices could not
+    share it out (`check_last_batch` says why they must) it is left out; the next epoch, in
+    another order, leaves out others. That is said on screen.
+
+    Args:
+        num_images: int, images to train on.
+        batch_size: int, images in a batch, on all devices together.
+        strategy: `tf.distribute.Strategy`.
+
+    Returns:
+        `Epoch`.
+
+    Raises:
+        InputError: if there is not even one batch that can be shared out.
+    """
+    count = strategy.num_replicas_in_sync
+    full, last = divmod(num_images, batch_size)
+    if not last or _can_share_out(num_images, batch_size, last, count):
+        return Epoch(full + bool(last), num_images, False)
+    if not full:
+        raise InputError(
+            f"--batch-size {batch_size}: {num_images} images to train on are not one whole batch, "
+            f"which is what {count} devices need: give a smaller batch size"
+        )
+    print(
+        f"each epoch leaves out {last} of {num_images} images, others each time: {count} devices "
+        f"cannot share out so small a last batch",
+        flush=True,
+    )
+    return Epoch(full, full * batch_size, True)
 
 
 def check_last_batch(model, num_images, steps, batch_size):

@@ -312,12 +312,12 @@ def main(argv=None):
     strategy = set_up(args)
     data = load_data(args)
     print(data.describe(), flush=True)
-    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
+    plan = kerascv_d2l.plan_epoch(len(data.train), args.batch_size, strategy)
     run = kerascv_d2l.Run.start(
         args, TASK, {"class_names": data.class_names, "num_train": len(data.train)}
     )
     with strategy.scope():
-        model = build_model(args, data.class_names, steps * args.epochs)
+        model = build_model(args, data.class_names, plan.steps * args.epochs)
 
     test = kerascv_d2l.classification_batches(
         data.val,
@@ -334,14 +334,15 @@ def main(argv=None):
             crop_area=(args.crop_area, 1.0),
             seed=args.seed,
             initial_epoch=epoch,
+            drop_remainder=plan.drop_remainder,
         )
 
     run.fit(
         model,
         train_batches,
-        steps_per_epoch=steps,
+        steps_per_epoch=plan.steps,
         epochs=args.epochs,
-        images_per_epoch=len(data.train),
+        images_per_epoch=plan.images,
         validation_data=test,
         callbacks=[kerascv_d2l.LogRates()],
     )

@@ -12,16 +12,22 @@ needs no network. README.md says how long it takes and what to expect.
 import argparse
 
 import kerascv_d2l
-from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
+from kerascv_d2l.training import (
+    add_run_arguments,
+    add_schedule_argument,
+    arguments,
+    run_main,
+    set_up,
+)
 
 TASK = "train_cifar10"
 CIFAR10, GENERATED = "cifar10", "generated"
 AUGMENTATIONS = ("none", "flip", "crop-flip", "color", "all")
 SIZE = (32, 32)
 # The book's, and what fits into some minutes on two cores: few pictures, so small batches for
-# as many updates as there is time for.
-EPOCHS, GENERATED_EPOCHS = 10, 5
-BATCH_SIZE, GENERATED_BATCH_SIZE = 256, 32
+# as many updates as there is time for, and a rate that falls, so that the last ones settle.
+RECIPE = {"epochs": 10, "batch_size": 256, "schedule": "constant"}
+GENERATED_RECIPE = {"epochs": 4, "batch_size": 32, "schedule": "cosine"}
 GENERATED_TRAIN, GENERATED_VAL = 2000, 500
 LEARNING_RATE = 1e-3
 
@@ -47,24 +53,24 @@ def parse(argv=None):
         "up to 4 pixels and mirrored (crop-flip); brightness, contrast, saturation and hue drawn "
         "(color); all of it (default: %(default)s)",
     )
-    add_run_arguments(
+    defaults = {
+        name: f"{value}; {GENERATED_RECIPE[name]} for generated shapes"
+        for name, value in RECIPE.items()
+    }
+    group = add_run_arguments(
         parser,
         epochs=None,
-        epochs_help=f"passes over the training set (default: {EPOCHS}; {GENERATED_EPOCHS} for "
-        "generated shapes)",
+        epochs_help=f"passes over the training set (default: {defaults['epochs']})",
         batch_size=None,
-        batch_size_help=f"images in a step, on all devices together (default: {BATCH_SIZE}; "
-        f"{GENERATED_BATCH_SIZE} for generated shapes)",
+        batch_size_help="images in a step, on all devices together (default: "
+        f"{defaults['batch_size']})",
         learning_rate=LEARNING_RATE,
         out="runs/train_cifar10",
     )
+    add_schedule_argument(group.add_argument, defaults["schedule"])
     args = parser.parse_args(argv)
     arguments.check_data(args, (CIFAR10,), (GENERATED,))
-    generated = args.data == GENERATED
-    if args.epochs is None:
-        args.epochs = GENERATED_EPOCHS if generated else EPOCHS
-    if args.batch_size is None:
-        args.batch_size = GENERATED_BATCH_SIZE if generated else BATCH_SIZE
+    arguments.fill_in(args, GENERATED_RECIPE if args.data == GENERATED else RECIPE)
     return args
 
 
@@ -82,21 +88,23 @@ def load_data(args):
     if args.data == GENERATED:
         print(
             f"  a run to try things out, of {args.epochs} epochs of {len(data.train)} pictures in "
-            f"batches of {args.batch_size}; --data {CIFAR10} is the book's, of {EPOCHS} epochs of "
-            f"50000 in batches of {BATCH_SIZE}",
+            f"batches of {args.batch_size}; --data {CIFAR10} is the book's, of {RECIPE['epochs']} "
+            f"epochs of 50000 in batches of {RECIPE['batch_size']}",
             flush=True,
         )
     return data
 
 
-def build_model(args, num_classes):
+def build_model(args, num_classes, steps):
+    """A compiled network; `steps` is the length of the whole training."""
     import keras
 
     from kerascv_d2l.devices import resolve_jit_compile
+    from kerascv_d2l.training import scheduled_rate
 
     model = kerascv_d2l.resnet18(num_classes)
     model.compile(
-        keras.optimizers.Adam(args.learning_rate),
+        keras.optimizers.Adam(scheduled_rate(args.learning_rate, args.schedule, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=resolve_jit_compile("auto"),
@@ -116,12 +124,12 @@ def main(argv=None):
     args = parse(argv)
     strategy = set_up(args)
     data = load_data(args)
-    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
+    plan = kerascv_d2l.plan_epoch(len(data.train), args.batch_size, strategy)
     run = kerascv_d2l.Run.start(
         args, TASK, {"class_names": data.class_names, "num_train": len(data.train)}
     )
     with strategy.scope():
-        model = build_model(args, len(data.class_names))
+        model = build_model(args, len(data.class_names), plan.steps * args.epochs)
 
     test = kerascv_d2l.cifar10_batches(
         data.val, kerascv_d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy)
@@ -135,14 +143,15 @@ def main(argv=None):
             augment=args.augment,
             seed=args.seed,
             initial_epoch=epoch,
+            drop_remainder=plan.drop_remainder,
         )
 
     run.fit(
         model,
         train_batches,
-        steps_per_epoch=steps,
+        steps_per_epoch=plan.steps,
         epochs=args.epochs,
-        images_per_epoch=len(data.train),
+        images_per_epoch=plan.images,
         validation_data=test,
         callbacks=[kerascv_d2l.LiveCurves(run.history)],
     )

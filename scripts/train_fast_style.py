@@ -166,6 +166,8 @@ def main(argv=None):
     with strategy.scope():
         trainer = build_trainer(args, style)
 
+    plan = kerascv_d2l.plan_epoch(len(photographs), args.batch_size, strategy)
+
     def batches(initial_epoch):
         return kerascv_d2l.classification_batches(
             photographs,
@@ -174,14 +176,15 @@ def main(argv=None):
             training=True,
             seed=args.seed,
             initial_epoch=initial_epoch,
+            drop_remainder=plan.drop_remainder,
         ).map(tf.autograph.experimental.do_not_convert(lambda images, labels: images))
 
     run.fit(
         trainer,
         batches,
-        steps_per_epoch=kerascv_d2l.steps_per_epoch(photographs, args.batch_size),
+        steps_per_epoch=plan.steps,
         epochs=args.epochs,
-        images_per_epoch=len(photographs),
+        images_per_epoch=plan.images,
     )
 
     print("drawing, exporting …", flush=True)

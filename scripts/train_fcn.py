@@ -233,18 +233,18 @@ def main(argv=None):
     """
     args = parse(argv)
     strategy = set_up(args)
-    from kerascv_d2l.pipelines.segmentation import check_crop_size
+    from kerascv_d2l.pipelines.segmentation import check_crop_size, count_windows
     from kerascv_d2l.tiling import WINDOW
 
     data = load_data(args)
     print(data.describe(), flush=True)
     check_crop_size(data.train, args.crop_size)
-    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
+    plan = kerascv_d2l.plan_epoch(len(data.train), args.batch_size, strategy)
     run = kerascv_d2l.Run.start(
         args, TASK, {"class_names": data.class_names, "num_train": len(data.train)}
     )
     with strategy.scope():
-        model = build_model(args, data, steps * args.epochs)
+        model = build_model(args, data, plan.steps * args.epochs)
 
     run.fit(
         model,
@@ -255,12 +255,19 @@ def main(argv=None):
             training=True,
             seed=args.seed,
             initial_epoch=epoch,
+            drop_remainder=plan.drop_remainder,
             augment=args.augment,
         ),
-        steps_per_epoch=steps,
+        steps_per_epoch=plan.steps,
         epochs=args.epochs,
-        images_per_epoch=len(data.train),
-        validation_data=kerascv_d2l.segmentation_batches(data.val, WINDOW, args.batch_size),
+        images_per_epoch=plan.images,
+        validation_data=kerascv_d2l.segmentation_batches(
+            data.val,
+            WINDOW,
+            kerascv_d2l.evaluation_batch_size(
+                count_windows(data.val, WINDOW), args.batch_size, strategy
+            ),
+        ),
         validation_freq=[
             *range(args.validate_every, args.epochs, args.validate_every),
             args.epochs,

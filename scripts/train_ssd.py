@@ -229,10 +229,10 @@ def main(argv=None):
     strategy = set_up(args)
     data = load_data(args)
     print(data.describe(), flush=True)
-    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
+    plan = kerascv_d2l.plan_epoch(len(data.train), args.batch_size, strategy)
     run = kerascv_d2l.Run.start(args, TASK, {"class_names": data.class_names})
     with strategy.scope():
-        model = build_model(args, data.class_names, steps * args.epochs)
+        model = build_model(args, data.class_names, plan.steps * args.epochs)
 
     def train_batches(epoch):
         return kerascv_d2l.detection_batches(
@@ -242,6 +242,7 @@ def main(argv=None):
             training=True,
             seed=args.seed,
             initial_epoch=epoch,
+            drop_remainder=plan.drop_remainder,
             **augmentation(args),
         )
 
@@ -253,9 +254,9 @@ def main(argv=None):
     run.fit(
         model,
         train_batches,
-        steps_per_epoch=steps,
+        steps_per_epoch=plan.steps,
         epochs=args.epochs,
-        images_per_epoch=len(data.train),
+        images_per_epoch=plan.images,
         validation_data=validation,
         callbacks=[kerascv_d2l.MeanAveragePrecisionCallback(validation, every=args.map_every)],
     )

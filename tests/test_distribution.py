@@ -14,6 +14,7 @@ from kerascv_d2l.distribution import (
     evaluation_batch_size,
     make_strategy,
     parse_devices,
+    plan_epoch,
 )
 from kerascv_d2l.errors import InputError
 
@@ -78,6 +79,31 @@ def test_batch_size_to_evaluate_with(images, batch, devices, want):
 def test_too_few_to_evaluate():
     with pytest.raises(InputError, match="5 images to test on cannot be shared out among 4"):
         evaluation_batch_size(5, 8, SimpleNamespace(num_replicas_in_sync=4))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("images", "batch", "devices", "want"),
+    [
+        (50_000, 256, 1, (196, 50_000, False)),
+        (50_000, 256, 2, (195, 49_920, True)),  # 80 left: all of them for the first device
+        (2000, 32, 2, (62, 1984, True)),  # 16 left
+        (37, 8, 2, (5, 37, False)),  # 5 left: 4 and 1
+        (64, 32, 4, (2, 64, False)),
+        (5, 8, 1, (1, 5, False)),
+    ],
+)
+def test_batches_of_an_epoch(images, batch, devices, want, capsys):
+    plan = plan_epoch(images, batch, SimpleNamespace(num_replicas_in_sync=devices))
+    assert plan == want
+    text = f"leaves out {images - want[1]} of {images} images"
+    assert (text in capsys.readouterr().out) == want[2]
+
+
+@pytest.mark.quick
+def test_too_few_to_train_on():
+    with pytest.raises(InputError, match=r"--batch-size 8: 7 images .* what 2 devices need"):
+        plan_epoch(7, 8, SimpleNamespace(num_replicas_in_sync=2))
 
 
 @pytest.mark.quick

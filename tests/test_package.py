@@ -27,7 +27,7 @@ LAYERS = (
     ("style_transfer", "tiling"),
     ("datasets",),
     ("pipelines",),
-    ("distribution", "export", "exported", "inference", "multi_worker", "plotting"),
+    ("distribution", "export", "exported", "inference", "multi_worker", "plotting", "saving"),
     ("training",),
 )
 
@@ -57,6 +57,19 @@ def test_every_name_resolves_where_it_says():
         assert getattr(kerascv_d2l, name) is not None, name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = kerascv_d2l.nonsense
+
+
+def test_models_load_without_further_imports():
+    """`load_model` imports every module that registers a class with Keras."""
+    registering = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+        if "@keras.saving.register_keras_serializable" in path.read_text(encoding="utf-8")
+    }
+    assert len(registering) > 15
+    code = "import sys, kerascv_d2l; kerascv_d2l.load_model; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not registering - set(done.stdout.split())
 
 
 def imports(path):

@@ -12,7 +12,7 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pictures import check_pictures, read_picture
 from kerascv_d2l.pipelines import segmentation_batches, whole_pictures
-from kerascv_d2l.pipelines.segmentation import OUTSIDE, cut_window, draw_window
+from kerascv_d2l.pipelines.segmentation import OUTSIDE, count_windows, cut_window, draw_window
 
 pytestmark = pytest.mark.quick
 NUM, CROP = 5, (16, 24)
@@ -191,7 +191,9 @@ def test_transform_gets_windows_and_its_own_seed(arrays):
 def test_evaluation_counts_every_pixel_once(kind, window, request):
     split = request.getfixturevalue(kind)
     times = [np.zeros(size, int) for size in split.sizes]
-    for image, mask in examples(segmentation_batches(split, window, 4)):
+    given = examples(segmentation_batches(split, window, 4))
+    assert len(given) == count_windows(split, window)
+    for image, mask in given:
         assert image.shape[:2] == tuple(np.minimum(window, split.sizes.max(axis=0)))
         rows, columns, number = np.moveaxis(image.astype(int), -1, 0)
         known = mask != 255

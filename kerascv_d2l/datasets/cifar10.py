@@ -1,8 +1,8 @@
 """CIFAR-10 and what can stand in for it: 32 x 32 pictures in memory.
 
 From the archive as it is published, from tensorflow-datasets, from a folder of pictures by class,
-or, where none of these is there, generated: ten shapes that a network can learn and a
-linear classifier cannot.
+or, where none of these is there, generated: ten shapes, light on dark, that a network learns and
+a linear classifier tells apart badly.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from kerascv_d2l.datasets.classification import (
     ClassificationSplit,
     read_classification_folder,
 )
-from kerascv_d2l.datasets.generated import generate_classification
+from kerascv_d2l.datasets.generated import ONE_LIGHT_OBJECT, generate_classification
 from kerascv_d2l.datasets.loaders import check_batch_size, finished, prepare, to_uint8
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
@@ -171,7 +171,7 @@ def _open(
 
 
 def _generated(seed, num_train, num_val, asked_for):
-    data = generate_classification(num_train, num_val, seed, NUM_CLASSES, SIZE)
+    data = generate_classification(num_train, num_val, seed, NUM_CLASSES, SIZE, ONE_LIGHT_OBJECT)
     text = data.source
     if not asked_for:
         text += f" ({CIFAR10} is not prepared on this machine, and nothing is downloaded unasked)"

@@ -5,6 +5,7 @@ and vector instructions take many of them at once. A 500 x 375 picture goes thro
 about 3 ms of one core; hue alone takes 10 in `tf.image.adjust_hue`.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
@@ -105,6 +106,41 @@ def adjust_hue(image, shift, value_range=VALUE_RANGE):
         torchvision 0.28, `transforms.functional.adjust_hue` on tensors.
     """
     return _adjust(_turn_hue, image, shift, value_range)
+
+
+def normalize(images, mean, std):
+    """Subtract a mean from each channel and divide by a standard deviation.
+
+    What `keras.layers.Normalization` computes, on a CPU in a fifth of its time: a row of pixels
+    is long enough for vector instructions, the channels of one pixel are not. In a model, where
+    other layers take far longer, Keras' layer does as well.
+
+    Args:
+        images: `(..., height, width, channels)`, uint8 or float.
+        mean: number for each channel, in the value range of `images`: ImageNet's are .485, .456
+            and .406, times 255 for pixels 0-255.
+        std: likewise, above 0; ImageNet's are .229, .224 and .225.
+
+    Returns:
+        float32, the same shape.
+
+    Raises:
+        InputError: if there are not as many means and deviations as channels.
+    """
+    images = tf.convert_to_tensor(images)
+    mean, std = (np.asarray(values, np.float64) for values in (mean, std))
+    rank, channels = images.shape.rank, images.shape[-1] if images.shape.rank else None
+    if rank is None or rank < 3 or mean.shape != (channels,) or std.shape != (channels,):
+        raise InputError(
+            f"images have the shape {images.shape}, mean {mean.shape} and std {std.shape}; wanted "
+            "(..., height, width, channels) and a number for each channel"
+        )
+    shape = tf.shape(images)
+    width = shape[-2]
+    scale, offset = tf.constant(1 / std, tf.float32), tf.constant(-mean / std, tf.float32)
+    rows = tf.cast(tf.reshape(images, [-1, width * channels]), tf.float32)
+    rows = rows * tf.tile(scale, [width]) + tf.tile(offset, [width])  # (rows, width · channels)
+    return tf.ensure_shape(tf.reshape(rows, shape), images.shape)
 
 
 def random_jitter(seed, ranges):

@@ -69,13 +69,18 @@ def random_iou_window(
     x1, y1, x2, y2 = tf.unstack(boxes * tf.tile(full[::-1], [2]), axis=-1)  # (n,) each, pixels
     centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
     any_window = ~tf.reduce_any(is_object)
+    bound_seed, window_seed = tf.unstack(tf.random.split(seed, 2, alg=ALGORITHM))
+    indices = tf.random.stateless_uniform(
+        (MAX_BOUNDS,), bound_seed, 0, len(bounds), tf.int32, alg=ALGORITHM
+    )
+    drawn_bounds = tf.gather(tf.constant(bounds, tf.float32), indices)  # (MAX_BOUNDS,)
 
     def draw(number):
         """One bound and its tries: `(found, window)`."""
-        seeds = tf.random.split(tf.random.fold_in(seed, number, alg=ALGORITHM), 2, alg=ALGORITHM)
-        index = tf.random.stateless_uniform((), seeds[0], 0, len(bounds), tf.int32, alg=ALGORITHM)
-        bound = tf.constant(bounds, tf.float32)[index]
-        draws = tf.random.stateless_uniform((tries, 4), seeds[1], alg=ALGORITHM)
+        bound = drawn_bounds[number]
+        # Seeds that differ at all give draws that have nothing to do with each other.
+        own_seed = window_seed + tf.cast(tf.stack([0, number]), window_seed.dtype)
+        draws = tf.random.stateless_uniform((tries, 4), own_seed, alg=ALGORITHM)
         sides = tf.floor(full * (scale[0] + draws[:, :2] * (scale[1] - scale[0])))
         sides = tf.maximum(sides, 1.0)  # (tries, 2)
         places = tf.minimum(tf.floor((full - sides) * draws[:, 2:]), full - sides)

@@ -102,7 +102,7 @@ def segmentation_batches(
             return tf.ensure_shape(image, (*size, 3)), tf.ensure_shape(mask, size)
 
     else:
-        size = tuple(min(a, int(b)) for a, b in zip(size, split.sizes.max(axis=0), strict=True))
+        size = _fitting(size, split)
         places = tf.constant(_places(split.sizes, size))  # (windows, 5)
         count = len(places)
 
@@ -120,6 +120,19 @@ def segmentation_batches(
         initial_epoch=initial_epoch,
         drop_remainder=drop_remainder,
     )
+
+
+def count_windows(split, crop_size):
+    """Count the windows of one pass without training of `segmentation_batches`.
+
+    Args:
+        split: `SegmentationSplit`.
+        crop_size: int or `(height, width)` of the windows, pixels.
+
+    Returns:
+        int: what `evaluation_batch_size` shares out among devices.
+    """
+    return len(_places(split.sizes, _fitting(as_size(crop_size), split)))
 
 
 def whole_pictures(split, indices=None):
@@ -230,6 +243,11 @@ def _place(draw, free):
 def _nearest(old, new):
     """int32 `(new,)`: which of `old` pixels has its centre nearest to that of each new one."""
     return (2 * tf.range(new) + 1) * old // (2 * new)
+
+
+def _fitting(size, split):
+    """`(height, width)` of windows that are no larger than the largest picture."""
+    return tuple(min(a, int(b)) for a, b in zip(size, split.sizes.max(axis=0), strict=True))
 
 
 def _places(sizes, size):

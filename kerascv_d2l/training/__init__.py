@@ -19,6 +19,7 @@ _MODULES = {
         "add_optimizer_arguments",
         "add_common_arguments",
         "add_run_arguments",
+        "add_schedule_argument",
         "check_data",
         "fraction",
         "image_size",

@@ -87,12 +87,23 @@ def add_optimizer_arguments(add, defaults):
     """
     add("--optimizer", choices=("adam", "sgd"), help=f"default: {defaults}")
     add("--momentum", type=fraction, metavar="X", help="of --optimizer sgd")
+    add_schedule_argument(add)
+    add("--weight-decay", type=non_negative_float, metavar="X", help="rate x X comes off a weight")
+
+
+def add_schedule_argument(add, defaults=None):
+    """Add `--schedule`, None where not given, for `optimization.scheduled_rate`.
+
+    Args:
+        add: `add_argument` of a parser or of a group.
+        defaults: str: what it is by default, for the help text.
+    """
     add(
         "--schedule",
         choices=("constant", "cosine"),
-        help="of the learning rate: the same all the time, or down to 0 along half a cosine",
+        help="of the learning rate: the same all the time, or down to 0 along half a cosine"
+        + (f" (default: {defaults})" if defaults else ""),
     )
-    add("--weight-decay", type=non_negative_float, metavar="X", help="rate x X comes off a weight")
 
 
 def fill_in(args, recipe):

@@ -127,6 +127,29 @@ def test_sizes_follow_the_settings():
     assert sides.max() <= 40 * 1.42 + 2
 
 
+def scenes_of_one(**more):
+    settings = SceneSettings(max_objects=1, empty=0, clutter=0, occlusion=0, turn=0.0, **more)
+    return [generate_scene((6, 0, k), SIZE, len(CLASS_NAMES), settings) for k in range(60)]
+
+
+def test_light_things_on_dark_ground():
+    lighter = 0
+    for scene in scenes_of_one(lighter=True):
+        thing, ground = scene.image[scene.instances == 1], scene.image[scene.instances == 0]
+        lighter += thing.mean() > ground.mean() + 40
+        assert ground.mean() < 120
+    assert lighter > 55
+
+
+def test_a_margin_keeps_things_from_the_border():
+    at_border = []
+    for margin in (0.5, 0.1):
+        boxes = np.concatenate([scene.boxes_px for scene in scenes_of_one(margin=margin)])
+        there = (boxes[:, :2] == 0).any(1) | (boxes[:, 2:] == SIZE[::-1]).any(1)
+        at_border.append(there.mean())
+    assert at_border[0] < 0.1 and at_border[1] > 0.3
+
+
 def test_colour_does_not_give_the_class_away():
     settings = SceneSettings(max_objects=1, empty=0, clutter=0)
     means = {0: [], 1: []}
@@ -173,6 +196,7 @@ def test_wrong_arguments_are_named(arguments, message):
         ({"object_size": (0.5, 0.2)}, r"object_size is \(0.5, 0.2\)"),
         ({"empty": 1.5}, "empty is 1.5"),
         ({"max_objects": 0}, "max_objects is 0"),
+        ({"margin": 0.6}, "margin is 0.6; wanted 0 to 0.5"),
     ],
 )
 def test_wrong_settings_are_named(arguments, message):

@@ -104,6 +104,21 @@ def test_draws_have_the_right_distribution():
     assert len(permutations) == 24 and np.abs(counts - 417).max() < 5 * 417**0.5
 
 
+def test_normalize():
+    mean, std = [120.0, 100.0, 90.0], [60.0, 50.0, 40.0]
+    for images in (IMAGE, np.stack([IMAGE, IMAGE[::-1]])[None]):
+        found = color.normalize(images, mean, std)
+        assert found.dtype == tf.float32
+        np.testing.assert_allclose(found, (images - np.array(mean)) / std, atol=1e-6)
+    graph = tf.function(
+        lambda images: color.normalize(images, mean, std),
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+    )
+    np.testing.assert_allclose(graph(IMAGE[None])[0], color.normalize(IMAGE, mean, std), atol=1e-6)
+    with pytest.raises(InputError, match=r"mean \(2,\) and std \(3,\); wanted"):
+        color.normalize(IMAGE, mean[:2], std)
+
+
 def test_names_bad_input():
     with pytest.raises(InputError, match=r"\(4, 5\); wanted \(\.\.\., height, width, 3\)"):
         color.adjust_hue(np.zeros((4, 5), np.uint8), 0.1)

@@ -30,6 +30,16 @@ def draw(size, count, **options):
     return windows.batch(count).get_single_element().numpy()
 
 
+@pytest.mark.parametrize("size", [(240, 310), (60, 310)])
+def test_windows_are_distributed_as_torchvision_s(size):
+    """Deciles of top, left, height and width; in the long picture many draws do not fit."""
+    windows = draw(size, 10_000)
+    found = np.quantile(windows, np.linspace(0.1, 0.9, 9), axis=0)
+    wanted = RECORDED[f"draws_resized_crop_{size[0]}_{size[1]}"]
+    tolerance = np.maximum(0.03 * np.ptp(wanted, axis=0), 1)  # pixels
+    assert (np.abs(found - wanted) <= tolerance).all(), np.abs(found - wanted).max(axis=0)
+
+
 def test_windows_are_distributed_as_they_should_be():
     windows = draw(SIZE, 4000)
     top, left, height, width = windows.T

@@ -7,6 +7,11 @@ not its width. Names of the arrays say what was done: `hue_-0.3` is adjust_hue(i
 uint8 picture, `float_hue_-0.3` that of the picture in [0, 1], `crop_2_3_9_11_20_13` is
 resized_crop(top 2, left 3, height 9, width 11, size (20, 13)) without antialiasing,
 `pillow_crop_…` the same of a Pillow picture, which antialiases.
+
+Of what torchvision draws at random, the deciles of 10,000 draws are recorded: `draws_resized_crop`
+of top, left, height and width in pictures of two shapes, `draws_iou_crop` likewise with two objects
+(and, last, the share of pictures left whole), `draws_zoom_out` of the canvas, `draws_jitter` of the
+four factors (and, last, how often each operation comes first).
 """
 
 import sys
@@ -18,6 +23,9 @@ from PIL import Image
 
 FACTORS = (0.0, 0.4, 1.0, 1.3, 2.0)
 SHIFTS = (-0.5, -0.3, -0.1, 0.0, 0.07, 0.2, 0.45)
+DRAWS = 10_000
+SIZES = ((240, 310), (60, 310))
+BOXES = ((20, 30, 150, 200), (200, 20, 290, 90))
 WINDOWS = (
     (0, 0, 16, 22, 16, 22),
     (2, 3, 9, 11, 20, 13),
@@ -50,6 +58,45 @@ def functional():
     return found
 
 
+def deciles(draws):
+    """float32 `(9, columns)` of the draws, `(count, columns)`."""
+    return np.quantile(np.array(draws, float), np.linspace(0.1, 0.9, 9), axis=0).astype(np.float32)
+
+
+def draws():
+    """What is drawn at random, by the name it is recorded under."""
+    from torchvision import transforms, tv_tensors
+    from torchvision.transforms import v2
+
+    torch.manual_seed(0)
+    found = {}
+    for size in SIZES:
+        picture = torch.zeros(3, *size, dtype=torch.uint8)
+        crops = [
+            transforms.RandomResizedCrop.get_params(picture, (0.08, 1.0), (3 / 4, 4 / 3))
+            for _ in range(DRAWS)
+        ]
+        found[f"resized_crop_{size[0]}_{size[1]}"] = deciles(crops)
+    picture = torch.zeros(3, *SIZES[0], dtype=torch.uint8)
+    boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=SIZES[0])
+    crops = [v2.RandomIoUCrop().make_params([picture, boxes]) for _ in range(DRAWS)]
+    cut = [[p["top"], p["left"], p["height"], p["width"]] for p in crops if p]
+    whole = np.full((9, 1), 1 - len(cut) / DRAWS, np.float32)
+    found["iou_crop"] = np.hstack([deciles(cut), whole])
+    margins = [v2.RandomZoomOut().make_params([picture])["padding"] for _ in range(DRAWS)]
+    found["zoom_out"] = deciles(
+        [[-top, -left, SIZES[0][0] + top + bottom, SIZES[0][1] + left + right]
+         for left, top, right, bottom in margins]
+    )  # fmt: skip
+    # Bounds as a script's ColorJitter(.5, .4, .8, .3) has them.
+    ranges = [[0.5, 1.5], [0.6, 1.4], [0.2, 1.8], [-0.3, 0.3]]
+    params = [transforms.ColorJitter.get_params(*ranges) for _ in range(DRAWS)]
+    first = np.bincount([int(order[0]) for order, *_ in params], minlength=4) / DRAWS
+    first = np.tile(first.astype(np.float32), (9, 1))
+    found["jitter"] = np.hstack([deciles([factors for _, *factors in params]), first])
+    return found
+
+
 def main():
     f = functional()
     image = picture()
@@ -74,6 +121,7 @@ def main():
         record(f"crop_{name}", f.resized_crop(tensor, *window, (height, width), antialias=False))
         pillow = f.resized_crop(Image.fromarray(image), *window, (height, width))
         recorded[f"pillow_crop_{name}"] = np.asarray(pillow)
+    recorded |= {f"draws_{name}": values for name, values in draws().items()}
     np.savez_compressed(Path(__file__).parent / "augmentation.npz", **recorded)
 
 

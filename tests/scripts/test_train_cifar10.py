@@ -142,9 +142,11 @@ def test_default_run(script, tmp_path, monkeypatch, capsys):
 
 def test_flags(script, tmp_path, capsys):
     args = script.parse([])
-    assert (args.epochs, args.batch_size, args.learning_rate) == (5, 32, 1e-3)
+    assert (args.epochs, args.batch_size, args.learning_rate) == (4, 32, 1e-3)
+    assert args.schedule == "cosine"
     args = script.parse(["--data", "cifar10"])
-    assert (args.epochs, args.batch_size, args.augment) == (10, 256, "flip")
+    assert (args.epochs, args.batch_size, args.learning_rate) == (10, 256, 1e-3)
+    assert (args.augment, args.schedule) == ("flip", "constant")
     with pytest.raises(InputError, match="--archive x: only with --data cifar10"):
         script.parse(["--archive", "x"])
     with pytest.raises(InputError, match="neither a folder nor a data set"):
@@ -155,4 +157,4 @@ def test_flags(script, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.parse(["--help"])
     shown = capsys.readouterr().out
-    assert "default: 10; 5 for generated" in " ".join(shown.split()) and "None" not in shown
+    assert "default: 10; 4 for generated" in " ".join(shown.split()) and "None" not in shown

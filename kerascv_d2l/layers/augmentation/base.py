@@ -101,8 +101,8 @@ class RandomTransform(keras.layers.Layer):
             InputError: for data of another form.
         """
         # Layers of different kinds draw apart, even where they are given the same seed.
-        kind = zlib.crc32(type(self).__name__.encode()) % 2**31
-        seed = tf.random.fold_in(tf.cast(seed, tf.int64), kind, alg=ALGORITHM)
+        kind = tf.constant([0, zlib.crc32(type(self).__name__.encode())], tf.int64)
+        seed = tf.bitwise.bitwise_xor(tf.cast(seed, tf.int64), kind)
         if tf.executing_eagerly():
             return self._compiled(_as_tensors(data), seed)
         return self._transform(data, seed)

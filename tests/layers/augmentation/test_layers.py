@@ -1,5 +1,8 @@
 """What holds for every augmentation layer, and for each what it is for."""
 
+from inspect import signature
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +10,9 @@ import tensorflow as tf
 
 from kerascv_d2l import InputError
 from kerascv_d2l.layers import augmentation
+from kerascv_d2l.layers.augmentation.base import RandomTransform
 
+RECORDED = Path(__file__).parents[2] / "recording" / "augmentation.npz"
 HEIGHT, WIDTH = 40, 70
 BOXES = np.array([[10, 5, 40, 30], [45, 12, 69, 38], [0, 0, 0, 0]], np.float32)  # pixels
 LABELS = np.array([2, 0, -1], np.int32)
@@ -129,6 +134,10 @@ def test_round_trip_of_the_configuration(name):
     layer = make(name)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert type(again) is type(layer) and again.get_config() == layer.get_config()
+    parameters = {
+        name for kind in (type(layer), RandomTransform) for name in signature(kind).parameters
+    }
+    assert parameters - {"kwargs"} <= set(layer.get_config())
     image = example()["images"]
     assert_same(again(image), layer(image))
 
@@ -153,6 +162,16 @@ def test_in_a_model(name, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.layers[-1].get_config() == model.layers[-1].get_config()
+
+
+def test_in_a_model_with_boxes_and_masks():
+    data, layer = example(3), make("RandomIoUCrop")
+    inputs = tf.nest.map_structure(lambda a: keras.Input(a.shape[1:], dtype=a.dtype), data)
+    for name in ("images", "segmentation_masks"):
+        inputs[name] = keras.Input(data[name].shape[1:], dtype=data[name].dtype, name=name)
+    model = keras.Model(inputs, layer(inputs))
+    assert_same(model(data, training=True), make("RandomIoUCrop")(data))
+    assert_same(model.predict(data, verbose=0), data)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +264,18 @@ def test_flips_are_drawn_apart():
     assert sum(counts) == 400 and min(counts) > 70
     assert (augmentation.RandomHorizontalFlip(p=0.0)(data).numpy() == data).all()
     assert (augmentation.RandomHorizontalFlip(p=1.0)(data).numpy() == data[:, :, ::-1]).all()
+
+
+def test_jitter_draws_as_torchvision_s():
+    """Of 10,000 draws: deciles of each factor, and how often each operation comes first."""
+    layer = augmentation.ColorJitter(0.5, 0.4, 0.8, 0.3)
+    draws = tf.data.Dataset.range(10_000).map(lambda k: layer.draw(None, tf.stack([k, 6])))
+    factors, orders = draws.batch(10_000).get_single_element()
+    wanted = np.load(RECORDED)["draws_jitter"]
+    found = np.quantile(factors, np.linspace(0.1, 0.9, 9), axis=0)
+    assert (np.abs(found - wanted[:, :4]) <= 0.03 * np.array([1, 0.8, 1.6, 0.6])).all()
+    first = np.bincount(orders[:, 0], minlength=4) / 10_000
+    np.testing.assert_allclose(first, wanted[0, 4:], atol=0.03)
 
 
 def test_jitter_leaves_boxes_and_masks_alone():
