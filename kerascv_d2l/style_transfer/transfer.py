@@ -381,6 +381,7 @@ class StyleTransfer:
             *(self._weights, self._optimizer, self._lr, self._start, self._preserve_color),
             *(self._style_scale, self._bounded, self._seed, self.steps, self.level_shapes),
             *(self._network.content_layers, self._network.style_layers),
+            [type(layer).__name__ for layer in self._network.model.layers],  # max or average
         )
         digest.update(repr(settings).encode())
         self._digest = digest.hexdigest()
