@@ -5,7 +5,7 @@ import keras
 from kerascv_d2l.errors import InputError
 
 _PIXEL_MAX = 255.0
-_DARKEST = 0.02  # share of white below which black, and above 1 - which white, is not told apart
+_MARGIN = 0.1  # of the range of a sigmoid, kept free below black and above white
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -52,17 +52,20 @@ class CropTo(keras.layers.Layer):
 class Repaint(keras.layers.Layer):
     """Changes a picture's colours by a correction, and stays among those that exist.
 
-    The correction is added to the logits of the colours: 0 leaves them as they are, and no
-    correction, however large, goes beyond black or white.
+    The correction is added to the logits of the colours: 0 leaves them exactly as they are, and
+    no correction, however large, goes beyond black or white. Black and white stand at 0.1 and
+    0.9 of the logits' range, where they can still be moved; what goes beyond them is cut off,
+    but the gradient passes, so that it finds its way back.
     """
 
     def call(self, inputs):
         """`[correction, pixels 0-255]`, both `(batch, h, w, 3)`, to float32 pixels 0-255."""
         correction, pixels = (keras.ops.cast(x, "float32") for x in inputs)
-        # Black and white would be infinitely far away.
-        share = keras.ops.clip(pixels / _PIXEL_MAX, _DARKEST, 1 - _DARKEST)
+        share = _MARGIN + (1 - 2 * _MARGIN) * pixels / _PIXEL_MAX
         logits = keras.ops.log(share) - keras.ops.log(1 - share)
-        return _PIXEL_MAX * keras.ops.sigmoid(logits + correction)
+        share = keras.ops.sigmoid(logits + correction)
+        painted = _PIXEL_MAX * (share - _MARGIN) / (1 - 2 * _MARGIN)
+        return painted + keras.ops.stop_gradient(keras.ops.clip(painted, 0, _PIXEL_MAX) - painted)
 
 
 def transformer_net(width=16, residual_blocks=5, name="transformer_net"):
@@ -81,8 +84,7 @@ def transformer_net(width=16, residual_blocks=5, name="transformer_net"):
 
     Returns:
         `keras.Model`: pixels 0-255 `(batch, h, w, 3)`, uint8 or float, of any size, to float32
-        pixels 0-255 of the same size. Untrained, it gives the picture back (black and white
-        within 5 of 255).
+        pixels 0-255 of the same size. Untrained, it gives the picture back.
 
     Raises:
         InputError: if a number is not > 0.

@@ -211,6 +211,7 @@ def test_a_style_of_one_pixel_is_a_colour(content, net):
         ({"steps": 0}, "steps"),
         ({"levels": 0}, "levels"),
         ({"levels": 6, "steps": 3}, "levels"),
+        ({"levels": 6}, r"levels = 6: the coarsest has \(1, 1\) pixels.* fewer levels"),
         ({"lr": 0}, "lr"),
         ({"style_scale": -1}, "style_scale"),
         ({"tile": 0}, "tile"),
