@@ -38,13 +38,16 @@ def parse(argv=None):
     )
     parser.add_argument("content", metavar="CONTENT", help="the picture to paint")
     parser.add_argument("style", nargs="+", metavar="STYLE", help="pictures in whose manner")
-    arguments.add_feature_network_arguments(parser.add_argument_group("network").add_argument)
+    arguments.add_feature_network_arguments(
+        parser.add_argument_group("network").add_argument, None, ", with --book-weights max"
+    )
     add = parser.add_argument_group("losses").add_argument
     arguments.add_loss_weight_arguments(add, also="; see --book-weights")
     add(
         "--book-weights",
         action="store_true",
-        help="the book's plain losses, weights and optimizer, which suit torchvision's VGG-19 only",
+        help="the book's plain losses, weights, pooling and optimizer, which suit torchvision's "
+        "VGG-19 only",
     )
     add(
         "--style-weights",
@@ -76,6 +79,8 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     if args.optimizer is None:
         args.optimizer = "adam" if args.book_weights else "lbfgs"
+    if args.pooling is None:
+        args.pooling = "max" if args.book_weights else "average"
     for flag, values in (
         ("--style-weights", args.style_weights),
         ("--style-mask", args.style_mask),

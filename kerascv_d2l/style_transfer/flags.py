@@ -22,12 +22,12 @@ def network_of(args):
     """
     weights = None if args.weights == NO_WEIGHTS else args.weights
     try:
-        return named_network(args.network, weights)
+        return named_network(args.network, weights, pooling=args.pooling)
     except InputError as error:
         raise InputError(
             f"--network {args.network} --weights {args.weights}: {error}\n"
-            "To go on without: --weights none (random weights see colours and edges, but little "
-            "of texture), or another network's file, as --network mobilenet --weights FILE"
+            "To go on without: --weights none (random weights know nothing of "
+            "objects), or another network's file, as --network mobilenet --weights FILE"
         ) from error
 
 

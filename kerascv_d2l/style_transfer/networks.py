@@ -32,6 +32,7 @@ MOBILENET_CONTENT_LAYERS = ("conv_pw_5_relu",)
 # Where a network has no layers chosen for it: as far down as VGG-19's and MobileNet's go.
 BACKBONE_STYLE_STRIDES, BACKBONE_CONTENT_STRIDE = (2, 4, 8, 16), 8
 _KERAS_FILES = (".h5", ".hdf5", ".keras")
+POOLINGS = ("average", "max")
 
 
 class Network:
@@ -140,7 +141,37 @@ def _as_list(outputs, of=(list, tuple)):
     return list(outputs) if isinstance(outputs, of) else [outputs]
 
 
-def named_network(name, weights=None, dtype=None, seed=None):
+def average_pooled(model):
+    """A model with means where it took maxima.
+
+    The gradient of a maximum reaches one pixel of a window, that of a mean all of them. So an
+    image optimised through max-pooling changes in single pixels, which filters that never saw
+    a photograph do nothing against: dots all over it.
+
+    Args:
+        model: functional `keras.Model`.
+
+    Returns:
+        `keras.Model` of the same weights, or `model` itself if it takes no maxima.
+
+    Source:
+        Gatys et al., Image Style Transfer Using Convolutional Neural Networks (2016), section 2.
+    """
+    if not any(isinstance(layer, keras.layers.MaxPooling2D) for layer in model.layers):
+        return model
+
+    def clone(layer):
+        kind = type(layer)
+        if kind is keras.layers.MaxPooling2D:
+            kind = keras.layers.AveragePooling2D
+        return kind.from_config(layer.get_config())
+
+    result = keras.models.clone_model(model, clone_function=clone)
+    result.set_weights(model.get_weights())
+    return result
+
+
+def named_network(name, weights=None, dtype=None, seed=None, pooling="max"):
     """Any network by its name.
 
     Args:
@@ -150,6 +181,8 @@ def named_network(name, weights=None, dtype=None, seed=None):
         weights: "imagenet", path of a file, or None for random weights.
         dtype: Keras dtype policy, None for the global one.
         seed: int for random weights.
+        pooling: "max" as the network was trained, the book's, or "average" in its place, which
+            gives a smoother image (`average_pooled`).
 
     Returns:
         `Network`.
@@ -157,6 +190,16 @@ def named_network(name, weights=None, dtype=None, seed=None):
     Raises:
         InputError: if there is no such network, or its weights cannot be had or do not fit.
     """
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling = {pooling!r} must be one of {POOLINGS}")
+    network = _named_network(name, weights, dtype, seed)
+    if pooling == "average":
+        network.model = average_pooled(network.model)
+        network.model.trainable = False
+    return network
+
+
+def _named_network(name, weights, dtype, seed):
     if seed is not None:
         keras.utils.set_random_seed(seed)
     if name == "vgg19":

@@ -147,6 +147,8 @@ class StyleTransfer:
             (max(1, round(height / 2**k)), max(1, round(width / 2**k)))
             for k in reversed(range(levels))
         ]
+        if levels > 1:
+            self._check_coarsest()
         # The step at which each level ends.
         self._ends = [self.steps * (k + 1) // levels for k in range(levels)]
         self.history = []
@@ -171,6 +173,16 @@ class StyleTransfer:
                 raise InputError(f"{name} = {value} must be > 0")
         if not (tile is None or tile == "auto" or (isinstance(tile, int) and tile > 0)):
             raise InputError(f'tile = {tile!r} must be "auto", None or a number of pixels > 0')
+
+    def _check_coarsest(self):
+        try:
+            self._network.shapes(self.level_shapes[0])
+        except InputError as error:
+            raise InputError(
+                f"levels = {len(self.level_shapes)}: the coarsest has {self.level_shapes[0]} "
+                "pixels (height, width), too few for the network: take fewer levels or a larger "
+                "picture"
+            ) from error
 
     # ---- levels
 
@@ -381,6 +393,7 @@ class StyleTransfer:
             *(self._weights, self._optimizer, self._lr, self._start, self._preserve_color),
             *(self._style_scale, self._bounded, self._seed, self.steps, self.level_shapes),
             *(self._network.content_layers, self._network.style_layers),
+            [type(layer).__name__ for layer in self._network.model.layers],  # max or average
         )
         digest.update(repr(settings).encode())
         self._digest = digest.hexdigest()

@@ -278,11 +278,13 @@ def add_run_arguments(
     return group
 
 
-def add_feature_network_arguments(add):
-    """Add `--network` and `--weights` of the frozen network of style transfer.
+def add_feature_network_arguments(add, pooling="average", also=""):
+    """Add `--network`, `--weights` and `--pooling` of the frozen network of style transfer.
 
     Args:
         add: `add_argument` of a parser or of a group.
+        pooling: str, the default of `--pooling`, or None where it depends on other flags.
+        also: str, what to say beside that default.
     """
     add(
         "--network",
@@ -297,6 +299,13 @@ def add_feature_network_arguments(add):
         metavar="FILE",
         help="its weights: a file, imagenet (downloaded at first use), or none for random ones "
         "(default: %(default)s)",
+    )
+    add(
+        "--pooling",
+        choices=("average", "max"),
+        default=pooling,
+        help="what the network pools by: average makes a smoother picture, max is what it was "
+        f"trained with (default: average{also})",
     )
 
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerascv_d2l import style_transfer as st
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.transformer_net import transformer_net
+from kerascv_d2l.models.transformer_net import Repaint, transformer_net
 
 pytestmark = pytest.mark.quick
 
@@ -18,6 +18,23 @@ def test_pictures_of_any_size_come_back_in_it(height, width):
     assert painted.shape == pixels.shape
     assert painted.min() >= 0 and painted.max() <= 255
     np.testing.assert_allclose(net(pixels[1:]).numpy(), painted[1:], atol=1e-2)
+
+
+def test_an_untrained_network_gives_the_picture_back():
+    pixels = np.random.RandomState(0).randint(0, 256, (1, 18, 27, 3)).astype(np.uint8)
+    np.testing.assert_allclose(transformer_net(4, 1)(pixels), pixels, atol=1e-3)
+
+
+def test_corrections_of_any_size_stay_among_the_colours():
+    def column(values):
+        return tf.constant(np.reshape(values, (1, -1, 1, 1)).repeat(3, -1), tf.float32)
+
+    corrections = tf.Variable(column([0, 0, np.log(4), 1e4, -1e4, 1]))
+    with tf.GradientTape() as tape:
+        # Black is .1, white .9, the third .2: times 4 in odds it is .5.
+        painted = Repaint()([corrections, column([0, 255, 31.875, 255, 0, 255])])
+    np.testing.assert_allclose(painted[0, :, 0, 0], [0, 255, 127.5, 255, 0, 255], atol=1e-3)
+    assert tape.gradient(painted, corrections)[0, -1, 0, 0] > 1  # beyond white, and not lost
 
 
 def test_training_lowers_the_loss_and_the_network_is_exported(tmp_path):

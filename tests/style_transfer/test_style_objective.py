@@ -6,6 +6,7 @@ import tensorflow as tf
 from kerascv_d2l import style_transfer as st
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.style_transfer import tiles
+from kerascv_d2l.style_transfer.networks import average_pooled
 from kerascv_d2l.style_transfer.objective import as_targets
 
 pytestmark = pytest.mark.quick
@@ -155,6 +156,28 @@ def test_networks_by_name():
     for name, message in (("mobilenet_wide", "'wide'"), ("vgg", "not known")):
         with pytest.raises(InputError, match=message):
             st.named_network(name)
+
+
+def test_average_pooling_takes_means_and_keeps_the_weights():
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="a")(x)
+    model = keras.Model(inputs, [x, keras.layers.MaxPooling2D(2, name="pool")(x)])
+    before, pooled_values = average_pooled(model)(noise(0, 6, 9))
+    np.testing.assert_allclose(before, model(noise(0, 6, 9))[0], atol=1e-6)
+    windows = before.numpy()[:, :, :8].reshape(1, 3, 2, 4, 2, 4)  # the odd column is dropped
+    np.testing.assert_allclose(pooled_values, windows.mean((2, 4)), atol=1e-6)
+
+    strided_model = strided()
+    assert average_pooled(strided_model) is strided_model
+    net = st.named_network("vgg19", seed=0, pooling="average")
+    assert not net.model.trainable
+    image = tf.Variable(noise(0, 16, 16))
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(net.extract(image)[1][1])
+    assert np.all(tape.gradient(value, image).numpy().any(-1))  # of every pixel
+    with pytest.raises(InputError, match="pooling = 'min'"):
+        st.named_network("vgg19", pooling="min")
 
 
 def test_files_of_the_wrong_kind_are_refused(tmp_path):
