@@ -209,7 +209,7 @@ def test_flags_reach_model_loss_and_optimizer():
 def test_defaults_and_flags_that_do_not_go_together(folder, capsys):
     parse = load("train_fcn").parse
     args = parse([])
-    assert (args.crop_size, args.augment, args.model) == ((128, 128), "flip", "fcn8")
+    assert (args.crop_size, args.augment, args.model) == ((96, 96), "flip", "fcn8")
     args = parse(["--data", str(folder)])
     assert (args.crop_size, args.augment) == ((320, 480), "scale")
     with pytest.raises(SystemExit):
