@@ -115,7 +115,7 @@ def test_resumed_run_ends_as_an_undisturbed_one(run, folder, tmp_path, capsys, m
     metrics, whole = run
     script = load("train_fcn")
     for name in ("export_segmenter", "export_segmenter_lite"):  # seen above, and slow
-        monkeypatch.setattr(kerascv_d2l, name, lambda *args: None)
+        monkeypatch.setattr(kerascv_d2l, name, lambda *args, **options: None)
     # The rate falls along the epochs of the whole run: stopped after one of two.
     original = kerascv_d2l.Run.fit
     with monkeypatch.context() as patch:
