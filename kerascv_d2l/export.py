@@ -90,7 +90,14 @@ def export_classifier(model, path, class_names, image_size, resized):
 
 
 def export_segmenter(
-    model, path, class_names, colors, window=WINDOW, overlap=OVERLAP, windows_at_a_time=4
+    model,
+    path,
+    class_names,
+    colors,
+    window=WINDOW,
+    overlap=OVERLAP,
+    windows_at_a_time=4,
+    flip=False,
 ):
     """Write a segmentation network as a SavedModel that takes pictures of any size.
 
@@ -113,6 +120,7 @@ def export_segmenter(
         window: as for `Segmenter`.
         overlap: as for `Segmenter`.
         windows_at_a_time: as for `Segmenter`.
+        flip: as for `Segmenter`.
     """
     # One function for all four: tracing the network takes most of the time.
     score = tf.function(
@@ -125,6 +133,7 @@ def export_segmenter(
         window,
         overlap,
         windows_at_a_time,
+        flip,
         stride=model.size_multiple,
         num_classes=len(class_names),
     )

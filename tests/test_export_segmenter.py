@@ -88,6 +88,13 @@ def test_loading_for_scripts(model, tmp_path):
     np.testing.assert_array_equal(segment(images), Segmenter(model, **WINDOW)(images))
     assert names == list(NAMES) and colors.dtype == np.uint8
     np.testing.assert_array_equal(colors, COLORS)
+    export_segmenter(model, tmp_path / "flipped", NAMES, COLORS, **WINDOW, flip=True)
+    flipped, _ = load_exported(tmp_path / "flipped", "scores", "train_fcn.py")
+    scores = flipped(images)["scores"]
+    _, wanted = Segmenter(model, **WINDOW, flip=True)(images, return_scores=True)
+    np.testing.assert_allclose(scores, wanted, atol=1e-5 * np.abs(wanted).max())
+    _, plain = Segmenter(model, **WINDOW)(images, return_scores=True)
+    assert np.abs(wanted - plain).max() > 1e-3 * np.abs(plain).max()
     with pytest.raises(InputError, match=r"no model that train_ssd\.py exported"):
         load_exported(tmp_path / "saved", "detect", "train_ssd.py")
     with pytest.raises(InputError, match="is no SavedModel"):

@@ -87,20 +87,43 @@ class PadToMultiple(keras.layers.Layer):
 
     Args:
         multiple: int, at least 1.
+        minimum: int, least side of the result; a multiple of `multiple`.
     """
 
-    def __init__(self, multiple, **kwargs):
+    def __init__(self, multiple, minimum=0, **kwargs):
         # Pixels pass as they come: a cast of 0-255 to float16 would be exact, but of no use.
         super().__init__(autocast=False, **kwargs)
         self.multiple = multiple
+        self.minimum = minimum
 
     def call(self, inputs):
         """Lengthen `(batch, height, width, channels)` below and to the right."""
-        return ops.pad_to_multiple(inputs, self.multiple)
+        return ops.pad_to_multiple(inputs, self.multiple, self.minimum)
 
     def get_config(self):
         """Give the arguments of the constructor."""
-        return super().get_config() | {"multiple": self.multiple}
+        return super().get_config() | {"multiple": self.multiple, "minimum": self.minimum}
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class FitToStride(keras.layers.Layer):
+    """Lengthen feature maps of a network that does not pad, so that they cover its picture.
+
+    Args:
+        stride: int, of the maps.
+    """
+
+    def __init__(self, stride, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.stride = stride
+
+    def call(self, inputs, pixels):
+        """Give `(batch, height / stride, width / stride, c)` for pixels of that height, width."""
+        return ops.fit_to_stride(inputs, pixels, self.stride)
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        return super().get_config() | {"stride": self.stride}
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")

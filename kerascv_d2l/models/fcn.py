@@ -1,11 +1,14 @@
 """Fully convolutional networks: a class score for every class at every pixel."""
 
+import math
+
 import keras
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.upsampling import (
     BilinearUpsampling,
     CropLike,
+    FitToStride,
     PadToMultiple,
     TransposedUpsampling,
 )
@@ -32,7 +35,7 @@ class FCN(keras.Model):
         num_classes: int, background included.
         backbone: name of a network, see `models.backbones.names()`; or a
             `keras.Model` from pixels to a list of feature maps at strides
-            `stride`, ..., 32.
+            `stride`, ..., 32. The NASNets need an `input_shape`.
         weights: for a backbone by name: None, "imagenet" or a file.
         stride: 32, 16 or 8, of the finest map that is scored.
         trainable_upsampling: whether transposed convolutions enlarge, which start
@@ -71,7 +74,7 @@ class FCN(keras.Model):
         if stride not in STRIDES:
             raise InputError(f"stride={stride}: expected 32, 16 or 8.")
         strides = [s for s in STRIDES if s >= stride]
-        trunk = feature_network(backbone, weights, strides)
+        trunk = feature_network(backbone, weights, strides, input_shape)
 
         # The scores stay float32 under mixed precision: they are sums of many terms and small.
         def score(features, at):
@@ -85,8 +88,7 @@ class FCN(keras.Model):
             return layer(scores)
 
         pixels = keras.Input(input_shape, name="pixels")
-        features = trunk(PadToMultiple(DEEPEST_STRIDE, name="pad")(pixels))
-        features = dict(zip(strides, keras.tree.flatten(features), strict=True))
+        features = dict(zip(strides, feature_maps(trunk, strides, pixels), strict=True))
         scores = score(features[DEEPEST_STRIDE], DEEPEST_STRIDE)
         for at in reversed(strides[:-1]):
             scores = enlarge(scores, 2, f"enlarge_to{at}")
@@ -123,13 +125,14 @@ class FCN(keras.Model):
         return cls(**(config | {"backbone": trunk}))
 
 
-def feature_network(backbone, weights, strides):
+def feature_network(backbone, weights, strides, input_shape):
     """Build the network of a name, or check the one given.
 
     Args:
         backbone: str or `keras.Model`.
         weights: None, "imagenet" or a file; None with a `keras.Model`.
         strides: wanted strides in pixels, finest first.
+        input_shape: `(height, width, 3)` of the pictures, None where it may vary.
 
     Returns:
         `keras.Model` from pixels to a list of feature maps, one for each stride.
@@ -139,22 +142,72 @@ def feature_network(backbone, weights, strides):
             weights do not fit.
     """
     if not isinstance(backbone, keras.Model):
-        return build_backbone(backbone, weights=weights, strides=tuple(strides))
+        options = {}
+        if None not in input_shape:  # some networks are built for one size
+            multiple = max(strides)
+            sides = (-(-side // multiple) * multiple for side in input_shape[:2])
+            options["input_shape"] = (*sides, 3)
+        return build_backbone(backbone, weights=weights, strides=tuple(strides), **options)
     if weights is not None:
         raise InputError(
             f"weights={weights!r} with a backbone that is a model already: "
             "load them into the model, or give the backbone's name."
         )
-    side = 8 * max(strides)
-    probe = keras.KerasTensor((1, side, side, 3))
-    maps = keras.tree.flatten(backbone.compute_output_spec(probe))
-    found = [side // features.shape[1] for features in maps]
+    height, maps = _probe(backbone, strides)
+    # Networks that do not pad have somewhat smaller maps: the nearest power of two is meant.
+    found = [2 ** round(math.log2(height / features.shape[1])) for features in maps]
     if found != list(strides):
         raise InputError(
             f"backbone {backbone.name!r} gives feature maps at strides {found}: "
             f"expected {list(strides)}, in this order."
         )
     return backbone
+
+
+def feature_maps(trunk, strides, pixels):
+    """Apply a network to pictures of any size, lengthened as it needs.
+
+    Args:
+        trunk: as `feature_network` gives it.
+        strides: its strides in pixels, finest first.
+        pixels: symbolic `(batch, height, width, 3)`.
+
+    Returns:
+        list of symbolic `(batch, h, w, channels)`: h is the height over the
+        stride, after the height is rounded up to a multiple of the largest stride.
+    """
+    multiple = max(strides)
+    height, maps = _probe(trunk, strides)
+    short = [features.shape[1] * s < height for features, s in zip(maps, strides, strict=True)]
+    minimum = 0
+    if any(short):
+        # Without padding nothing is left of a small picture.
+        minimum = next(
+            side for side in range(multiple, height + 1, multiple) if _leaves_maps(trunk, side)
+        )
+    pixels = PadToMultiple(multiple, minimum, name="pad")(pixels)
+    return [
+        FitToStride(s, name=f"fit{s}")(features, pixels) if falls_short else features
+        for s, features, falls_short in zip(
+            strides, keras.tree.flatten(trunk(pixels)), short, strict=True
+        )
+    ]
+
+
+def _probe(trunk, strides):
+    """Height of a picture, and the shapes of its feature maps, as `keras.KerasTensor`."""
+    # Large, so that a few missing rows do not hide the stride.
+    height, width = (side or 32 * max(strides) for side in trunk.input_shape[1:3])
+    probe = keras.KerasTensor((1, height, width, 3))
+    return height, keras.tree.flatten(trunk.compute_output_spec(probe))
+
+
+def _leaves_maps(trunk, side):
+    try:
+        maps = trunk.compute_output_spec(keras.KerasTensor((1, side, side, 3)))
+    except ValueError:
+        return False
+    return all(min(features.shape[1:3]) > 0 for features in keras.tree.flatten(maps))
 
 
 def check_num_classes(num_classes):

@@ -5,7 +5,7 @@ import keras
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.batch_norm import BatchNorm
 from kerascv_d2l.layers.upsampling import BilinearUpsampling, CropLike, PadToMultiple
-from kerascv_d2l.models.fcn import check_num_classes, feature_network
+from kerascv_d2l.models.fcn import check_num_classes, feature_maps, feature_network
 
 ENCODER_STRIDES = (2, 4, 8, 16, 32)  # of the feature maps taken from a classifier
 PLAIN_FILTERS = (64, 128, 256, 512, 1024)  # as in the paper
@@ -95,10 +95,9 @@ class UNet(keras.Model):
             maps = _plain_encoder(padded, filters)
             joined, decoder_filters = maps[:-1], filters[:-1]
         else:
-            trunk = feature_network(backbone, weights, ENCODER_STRIDES)
+            trunk = feature_network(backbone, weights, ENCODER_STRIDES, input_shape)
             size_multiple = max(ENCODER_STRIDES)
-            padded = PadToMultiple(size_multiple, name="pad")(pixels)
-            maps = keras.tree.flatten(trunk(padded))
+            maps = feature_maps(trunk, ENCODER_STRIDES, pixels)
             joined, decoder_filters = [None, *maps[:-1]], filters
         x = maps[-1]
         for level in reversed(range(len(joined))):

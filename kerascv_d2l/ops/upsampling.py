@@ -110,7 +110,7 @@ def check_factor(factor):
         )
 
 
-def pad_to_multiple(images, multiple):
+def pad_to_multiple(images, multiple, minimum=0):
     """Lengthen images below and to the right until a network's stride divides their sides.
 
     The last row and column are repeated, so that any size, down to 1 x 1, can be
@@ -119,6 +119,7 @@ def pad_to_multiple(images, multiple):
     Args:
         images: `(batch, height, width, channels)` of any type.
         multiple: int.
+        minimum: int, least side of the result; a multiple of `multiple`.
 
     Returns:
         `(batch, height', width', channels)`, the same tensor where nothing is
@@ -127,12 +128,35 @@ def pad_to_multiple(images, multiple):
     images = tf.convert_to_tensor(images)
     for axis in (1, 2):
         static = images.shape[axis]
-        if static is not None and static % multiple == 0:
+        if static is not None and static % multiple == 0 and static >= minimum:
             continue
         size = tf.shape(images)[axis] if static is None else static
-        wanted = -(-size // multiple) * multiple
+        wanted = tf.maximum(-(-size // multiple) * multiple, minimum)
         images = tf.gather(images, tf.minimum(tf.range(wanted), size - 1), axis=axis)
     return images
+
+
+def fit_to_stride(features, pixels, stride):
+    """Lengthen feature maps of a network that does not pad, so that they cover its picture.
+
+    Such maps lack some rows and columns at the border, as many on one side as
+    on the other (or one more below and to the right). The outermost are repeated.
+
+    Args:
+        features: `(batch, h, w, channels)`.
+        pixels: `(batch, height, width, ...)`, with sides that `stride` divides.
+        stride: int.
+
+    Returns:
+        `(batch, height / stride, width / stride, channels)`.
+    """
+    for axis in (1, 2):
+        size = tf.shape(features)[axis]
+        wanted = tf.shape(pixels)[axis] // stride
+        before = (wanted - size) // 2
+        places = tf.clip_by_value(tf.range(wanted) - before, 0, size - 1)
+        features = tf.gather(features, places, axis=axis)
+    return features
 
 
 def crop_like(x, reference):

@@ -102,6 +102,14 @@ def test_a_void_class_in_the_middle(tmp_path, how):
     np.testing.assert_array_equal(data.colors, wanted)
 
 
+def test_void_may_be_an_index_without_a_name(tmp_path):
+    root = write(tmp_path, map(indices, range(5)), lists=LISTS)
+    data = read_segmentation_folder(root, classes=["road", "sky"], void=["2"])
+    assert data.class_names == ("road", "sky")
+    expected = np.where(indices(4) == 2, 255, indices(4))
+    np.testing.assert_array_equal(data.val.mask(1), expected)
+
+
 def colored(mask, void=(0, 0, 0)):
     return np.array([*PALETTE.values(), void], np.uint8)[np.where(mask == 255, 3, mask)]
 
@@ -245,8 +253,8 @@ def test_other_bad_folders(tmp_path):
     root = write(tmp_path / "good", map(indices, range(5)), lists=LISTS)
     with pytest.raises(InputError, match=r"void moon: no class of .*masks"):
         read_segmentation_folder(root, void=["moon"])
-    with pytest.raises(InputError, match=r"void 7: no index of .* which has 3 beside 255"):
-        read_segmentation_folder(root, void=["7"])
+    with pytest.raises(InputError, match=r"void 300: wanted an index from 0 to 255"):
+        read_segmentation_folder(root, void=["300"])
     Image.new("RGB", (3, 3)).save(root / "images" / "0.bmp")
     with pytest.raises(InputError, match=r"0\.png: 0\.bmp is there too"):
         read_segmentation_folder(root)

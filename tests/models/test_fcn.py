@@ -25,6 +25,7 @@ def networks():
         "fcn32": FCN(CLASSES, small_backbone(32)),
         "fcn16": FCN(CLASSES, small_backbone(16, 32), stride=16),
         "fcn8": FCN(CLASSES, small_backbone(8, 16, 32), stride=8, trainable_upsampling=False),
+        "fcn8_unpadded": FCN(CLASSES, small_backbone(8, 16, 32, padding="valid"), stride=8),
         "unet": UNet(CLASSES, filters=(4, 6, 8)),
         "unet_backbone": UNet(
             CLASSES, small_backbone(2, 4, 8, 16, 32), filters=(2, 4, 4, 6, 6), upsampling="bilinear"
@@ -76,7 +77,9 @@ def test_unet_joins_the_encoders_maps():
     ]
 
 
-@pytest.mark.parametrize("name", ["fcn32", "fcn16", "fcn8", "unet", "unet_backbone"])
+@pytest.mark.parametrize(
+    "name", ["fcn32", "fcn16", "fcn8", "fcn8_unpadded", "unet", "unet_backbone"]
+)
 def test_any_size_and_the_same_after_saving(name, tmp_path):
     model = networks()[name]
     for weight in model.weights:  # biases and statistics other than 0 and 1
@@ -101,7 +104,7 @@ def test_any_size_and_the_same_after_saving(name, tmp_path):
         np.testing.assert_allclose(model(images[:1] / 1.0), scores[:1], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["fcn32", "fcn8", "unet"])
+@pytest.mark.parametrize("name", ["fcn32", "fcn8", "unet", "unet_backbone"])
 def test_training_learns_the_classes(name):
     """Left half bright, right half dark, a void stripe between them whose label must not matter."""
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ from kerascv_d2l.layers.upsampling import BilinearUpsampling, TransposedUpsampli
 from kerascv_d2l.ops.upsampling import (
     bilinear_upsampling,
     crop_like,
+    fit_to_stride,
     pad_to_multiple,
     transposed_upsampling,
 )
@@ -101,3 +102,10 @@ def test_errors_name_the_factor():
         transposed_upsampling(np.zeros((1, 2, 2, 1)), np.zeros((3, 3, 1, 1)), 2)
     with pytest.raises(InputError, match="factor=0"):
         bilinear_upsampling(np.zeros((1, 2, 2, 1), np.float32), 0)
+
+
+def test_short_maps_are_lengthened_on_both_sides():
+    maps = tf.reshape(tf.range(6.0), (1, 2, 3, 1))
+    fitted = fit_to_stride(maps, tf.zeros((1, 16, 16, 3)), 4)[0, :, :, 0]
+    rows = [[0, 1, 2, 2], [3, 4, 5, 5]]
+    np.testing.assert_array_equal(fitted, [rows[0], rows[0], rows[1], rows[1]])

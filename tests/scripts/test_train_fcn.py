@@ -115,7 +115,7 @@ def test_resumed_run_ends_as_an_undisturbed_one(run, folder, tmp_path, capsys, m
     metrics, whole = run
     script = load("train_fcn")
     for name in ("export_segmenter", "export_segmenter_lite"):  # seen above, and slow
-        monkeypatch.setattr(kerascv_d2l, name, lambda *args: None)
+        monkeypatch.setattr(kerascv_d2l, name, lambda *args, **options: None)
     # The rate falls along the epochs of the whole run: stopped after one of two.
     original = kerascv_d2l.Run.fit
     with monkeypatch.context() as patch:
@@ -209,7 +209,7 @@ def test_flags_reach_model_loss_and_optimizer():
 def test_defaults_and_flags_that_do_not_go_together(folder, capsys):
     parse = load("train_fcn").parse
     args = parse([])
-    assert (args.crop_size, args.augment, args.model) == ((128, 128), "flip", "fcn8")
+    assert (args.crop_size, args.augment, args.model) == ((96, 96), "flip", "fcn8")
     args = parse(["--data", str(folder)])
     assert (args.crop_size, args.augment) == ((320, 480), "scale")
     with pytest.raises(SystemExit):

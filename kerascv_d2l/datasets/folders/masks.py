@@ -101,8 +101,8 @@ def read_segmentation_folder(path, val_fraction=0.2, seed=0, skip_bad=False, cla
             mask; the splits' `skipped` say which and why.
         classes: names of the classes with the indices 0, 1, …, instead of
             `classes.txt`; one that is named void counts for nothing.
-        void: classes that count for nothing, by index in the masks or by name, beside
-            index 255 and the name void. The others move up.
+        void: what counts for nothing, by index in the masks (of a class, or of none) or by
+            a class's name, beside index 255 and the name void. The other classes move up.
 
     Returns:
         `SegmentationData`.
@@ -313,11 +313,10 @@ def _leave_out(table, void):
     for wanted in void:
         if table.by_index is not None and str(wanted).isdecimal():
             index = int(wanted)
-            if index > VOC_VOID or table.by_index[index] == _UNKNOWN:
-                raise InputError(
-                    f"void {wanted}: no index of {table.where}, which has "
-                    f"{int((table.by_index >= 0).sum()) - 1} beside 255"
-                )
+            if index > VOC_VOID:
+                raise InputError(f"void {wanted}: wanted an index from 0 to {VOC_VOID}, or a name")
+            if table.by_index[index] == _UNKNOWN:  # it has no name, and needs none
+                table.by_index[index] = VOC_VOID
             label = int(table.by_index[index])
             if label == VOC_VOID:
                 continue
