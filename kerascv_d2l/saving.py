@@ -21,6 +21,8 @@ _REGISTERING = (
     "models.unet",
     "optimizers",
 )
+for _module in _REGISTERING:
+    importlib.import_module(f"kerascv_d2l.{_module}")
 
 
 def load_model(path, **options):
@@ -39,6 +41,4 @@ def load_model(path, **options):
     Raises:
         ValueError: if the file is not there, or is no Keras model.
     """
-    for module in _REGISTERING:
-        importlib.import_module(f"kerascv_d2l.{module}")
     return keras.saving.load_model(path, **options)

@@ -8,11 +8,7 @@ top, with a mask the scaled cuts that segmentation networks are trained on.
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-# A clone that is not installed will do.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from PIL import Image

@@ -10,12 +10,8 @@ says how long it takes and what to expect.
 
 import argparse
 import re
-import sys
 import time
 from pathlib import Path
-
-# A clone that is not installed will do.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kerascv_d2l
 from kerascv_d2l.errors import InputError

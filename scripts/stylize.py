@@ -7,12 +7,8 @@ of this package only the reading and writing of pictures is used, no model class
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
-
-# A clone that is not installed will do.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from PIL import Image
 

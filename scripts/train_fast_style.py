@@ -8,11 +8,7 @@ generated pictures. What it learns is the style: photographs only stand for what
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-# A clone that is not installed will do.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import kerascv_d2l
 from kerascv_d2l.exported import load_stylizer
