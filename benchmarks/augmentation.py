@@ -94,7 +94,7 @@ def serve_ours(folder, count):
         labels=np.zeros(len(paths), np.int32),
         names=paths,
         plain=np.array([_is_plain(path) for path in paths]),
-        sizes=np.tile([HEIGHT, WIDTH], (len(paths), 1)),
+        sizes=np.array([_size(path) for path in paths]),
     )
     mean, std = ([255 * value for value in values] for values in (MEAN, STD))
 
@@ -160,6 +160,11 @@ def _model(layers):
 def _opened(path):
     picture = Image.open(path).convert("RGB")
     return picture if picture.size == (WIDTH, HEIGHT) else picture.resize((WIDTH, HEIGHT))
+
+
+def _size(path):
+    with Image.open(path) as picture:
+        return picture.size[::-1]
 
 
 def _is_plain(path):
