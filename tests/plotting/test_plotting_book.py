@@ -1,39 +1,17 @@
 import subprocess
 import sys
 
-import matplotlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from artists import corners, rectangles
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting import book, common
 
 pytestmark = pytest.mark.quick
-pytestmark = pytest.mark.quick
-
-NAMES = ["cat", "dog", "bird"]
-
-
-@pytest.fixture
-def pyplot():
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
-
-
-def rectangles(axes):
-    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-
-
-def corners(rectangle):
-    x, y = rectangle.get_xy()
-    return [x, y, x + rectangle.get_width(), y + rectangle.get_height()]
 
 
 @pytest.mark.parametrize("kind", [list, np.float32, tf.constant])

@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+from artists import dashed
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -9,14 +10,6 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting import curves
 
 pytestmark = pytest.mark.quick
-pytestmark = pytest.mark.quick
-
-NAMES = ["cat", "dog", "bird"]
-
-
-def dashed(artist):
-    return artist.get_linestyle() not in ("-", "solid")
-
 
 NAN = float("nan")
 

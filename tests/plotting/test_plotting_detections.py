@@ -1,9 +1,8 @@
-import matplotlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from artists import corners, dashed, rectangles
 from matplotlib.colors import to_hex
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from kerascv_d2l.errors import InputError
@@ -16,31 +15,8 @@ from kerascv_d2l.plotting.detections import (
 )
 
 pytestmark = pytest.mark.quick
-pytestmark = pytest.mark.quick
 
 NAMES = ["cat", "dog", "bird"]
-
-
-@pytest.fixture
-def pyplot():
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
-
-
-def rectangles(axes):
-    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-
-
-def corners(rectangle):
-    x, y = rectangle.get_xy()
-    return [x, y, x + rectangle.get_width(), y + rectangle.get_height()]
-
-
-def dashed(artist):
-    return artist.get_linestyle() not in ("-", "solid")
 
 
 def example():

@@ -6,7 +6,6 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting import segmentation
 
 pytestmark = pytest.mark.quick
-pytestmark = pytest.mark.quick
 
 NAMES = ["cat", "dog", "bird"]
 
