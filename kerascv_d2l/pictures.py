@@ -179,13 +179,12 @@ def decode_content(content):
     return tf.ensure_shape(picture, (None, None, 3))
 
 
-def decode_window(content, choose, enough):
+def decode_window(content, window, enough):
     """Decode a window of a plain JPEG or PNG; of a JPEG only what the window shows.
 
     Args:
         content: string tensor `()`, the bytes of the file.
-        choose: function of the picture's size, int32 `(2,)` height and width, that
-            gives the window, int32 `(4,)` top, left, height and width, inside it.
+        window: int32 `(4,)`: top, left, height and width, pixels, inside the picture.
         enough: `(height, width)`: a JPEG whose window is at least twice, four or eight
             times as large both ways is decoded that much smaller, which averages
             pixels. (The window then begins and ends at multiples of that.)
@@ -196,9 +195,9 @@ def decode_window(content, choose, enough):
     """
     import tensorflow as tf  # here, as above
 
+    window = tf.cast(window, tf.int32)
+
     def of_jpeg():
-        size = tf.io.extract_jpeg_shape(content)[:2]
-        window = choose(size)
         times = tf.reduce_min(window[2:] // tf.constant(enough))
         step = tf.reduce_sum(tf.cast(times >= _JPEG_SHRINKS[1:], tf.int32))
 
@@ -216,20 +215,19 @@ def decode_window(content, choose, enough):
         return tf.switch_case(step, [shrunk(shrink) for shrink in _JPEG_SHRINKS])
 
     def of_png():
-        picture = decode_content(content)
-        return _cut(picture, choose(tf.shape(picture)[:2]))
+        return cut_out(decode_content(content), window)
 
     picture = tf.cond(tf.io.is_jpeg(content), of_jpeg, of_png)
     return tf.ensure_shape(picture, (None, None, 3))
 
 
-def read_window(path, plain, choose, enough):
+def read_window(path, plain, window, enough):
     """Read a window of a picture file inside `Dataset.map`, decoding no more than needed.
 
     Args:
         path: string tensor `()`.
         plain: bool tensor `()`, `PictureInfo.plain` of that file.
-        choose: as for `decode_window`.
+        window: as for `decode_window`, of the picture upright.
         enough: as for `decode_window`.
 
     Returns:
@@ -240,18 +238,15 @@ def read_window(path, plain, choose, enough):
     """
     import tensorflow as tf  # here, as above
 
-    def by_pillow():
-        picture = decode_picture(path, False)
-        return _cut(picture, choose(tf.shape(picture)[:2]))
-
     return tf.cond(
         tf.convert_to_tensor(plain),
-        lambda: decode_window(tf.io.read_file(path), choose, enough),
-        by_pillow,
+        lambda: decode_window(tf.io.read_file(path), window, enough),
+        lambda: cut_out(decode_picture(path, False), window),
     )
 
 
-def _cut(picture, window):
+def cut_out(picture, window):
+    """Cut a window, int32 `(4,)` top, left, height and width, out of a picture in a graph."""
     top, left, height, width = (window[k] for k in range(4))
     return picture[top : top + height, left : left + width]
 

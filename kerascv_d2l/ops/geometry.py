@@ -22,7 +22,7 @@ MOST_SHRINK = 2
 
 
 def random_window(size, seed, area=CROP_AREA, ratio=CROP_RATIO, tries=CROP_TRIES):
-    """Draw the window of RandomResizedCrop.
+    """Draw the window of RandomResizedCrop, of one picture or of many at once.
 
     The share of the area is uniform in `area`, the logarithm of width over
     height uniform between those of `ratio`, every place as likely as every
@@ -30,38 +30,41 @@ def random_window(size, seed, area=CROP_AREA, ratio=CROP_RATIO, tries=CROP_TRIES
     none does, the largest central window whose ratio is allowed.
 
     Args:
-        size: int32 `(2,)`, height and width of the picture, pixels.
-        seed: integers `(2,)`: equal seeds, equal windows.
+        size: int32 `(..., 2)`, height and width of each picture, pixels.
+        seed: integers `(2,)`, for all of them: equal seeds, equal windows.
         area: `(low, high)` share of the picture's area, in (0, 1].
         ratio: `(low, high)` width over height of the window.
         tries: int, at least 1.
 
     Returns:
-        int32 `(4,)`: top, left, height and width of the window, pixels; it
-        lies inside the picture and has at least one pixel.
+        int32 `(..., 4)`: top, left, height and width of each window, pixels; it
+        lies inside its picture and has at least one pixel.
 
     Source:
         Szegedy et al. 2015, "Going Deeper with Convolutions", section 6, in
         torchvision's form.
     """
-    full = tf.cast(size, tf.float32)  # (2,)
-    draws = tf.random.stateless_uniform((4, tries), seed, alg=ALGORITHM)
-    areas = (area[0] + draws[0] * (area[1] - area[0])) * full[0] * full[1]  # (tries,)
+    full = tf.cast(size, tf.float32)  # (..., 2)
+    each = full[..., None, :]  # (..., 1, 2), against (..., tries, 2)
+    draws_shape = tf.concat([[4], tf.shape(full)[:-1], [tries]], 0)
+    draws = tf.random.stateless_uniform(draws_shape, seed, alg=ALGORITHM)
+    areas = area[0] + draws[0] * (area[1] - area[0])  # (..., tries), of the picture's
+    areas *= tf.reduce_prod(each, axis=-1)
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    ratios = tf.exp(low + draws[1] * (high - low))  # (tries,)
-    sides = tf.round(tf.sqrt(tf.stack([areas / ratios, areas * ratios], axis=-1)))  # (tries, 2)
-    fits = tf.reduce_all((sides >= 1) & (sides <= full), axis=-1)  # (tries,)
-    places = tf.floor(tf.transpose(draws[2:]) * (full - sides + 1))  # (tries, 2) top, left
-    places = tf.minimum(places, full - sides)  # a draw just below 1 can round up
+    ratios = tf.exp(low + draws[1] * (high - low))
+    sides = tf.round(tf.sqrt(tf.stack([areas / ratios, areas * ratios], axis=-1)))
+    fits = tf.reduce_all((sides >= 1) & (sides <= each), axis=-1)
+    places = tf.floor(tf.stack([draws[2], draws[3]], axis=-1) * (each - sides + 1))  # top, left
+    places = tf.minimum(places, each - sides)  # a draw just below 1 can round up
 
     # Height at most width / low, width at most height · high; never less than a pixel.
-    narrowed = tf.round(full[::-1] * [1 / ratio[0], ratio[1]])  # (2,)
+    narrowed = tf.round(full[..., ::-1] * [1 / ratio[0], ratio[1]])  # (..., 2)
     narrowed = tf.clip_by_value(narrowed, 1.0, full)
-    first = tf.argmax(fits)  # the first True
-    found = tf.reduce_any(fits)
-    sides = tf.where(found, sides[first], narrowed)
-    place = tf.where(found, places[first], tf.floor((full - narrowed) / 2))
-    return tf.cast(tf.concat([place, sides], 0), tf.int32)
+    drawn = tf.concat([places, sides], -1)  # (..., tries, 4)
+    drawn = tf.gather(drawn, tf.argmax(fits, axis=-1), axis=-2, batch_dims=fits.shape.rank - 1)
+    central = tf.concat([tf.floor((full - narrowed) / 2), narrowed], -1)  # (..., 4)
+    found = tf.reduce_any(fits, axis=-1, keepdims=True)
+    return tf.cast(tf.where(found, drawn, central), tf.int32)
 
 
 def crop_and_resize(image, window, size, antialias=False, fill=None):

@@ -7,7 +7,13 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.geometry import ALGORITHM
-from kerascv_d2l.pictures import decode_content, decode_picture, decode_window, read_window
+from kerascv_d2l.pictures import (
+    cut_out,
+    decode_content,
+    decode_picture,
+    decode_window,
+    read_window,
+)
 
 # Decoded and resized pictures are kept in memory up to this many bytes a split
 # (5461 training pictures of 256 x 256); beyond, they are decoded every epoch.
@@ -58,7 +64,7 @@ def as_size(image_size):
 
 def make_batches(
     split,
-    example,
+    examples,
     several,
     *,
     batch_size,
@@ -72,7 +78,9 @@ def make_batches(
 
     Args:
         split: anything with a length.
-        example: function of scalar tensors `epoch` and `index` that gives an example.
+        examples: function of a scalar tensor `epoch` that gives a function of a scalar tensor
+            `index` that gives an example. What it computes outside the latter, such as the
+            draws for all pictures, it computes once an epoch.
         several: function of indices `(b,)` that gives a batch of them at once,
             where that is faster than one by one; or None.
         batch_size: int.
@@ -100,10 +108,8 @@ def make_batches(
         if several is not None:
             batches = indices.batch(batch_size, drop_remainder)
             return batches.map(lambda part: whole_batch(epoch, part), num_parallel_calls=2)
-        examples = indices.map(
-            lambda index: example(epoch, index), num_parallel_calls=os.cpu_count() or 1
-        )
-        return examples.batch(batch_size, drop_remainder)
+        made = indices.map(examples(epoch), num_parallel_calls=os.cpu_count() or 1)
+        return made.batch(batch_size, drop_remainder)
 
     if training:
         epochs = tf.data.Dataset.counter(start=initial_epoch, dtype=tf.int64)
@@ -132,25 +138,19 @@ def picture_loader(split):
 
 
 def window_loader(split):
-    """Function `(index, choose, enough)` that gives a window of a picture, uint8 `(h, w, 3)`.
+    """Function `(index, window, enough)` that gives a window of a picture, uint8 `(h, w, 3)`.
 
-    `choose` and `enough` are as for `pictures.decode_window`: of JPEG files no
+    `window` and `enough` are as for `pictures.decode_window`: of JPEG files no
     more is decoded than the window needs.
     """
     if isinstance(split.images, np.ndarray):
         originals = tf.constant(split.images)
-        size = tf.constant(split.images.shape[1:3])
-
-        def of_array(index, choose, enough):
-            top, left, height, width = tf.unstack(choose(size))
-            return originals[index, top : top + height, left : left + width]
-
-        return of_array
+        return lambda index, window, enough: cut_out(originals[index], window)
     if isinstance(split.images[0], bytes):
         contents = tf.constant(split.images)
-        return lambda index, choose, enough: decode_window(contents[index], choose, enough)
+        return lambda index, window, enough: decode_window(contents[index], window, enough)
     paths, plain = tf.constant(split.images), tf.constant(split.plain)
-    return lambda index, choose, enough: read_window(paths[index], plain[index], choose, enough)
+    return lambda index, window, enough: read_window(paths[index], plain[index], window, enough)
 
 
 def is_array_of_size(split, size):

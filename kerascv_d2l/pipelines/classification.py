@@ -5,7 +5,7 @@ import tensorflow as tf
 from kerascv_d2l.ops.geometry import (
     ALGORITHM,
     CROP_AREA,
-    random_flip,
+    flip_left_right,
     random_window,
     resize_and_center_crop,
 )
@@ -78,14 +78,16 @@ def classification_batches(
     labels = tf.constant(split.labels)
     original, window_of = picture_loader(split), window_loader(split)
 
-    def cut(epoch, index):
-        window_seed, flip_seed = tf.unstack(
-            tf.random.split(transform_seed(seed, epoch, index), 2, alg=ALGORITHM)
-        )
-        pixels = window_of(
-            index, lambda old_size: random_window(old_size, window_seed, crop_area), size
-        )
-        return random_flip(resize(pixels, size), flip_seed)
+    def windows_and_flips(epoch):
+        """Draw for all pictures at once: a hundred small operations for each cost as much as
+        decoding it."""
+        window_seed, flip_seed = (transform_seed(seed, epoch, k) for k in range(2))
+        windows = random_window(split.sizes, window_seed, crop_area)  # (n, 4)
+        return windows, tf.random.stateless_uniform([len(split)], flip_seed, alg=ALGORITHM) < 0.5
+
+    def cut(index, window, flip):
+        image = resize(window_of(index, window, size), size)
+        return tf.cond(flip, lambda: flip_left_right(image), lambda: image)
 
     def middle(index):
         return resize_and_center_crop(original(index), resized_size(size), size)
@@ -96,16 +98,21 @@ def classification_batches(
     if cache:
         middle = cached(middle, len(split))
 
-    def example(epoch, index):
-        image = cut(epoch, index) if training else middle(index)
-        return tf.ensure_shape(image, (*size, 3)), labels[index]
+    def examples(epoch):
+        windows, flips = windows_and_flips(epoch) if training else (None, None)
+
+        def example(index):
+            image = cut(index, windows[index], flips[index]) if training else middle(index)
+            return tf.ensure_shape(image, (*size, 3)), labels[index]
+
+        return example
 
     def several(indices):
         return tf.ensure_shape(middle(indices), (None, *size, 3)), tf.gather(labels, indices)
 
     return make_batches(
         split,
-        example,
+        examples,
         several if cache else None,
         batch_size=batch_size,
         training=training,

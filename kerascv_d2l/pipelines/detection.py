@@ -131,7 +131,7 @@ def detection_batches(
 
     return make_batches(
         split,
-        example,
+        lambda epoch: lambda index: example(epoch, index),
         several if cache and transform is None else None,
         batch_size=batch_size,
         training=training,

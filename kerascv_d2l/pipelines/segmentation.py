@@ -112,7 +112,7 @@ def segmentation_batches(
     check_batching(range(count), batch_size, seed, initial_epoch, drop_remainder)
     return make_batches(
         range(count),
-        example,
+        lambda epoch: lambda index: example(epoch, index),
         None,
         batch_size=batch_size,
         training=training,

@@ -75,6 +75,22 @@ def test_long_pictures_give_their_middle(size, window):
     assert tuple(found.numpy()) == window
 
 
+def test_draws_for_many_pictures_at_once():
+    """Each has windows of its own, inside itself; those that no draw fits have their middle."""
+    sizes = np.tile([[240, 310], [31, 17], [10, 1000]], (3000, 1))
+    windows = random_window(sizes, [1, 2]).numpy()
+    assert (windows[:, :2] >= 0).all() and (windows[:, 2:] >= 1).all()
+    assert (windows[:, :2] + windows[:, 2:] <= sizes).all()
+    assert (windows[2::3] == (0, 493, 10, 13)).mean() > 0.9
+    one_by_one = draw(SIZE, 3000)
+    found, wanted = (
+        np.quantile(w, np.linspace(0.1, 0.9, 9), 0) for w in (windows[::3], one_by_one)
+    )
+    assert (np.abs(found - wanted) <= 0.04 * np.ptp(wanted, axis=0)).all()
+    relation = np.corrcoef(windows[::3, 2], windows[1::3, 2])[0, 1]
+    assert abs(relation) < 0.06  # of heights of neighbours
+
+
 def test_equal_seeds_give_equal_windows():
     one, two = draw(SIZE, 5), draw(SIZE, 5)
     np.testing.assert_array_equal(one, two)
