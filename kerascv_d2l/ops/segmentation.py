@@ -34,6 +34,21 @@ def confusion_matrix(labels, predictions, num_classes, void_label=VOID_LABEL):
         one void, columns predicted ones. Pixels of a label or prediction that is no
         class are not counted.
     """
+    return count_cells(confusion_cells(labels, predictions, num_classes, void_label), num_classes)
+
+
+def confusion_cells(labels, predictions, num_classes, void_label=VOID_LABEL):
+    """Number the cell of `confusion_matrix` in which each pixel counts, row by row.
+
+    Args:
+        labels: as for `confusion_matrix`.
+        predictions: as for `confusion_matrix`.
+        num_classes: int.
+        void_label: int or None.
+
+    Returns:
+        int32 `(pixels,)`; one more than the last cell for what is not counted.
+    """
     labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
     predictions = tf.cast(tf.reshape(predictions, [-1]), tf.int32)
     nowhere = (num_classes + 1) * num_classes  # beyond the table, where bincount drops it
@@ -41,8 +56,15 @@ def confusion_matrix(labels, predictions, num_classes, void_label=VOID_LABEL):
     row = tf.where(is_class, labels, num_classes)
     known = is_class if void_label is None else is_class | (labels == void_label)
     known &= (predictions >= 0) & (predictions < num_classes)
-    cell = tf.where(known, row * num_classes + predictions, nowhere)
+    return tf.where(known, row * num_classes + predictions, nowhere)
+
+
+def count_cells(cells, num_classes):
+    """Count how often each cell comes: `confusion_matrix` from `confusion_cells`."""
     counts = tf.raw_ops.DenseBincount(
-        input=cell, size=nowhere, weights=tf.constant([], tf.int32), binary_output=False
+        input=cells,
+        size=(num_classes + 1) * num_classes,
+        weights=tf.constant([], tf.int32),
+        binary_output=False,
     )
     return tf.reshape(counts, [num_classes + 1, num_classes])
