@@ -1,6 +1,7 @@
 """Layers that enlarge feature maps, and that make any picture size fit a network."""
 
 import keras
+import tensorflow as tf
 
 from kerascv_d2l.initializers import Bilinear
 from kerascv_d2l.ops import upsampling as ops
@@ -48,7 +49,7 @@ class TransposedUpsampling(keras.layers.Layer):
         """Enlarge `(batch, h, w, channels)` to `(batch, h * factor, w * factor, filters)`."""
         kernel = keras.ops.convert_to_tensor(self.kernel, dtype=self.compute_dtype)
         outputs = ops.transposed_upsampling(inputs, kernel, self.factor)
-        return outputs + self.bias if self.use_bias else outputs
+        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
 
     def get_config(self):
         """Give the arguments of the constructor."""

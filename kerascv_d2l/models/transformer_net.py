@@ -3,6 +3,8 @@
 import keras
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.upsampling import CropLike
+from kerascv_d2l.ops.upsampling import crop
 
 _PIXEL_MAX = 255.0
 _MARGIN = 0.1  # of the range of a sigmoid, kept free below black and above white
@@ -27,25 +29,15 @@ class EdgePadding(keras.layers.Layer):
 
     def call(self, x):
         """`(batch, h, w, c)` to `(batch, h + 2 width, w + 2 width, c)`."""
-        x = keras.ops.concatenate([x[:, :1]] * self.width + [x] + [x[:, -1:]] * self.width, 1)
-        return keras.ops.concatenate(
-            [x[:, :, :1]] * self.width + [x] + [x[:, :, -1:]] * self.width, 2
-        )
+        height, width = keras.ops.shape(x)[1:3]
+        first, last = crop(x, (0, 0), (1, -1)), crop(x, (height - 1, 0), (1, -1))
+        x = keras.ops.concatenate([first] * self.width + [x] + [last] * self.width, 1)
+        first, last = crop(x, (0, 0), (-1, 1)), crop(x, (0, width - 1), (-1, 1))
+        return keras.ops.concatenate([first] * self.width + [x] + [last] * self.width, 2)
 
     def get_config(self):
         """The arguments."""
         return {**super().get_config(), "width": self.width}
-
-
-@keras.saving.register_keras_serializable(package="kerascv_d2l")
-class CropTo(keras.layers.Layer):
-    """Cuts the first of two tensors to the height and width of the second."""
-
-    def call(self, inputs):
-        """`[(batch, h, w, c), (batch, h', w', …)]` to `(batch, h', w', c)`."""
-        x, reference = inputs
-        shape = keras.ops.shape(reference)
-        return x[:, : shape[1], : shape[2]]
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -112,7 +104,7 @@ def transformer_net(width=16, residual_blocks=5, name="transformer_net"):
         residual = convolve(convolve(x, 4 * width, 3), 4 * width, 3, relu=False)
         x = keras.layers.Add()([x, residual])
     for filters, across in ((2 * width, half), (width, full)):
-        x = CropTo()([keras.layers.UpSampling2D(2)(x), across])
+        x = CropLike()(keras.layers.UpSampling2D(2)(x), across)
         x = convolve(keras.layers.Concatenate()([x, across]), filters, 3)
     x = keras.layers.Conv2D(3, 5, kernel_initializer="zeros")(EdgePadding(2)(x))
     outputs = Repaint(dtype="float32")([x, inputs])

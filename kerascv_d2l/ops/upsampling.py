@@ -53,8 +53,7 @@ def transposed_upsampling(x, kernel, factor):
     blocks = tf.reshape(blocks, [batch, h + 1, w + 1, factor, factor * filters])
     blocks = tf.transpose(blocks, [0, 1, 3, 2, 4])  # (batch, h+1, s, w+1, s * filters)
     picture = tf.reshape(blocks, [batch, (h + 1) * factor, (w + 1) * factor, filters])
-    half = factor // 2
-    return picture[:, half:-half, half:-half]
+    return crop(picture, (factor // 2, factor // 2), (h * factor, w * factor))
 
 
 def bilinear_upsampling(x, factor):
@@ -172,7 +171,26 @@ def crop_like(x, reference):
     x, reference = tf.convert_to_tensor(x), tf.convert_to_tensor(reference)
     if x.shape[1:3].is_fully_defined() and x.shape[1:3] == reference.shape[1:3]:
         return x
-    size = tf.shape(reference)
-    x = x[:, : size[1], : size[2]]
-    x.set_shape([x.shape[0], *reference.shape[1:3], *x.shape[3:]])
-    return x
+    return tf.ensure_shape(
+        crop(x, (0, 0), tf.unstack(tf.shape(reference)[1:3])),
+        [x.shape[0], *reference.shape[1:3], *x.shape[3:]],
+    )
+
+
+def crop(x, start, size):
+    """Cut a window out of maps: `x[:, top : top + height, left : left + width]`.
+
+    The same numbers, but the gradient of that expression runs on one thread, in ten times
+    the time of this one's (160 instead of 8 ms for 8 x 320 x 480 x 21 numbers).
+
+    Args:
+        x: `(batch, h, w, ...)`.
+        start: `(top, left)`, ints or int32 tensors.
+        size: `(height, width)`, likewise; -1 for all that is left.
+
+    Returns:
+        `(batch, height, width, ...)`.
+    """
+    x = tf.convert_to_tensor(x)
+    others = x.shape.rank - 3
+    return tf.slice(x, [0, *start, *[0] * others], [-1, *size, *[-1] * others])

@@ -6,6 +6,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from kerascv_d2l.ops.upsampling import crop
+
 # The book's weights, for plain losses on torchvision's VGG-19.
 BOOK_CONTENT_WEIGHT, BOOK_STYLE_WEIGHT, BOOK_TV_WEIGHT = 1.0, 1e4, 10.0
 
@@ -118,8 +120,11 @@ def tv_loss(Y_hat):
     Source:
         D2L 1.0.3, section 14.12.4.3.
     """
-    down = tf.abs(Y_hat[:, 1:] - Y_hat[:, :-1])
-    across = tf.abs(Y_hat[:, :, 1:] - Y_hat[:, :, :-1])
+    Y_hat = tf.convert_to_tensor(Y_hat)
+    height, width = tf.unstack(tf.shape(Y_hat)[1:3])
+    down = crop(Y_hat, (1, 0), (-1, -1)) - crop(Y_hat, (0, 0), (height - 1, -1))
+    across = crop(Y_hat, (0, 1), (-1, -1)) - crop(Y_hat, (0, 0), (-1, width - 1))
+    down, across = tf.abs(down), tf.abs(across)
     return 0.5 * (_mean_or_zero(down) + _mean_or_zero(across))
 
 

@@ -87,7 +87,7 @@ class Network:
         """
         X = X * self._scale + self._offset
         if self._bgr:
-            X = X[..., ::-1]
+            X = tf.reverse(X, [-1])
         return _as_list(self.model(X, training=False))
 
     def extract(self, X, content_layers=None, style_layers=None):
