@@ -118,6 +118,12 @@ def _add_optimization(add):
         "--book-weights 0.3)",
     )
     add(
+        "--schedule",
+        choices=("cosine", "steps"),
+        help="of adam's step size: down to 0 along half a cosine, or times 0.8 ten times over "
+        "(default: cosine, with --book-weights steps)",
+    )
+    add(
         "--levels",
         type=arguments.positive_int,
         default=1,
@@ -360,6 +366,7 @@ def main(argv=None):
         weights=loss_weights(args),
         optimizer=args.optimizer,
         lr=args.learning_rate,
+        schedule=args.schedule,
         start=args.init,
         levels=args.levels,
         preserve_color=args.preserve_color,
