@@ -207,7 +207,10 @@ def evaluation_batch_size(num_images, batch_size, strategy):
     for size in (*range(largest, 0, -count), *range(largest + count, num_images + 1, count)):
         if _can_share_out(num_images, size, (num_images - 1) % size + 1, count):
             return size
-    raise InputError(f"{num_images} images to test on cannot be shared out among {count} devices")
+    raise InputError(
+        f"{num_images} images to test on cannot be shared out among {count} devices: take one "
+        "image more or less, or fewer devices"
+    )
 
 
 def _can_share_out(num_images, batch_size, last, count):
