@@ -37,7 +37,7 @@ RECOMMENDED = {
     "optimizer": "adam",
     "lr": 0.6,
     "schedule": "cosine",
-    "steps": 220,
+    "steps": 360,
     "dtype": "mixed_bfloat16",
 }
 LOOK_EVERY = 5  # steps between two looks at the plain loss, for which the clock is stopped

@@ -298,6 +298,9 @@ def test_training_windows_are_parts_of_the_picture_mirrored_or_not():
     ratio = width / height
     assert ratio.min() > 0.7 and ratio.max() < 1.43
     assert 15 < (across < 0).sum() < 45
+    # Every picture of every epoch has a window of its own, which has nothing to do with its flip.
+    assert len(np.unique(np.stack([height, width]).round(2), axis=1).T) > 55
+    assert abs(np.corrcoef(height, across < 0)[0, 1]) < 0.4
 
 
 @pytest.mark.parametrize(
