@@ -79,8 +79,7 @@ def classification_batches(
     original, window_of = picture_loader(split), window_loader(split)
 
     def windows_and_flips(epoch):
-        """Draw for all pictures at once: a hundred small operations for each cost as much as
-        decoding it."""
+        """Draw for all pictures at once: one by one, drawing takes as long as decoding."""
         window_seed, flip_seed = (transform_seed(seed, epoch, k) for k in range(2))
         windows = random_window(split.sizes, window_seed, crop_area)  # (n, 4)
         return windows, tf.random.stateless_uniform([len(split)], flip_seed, alg=ALGORITHM) < 0.5
