@@ -19,7 +19,7 @@ PACKAGE = ROOT / "kerascv_d2l"
 # Each may import from those before it (and from its own).
 LAYERS = (
     ("errors", "files"),
-    ("pictures", "devices"),
+    ("pictures", "prefetching", "devices"),
     ("ops",),
     ("initializers", "losses", "metrics", "optimizers"),
     ("layers",),

@@ -133,6 +133,39 @@ def test_resuming_gives_what_an_undisturbed_run_gives(files, transform, epoch):
         np.testing.assert_array_equal(a[1], b[1])
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_size_of_batches_changes_no_example(arrays, several):
+    """Whether an epoch is whole batches (1, 7 of 7) or ends with a smaller one (2)."""
+
+    def unchanged(image, labels, seed):
+        return image, labels + tf.random.stateless_uniform([], seed)
+
+    transform = None if several else unchanged
+    epochs = [
+        numpy_batches(
+            detection_batches(arrays, SIZE, size, training=True, transform=transform), steps
+        )
+        for size, steps in ((2, 8), (1, 14), (7, 2))
+    ]
+    assert [len(images) for images, _ in epochs[0]] == [2, 2, 2, 1] * 2
+    wanted, *others = (
+        [np.concatenate(parts) for parts in zip(*batches, strict=True)] for batches in epochs
+    )
+    for other in others:
+        np.testing.assert_array_equal(wanted[0], other[0])
+        np.testing.assert_array_equal(wanted[1], other[1])
+
+
+def test_nothing_waits_for_the_tuner(arrays):
+    """An iterator that ends may wait for its next look as long as it has run."""
+    for dataset in (
+        detection_batches(arrays, SIZE, 3),
+        detection_batches(arrays, SIZE, 3, training=True),
+    ):
+        assert dataset.options().autotune.enabled is False
+    assert detection_batches(arrays, SIZE, 3).cardinality() == 3
+
+
 def test_transform_draws_anew_for_every_picture_and_epoch(arrays):
     def draw(image, labels, seed):
         assert image.shape == (30, 20, 3) and labels.shape == (2, 5) and seed.shape == (2,)

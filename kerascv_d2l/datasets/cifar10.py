@@ -24,10 +24,11 @@ from kerascv_d2l.datasets.classification import (
     read_classification_folder,
 )
 from kerascv_d2l.datasets.generated import ONE_LIGHT_OBJECT, generate_classification
-from kerascv_d2l.datasets.loaders import check_batch_size, finished, prepare, to_uint8
+from kerascv_d2l.datasets.loaders import check_batch_size, prepare, to_uint8
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pictures import decode_picture
+from kerascv_d2l.prefetching import prefetched
 
 CIFAR10, GENERATED = "cifar10", "generated"
 NUM_CLASSES = 10
@@ -138,7 +139,7 @@ def load_cifar10(is_train, augs, batch_size, *, data=None, archive=None, data_di
     indices = tf.data.Dataset.range(len(split))
     if is_train:
         indices = indices.shuffle(len(split), seed)
-    return finished(indices.batch(batch_size).map(several, tf.data.AUTOTUNE))
+    return prefetched(indices.batch(batch_size).map(several, tf.data.AUTOTUNE))
 
 
 @dataclasses.dataclass

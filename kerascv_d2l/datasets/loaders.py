@@ -38,6 +38,7 @@ from kerascv_d2l.ops.geometry import (
 )
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pictures import decode_content
+from kerascv_d2l.prefetching import prefetched
 
 BANANA_SIZE = (256, 256)
 HOTDOG_CROP = (224, 224)  # what ImageNet networks were trained at
@@ -381,7 +382,7 @@ def load_data_bananas(batch_size, *, data_dir=None, archive=None, seed=None):
             padded_shapes=((*BANANA_SIZE, 3), (None, 5)),
             padding_values=(tf.constant(0, tf.uint8), tf.constant(-1.0)),
         )
-        return finished(batches)
+        return prefetched(batches)
 
     return split("train", True), split("validation", False)
 
@@ -446,7 +447,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
         batches = examples.map(cut, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
         # So that `fit` shows its progress; a filtered data set does not know its size.
         batches = batches.apply(tf.data.experimental.assert_cardinality(count // batch_size))
-        return finished(batches)
+        return prefetched(batches)
 
     return split("train", True), split("validation", False)
 
@@ -478,7 +479,7 @@ def load_data_hotdog(batch_size=128, *, data_dir=None, archive=None, seed=None):
     encoded = _read(builder, "train", undecoded).shuffle(_buffer(builder, "train"), seed)
     train = _with_seeds(encoded, seed).map(_hotdog_train, tf.data.AUTOTUNE)
     test = _read(builder, "test", undecoded).map(_hotdog_test, tf.data.AUTOTUNE).cache()
-    return finished(train.batch(batch_size)), finished(test.batch(batch_size))
+    return prefetched(train.batch(batch_size)), prefetched(test.batch(batch_size))
 
 
 def check_batch_size(batch_size):
@@ -523,13 +524,6 @@ def _with_seeds(examples, seed, again=False):
     """
     seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=not again)
     return tf.data.Dataset.zip(examples, seeds.batch(2, drop_remainder=True))
-
-
-def finished(batches):
-    """Prefetched; split among workers by example, as there are fewer files than workers."""
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _banana(example):

@@ -14,6 +14,7 @@ from kerascv_d2l.pictures import (
     decode_window,
     read_window,
 )
+from kerascv_d2l.prefetching import prefetched
 
 # Decoded and resized pictures are kept in memory up to this many bytes a split
 # (5461 training pictures of 256 x 256); beyond, they are decoded every epoch.
@@ -64,7 +65,7 @@ def as_size(image_size):
 
 def make_batches(
     split,
-    examples,
+    example,
     several,
     *,
     batch_size,
@@ -72,15 +73,15 @@ def make_batches(
     seed,
     initial_epoch,
     drop_remainder,
+    draws=None,
     transform=None,
 ):
     """Batches of the examples of a split: shuffled without end, or one pass in order.
 
     Args:
-        split: anything with a length.
-        examples: function of a scalar tensor `epoch` that gives a function of a scalar tensor
-            `index` that gives an example. What it computes outside the latter, such as the
-            draws for all pictures, it computes once an epoch.
+        split: anything with a length, n.
+        example: function `(epoch, index, drawn)` of scalar tensors, and of what `draws` has
+            for this index (`()` without `draws`), that gives an example.
         several: function of indices `(b,)` that gives a batch of them at once,
             where that is faster than one by one; or None.
         batch_size: int.
@@ -88,38 +89,53 @@ def make_batches(
         seed: int.
         initial_epoch: int.
         drop_remainder: bool.
+        draws: function of a scalar tensor `epoch` that gives a structure of tensors `(n, ...)`:
+            what is drawn for all examples at once, once an epoch.
         transform: function of a batch that `several` gave, and a seed, int32 `(2,)`, to a
             batch. Equal batches of equal epochs get equal seeds.
 
     Returns:
         `tf.data.Dataset`.
     """
+    count = len(split)
 
-    def whole_batch(epoch, indices):
+    def in_order(epoch):
+        """An epoch's `(epoch, index, drawn)`, one by one."""
+        indices = _order(seed, epoch, count) if training else tf.range(count)
+        if drop_remainder:
+            indices = indices[: count - count % batch_size]
+        drawn = () if draws is None else draws(epoch)
+        drawn = tf.nest.map_structure(lambda values: tf.gather(values, indices), drawn)
+        epochs = tf.fill(tf.shape(indices), epoch)
+        return tf.data.Dataset.from_tensor_slices((epochs, indices, drawn))
+
+    def at_once(epochs, indices, _):
         batch = several(indices)
         if transform is None:
             return batch
         # Each picture comes once an epoch, so the first one names the batch.
-        return transform(batch, transform_seed(seed, epoch, indices[0]))
+        return transform(batch, transform_seed(seed, epochs[0], indices[0]))
 
-    def batches_of_epoch(epoch):
-        indices = _order(seed, epoch, len(split)) if training else tf.range(len(split))
-        indices = tf.data.Dataset.from_tensor_slices(indices)
-        if several is not None:
-            batches = indices.batch(batch_size, drop_remainder)
-            return batches.map(lambda part: whole_batch(epoch, part), num_parallel_calls=2)
-        made = indices.map(examples(epoch), num_parallel_calls=os.cpu_count() or 1)
+    def one_by_one(examples):
+        made = examples.map(example, num_parallel_calls=os.cpu_count() or 1)
         return made.batch(batch_size, drop_remainder)
 
-    if training:
-        epochs = tf.data.Dataset.counter(start=initial_epoch, dtype=tf.int64)
-        batches = epochs.flat_map(batches_of_epoch)
+    def every_epoch(made):
+        """Data set of what `made` makes of an epoch: of all, or of the only one."""
+        if not training:
+            return made(tf.constant(0, tf.int64))
+        return tf.data.Dataset.counter(start=initial_epoch, dtype=tf.int64).flat_map(made)
+
+    if several is not None:
+        batches = every_epoch(lambda epoch: in_order(epoch).batch(batch_size, drop_remainder))
+        batches = batches.map(at_once, num_parallel_calls=2)
+    elif count % batch_size and not drop_remainder:
+        # A batch must not reach into the next epoch: each makes its own, at the cost of
+        # setting up the functions inside again (130 ms for windows of photographs).
+        batches = every_epoch(lambda epoch: one_by_one(in_order(epoch)))
     else:
-        batches = batches_of_epoch(tf.constant(0, tf.int64))
-    # Several machines: each takes its part of every batch; there are no files to share out.
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return batches.prefetch(2).with_options(options)
+        batches = one_by_one(every_epoch(in_order))
+    return prefetched(batches)
 
 
 def picture_loader(split):

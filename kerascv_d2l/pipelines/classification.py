@@ -97,27 +97,23 @@ def classification_batches(
     if cache:
         middle = cached(middle, len(split))
 
-    def examples(epoch):
-        windows, flips = windows_and_flips(epoch) if training else (None, None)
-
-        def example(index):
-            image = cut(index, windows[index], flips[index]) if training else middle(index)
-            return tf.ensure_shape(image, (*size, 3)), labels[index]
-
-        return example
+    def example(epoch, index, drawn):
+        image = cut(index, *drawn) if training else middle(index)
+        return tf.ensure_shape(image, (*size, 3)), labels[index]
 
     def several(indices):
         return tf.ensure_shape(middle(indices), (None, *size, 3)), tf.gather(labels, indices)
 
     return make_batches(
         split,
-        examples,
+        example,
         several if cache else None,
         batch_size=batch_size,
         training=training,
         seed=seed,
         initial_epoch=initial_epoch,
         drop_remainder=drop_remainder,
+        draws=windows_and_flips if training else None,
     )
 
 

@@ -112,7 +112,7 @@ def detection_batches(
         chosen = tf.concat([[tf.cast(index, tf.int32)], others], 0)
         return lambda k: labelled(chosen[k])
 
-    def example(epoch, index):
+    def example(epoch, index, _):
         """One example, transformed: (height, width, 3), (m, 5)."""
         draw = transform_seed(seed, epoch, index)
         if partners:
@@ -131,7 +131,7 @@ def detection_batches(
 
     return make_batches(
         split,
-        lambda epoch: lambda index: example(epoch, index),
+        example,
         several if cache and transform is None else None,
         batch_size=batch_size,
         training=training,

@@ -17,6 +17,7 @@ from kerascv_d2l.pipelines.batches import (
     picture_loader,
     transform_seed,
 )
+from kerascv_d2l.prefetching import prefetched
 
 AUGMENTATIONS = ("none", "flip", "scale")  # each does what those before it do
 # Pictures are enlarged by a factor between these, its logarithm uniform: the usual half to double.
@@ -86,7 +87,7 @@ def segmentation_batches(
         check_crop_size(split, size)
         count = len(split)
 
-        def example(epoch, index):
+        def example(epoch, index, _):
             image, mask = load(index)
             seeds = tf.random.split(transform_seed(seed, epoch, index), 3, alg=ALGORITHM)
             window_seed, flip_seed, own_seed = tf.unstack(seeds)
@@ -106,13 +107,13 @@ def segmentation_batches(
         places = tf.constant(_places(split.sizes, size))  # (windows, 5)
         count = len(places)
 
-        def example(epoch, index):
+        def example(epoch, index, _):
             return _part(*load(places[index, 0]), places[index, 1:], size)
 
     check_batching(range(count), batch_size, seed, initial_epoch, drop_remainder)
     return make_batches(
         range(count),
-        lambda epoch: lambda index: example(epoch, index),
+        example,
         None,
         batch_size=batch_size,
         training=training,
@@ -148,7 +149,7 @@ def whole_pictures(split, indices=None):
     """
     load = _pair_loader(split, cache=False)
     indices = tf.data.Dataset.from_tensor_slices(range(len(split)) if indices is None else indices)
-    return indices.map(load, num_parallel_calls=2).prefetch(2)
+    return prefetched(indices.map(load, num_parallel_calls=2))
 
 
 def check_crop_size(split, crop_size):
