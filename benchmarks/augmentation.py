@@ -14,8 +14,10 @@ first: 500 x 375, blobs of every size and noise, about 110 kB each.
   memory; against Keras' RandomZoom, RandomFlip, Resizing and Normalization.
 - Boxes: SSD's crop, flip and jitter on pictures with 20 boxes, and without boxes.
 
-Pictures go through the DataLoader as uint8 tensors: turning them into floats in a worker process
-would take time of its own. `--torch-python` names a Python with PyTorch, torchvision and Pillow.
+All data sets of TensorFlow, Keras' as ours, go without its tuner, for which an iterator that ends
+waits, up to as long as it has run. Pictures go through the DataLoader as uint8 tensors: turning
+them into floats in a worker process would take time of its own. `--torch-python` names a Python
+with PyTorch, torchvision and Pillow.
 
 `--rounds 1 --count 64` is a quick check that everything runs. Takes about 6 minutes on two free
 cores with 5 rounds.
@@ -67,6 +69,7 @@ def serve_ours(folder, count):
 
     import kerascv_d2l
     from kerascv_d2l.datasets.classification import ClassificationSplit
+    from kerascv_d2l.prefetching import prefetched
 
     paths = files_of(folder, FILES * count)
     pixels = np.stack([np.asarray(_opened(path)) for path in paths[:MODEL_BATCH]])
@@ -75,7 +78,7 @@ def serve_ours(folder, count):
     everything = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), STRENGTH)
 
     def mapped(layer, data=pictures):
-        return data.map(layer, num_parallel_calls=WORKERS).batch(BATCH).prefetch(2)
+        return prefetched(data.map(layer, num_parallel_calls=WORKERS).batch(BATCH))
 
     keras_jitter = keras.layers.RandomColorJitter(
         value_range=(0, 255),

@@ -2,7 +2,7 @@
 
 All of it works on planes, `(batch, 3, pixels)`: neighbouring numbers then are of the same channel,
 and vector instructions take many of them at once. A 500 x 375 picture goes through all four in
-about 3 ms of one core; hue alone takes 10 in `tf.image.adjust_hue`.
+about 2.4 ms of one core, 1.5 as `jitter` in a graph; hue alone takes 10 in `tf.image.adjust_hue`.
 """
 
 import numpy as np
@@ -162,7 +162,8 @@ def random_jitter(seed, ranges):
 def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE):
     """Apply several of the adjustments in a given order, clipping after each.
 
-    Between them nothing is rounded.
+    Between them nothing is rounded. Twice as fast in a graph (as in `Dataset.map`) in
+    which the size of the picture is known.
 
     Args:
         image: `(height, width, 3)` RGB, uint8 or float.
@@ -183,8 +184,14 @@ def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE
         raise InputError(f"image has the shape {image.shape}; wanted (height, width, 3)")
     if not operations:
         return image
-    order = tf.cast(order, tf.int32)
-    factors = tf.reshape(tf.cast(factors, tf.float32), [-1, 1, 1, 1])  # one by one below
+    factors, order = tf.cast(factors, tf.float32), tf.cast(order, tf.int32)
+    one_size = image.shape.is_fully_defined() and not tf.executing_eagerly()
+    apply = _compiled_jitter if one_size else _jitter
+    return apply(image, factors, order, tuple(operations), tuple(value_range))
+
+
+def _jitter(image, factors, order, operations, value_range):
+    factors = tf.reshape(factors, [-1, 1, 1, 1])  # one by one below
 
     def all_of_them(planes, high):
         def one(step, planes):
@@ -203,6 +210,11 @@ def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE
         )[1]
 
     return _on_planes(all_of_them, image, value_range)
+
+
+# XLA makes one pass over the picture of each adjustment, which halves the time, but compiles for
+# a third of a second for each size: so only where a graph is for pictures of one size.
+_compiled_jitter = tf.function(_jitter, jit_compile=True, autograph=False)
 
 
 def _adjust(function, image, factor, value_range):

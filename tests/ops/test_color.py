@@ -84,6 +84,19 @@ def test_jitter_applies_one_after_the_other(order):
     np.testing.assert_array_equal(color.jitter(IMAGE, factors, order), np.floor(expected + 0.5))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_jitter_in_graphs_with_and_without_a_known_size(dtype):
+    factors, order = tf.constant([1.6, 0.7, 1.8, -0.2]), tf.constant([2, 3, 0, 1])
+    image = IMAGE.astype(dtype)
+    straight = color.jitter(image, factors, order)
+    for shape in (IMAGE.shape, [None, None, 3]):
+        graph = tf.function(
+            lambda image: color.jitter(image, factors, order),
+            input_signature=[tf.TensorSpec(shape, dtype)],
+        )
+        np.testing.assert_allclose(graph(image), straight, atol=1e-4)
+
+
 def test_order_matters():
     results = [
         color.jitter(IMAGE, [1.9, 0.5], o, ("brightness", "contrast")) for o in ((0, 1), (1, 0))
