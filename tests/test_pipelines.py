@@ -11,6 +11,7 @@ from PIL import Image
 from kerascv_d2l.datasets.classification import ClassificationSplit
 from kerascv_d2l.datasets.detection import DetectionSplit
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.geometry import crop_and_resize, random_window
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pictures import check_pictures, read_picture
 from kerascv_d2l.pipelines import (
@@ -334,6 +335,20 @@ def test_training_windows_are_parts_of_the_picture_mirrored_or_not():
     # Every picture of every epoch has a window of its own, which has nothing to do with its flip.
     assert len(np.unique(np.stack([height, width]).round(2), axis=1).T) > 55
     assert abs(np.corrcoef(height, across < 0)[0, 1]) < 0.4
+
+
+def test_training_windows_are_cut_as_random_resized_crop_does():
+    pictures = np.random.default_rng(3).integers(0, 256, (9, 120, 150, 3), np.uint8)
+    split = ClassificationSplit(pictures, [0] * 9, ["p"] * 9)
+    (images, _), *_ = numpy_batches(classification_batches(split, (40, 30), 9, training=True), 1)
+    order = batches._order(0, 0, 9).numpy()
+    windows = random_window(split.sizes, batches.transform_seed(0, 0, 0)).numpy()[order]
+    shrunk = (windows[:, 2:] > (80, 60)).any(axis=1)
+    assert 0 < shrunk.sum() < 9  # some are antialiased, others not
+    for image, picture, window in zip(images, pictures[order], windows, strict=True):
+        wanted = crop_and_resize(picture, tf.constant(window), (40, 30), antialias=None).numpy()
+        mirrored = np.abs(image - wanted).max() > 1
+        np.testing.assert_allclose(image[:, ::-1] if mirrored else image, wanted, atol=1e-3)
 
 
 @pytest.mark.parametrize(

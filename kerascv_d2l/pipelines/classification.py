@@ -8,8 +8,8 @@ from kerascv_d2l.ops.geometry import (
     flip_left_right,
     random_window,
     resize_and_center_crop,
+    resize_as,
 )
-from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.pipelines.batches import (
     as_size,
     cached,
@@ -40,9 +40,10 @@ def classification_batches(
 ):
     """Batches of a classification split, cut as networks of ImageNet expect them.
 
-    For training: a random window of, usually, 8 % to 100 % of the area, resized and
-    mirrored by chance. Otherwise: resized to `resized_size(image_size)`, whatever
-    the shape, and the middle of that; what `export_classifier` puts into a model
+    For training: a random window of, usually, 8 % to 100 % of the area, resized as the layer
+    `RandomResizedCrop` does, antialiased only where pixels would be left out otherwise, and
+    mirrored by chance. Without: resized to `resized_size(image_size)`, whatever
+    the shape, antialiased, and the middle of that; what `export_classifier` puts into a model
     does the same. Of a JPEG file only the window is decoded, and that at a half, a
     quarter or an eighth of its size where it is as many times too large.
 
@@ -85,7 +86,7 @@ def classification_batches(
         return windows, tf.random.stateless_uniform([len(split)], flip_seed, alg=ALGORITHM) < 0.5
 
     def cut(index, window, flip):
-        image = resize(window_of(index, window, size), size)
+        image = resize_as(window_of(index, window, size), size, antialias=None)
         return tf.cond(flip, lambda: flip_left_right(image), lambda: image)
 
     def middle(index):
