@@ -77,6 +77,30 @@ def test_unet_joins_the_encoders_maps():
     ]
 
 
+def test_shortcuts_lead_past_each_pair_of_convolutions():
+    model = UNet(CLASSES, filters=(4, 6, 8))
+    pairs = ("encode0", "encode1", "encode2", "decode1", "decode0")
+    for name, before in zip(pairs, (None, "pool1", "pool2", "join1", "join0"), strict=True):
+        norm = model.get_layer(f"{name}_norm2")
+        norm.set_weights([np.zeros_like(w) for w in norm.get_weights()])  # the pair gives 0
+        given = model.get_layer(before or "pixels_to_unit").output
+        block = keras.Model(model.inputs, [given, model.get_layer(f"{name}_add").output])
+        given, found = block(pictures(12, 8))
+        kernel = model.get_layer(f"{name}_past").kernel[0, 0]  # (before, channels)
+        np.testing.assert_allclose(found, given @ kernel, rtol=1e-4, atol=1e-5)
+
+
+def test_unet_saved_before_there_were_shortcuts():
+    model = UNet(CLASSES, filters=(4, 6), shortcuts=False)
+    config = model.get_config()
+    del config["shortcuts"]
+    loaded = UNet.from_config(config)
+    assert loaded.get_config()["shortcuts"] is False
+    loaded.set_weights(model.get_weights())
+    images = pictures(8, 8)
+    np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "name", ["fcn32", "fcn16", "fcn8", "fcn8_unpadded", "unet", "unet_backbone"]
 )
