@@ -170,7 +170,13 @@ def _two_convolutions(x, channels, shortcut, name):
 
 def _enlarge(x, channels, upsampling, name):
     if upsampling == "learned":
-        return keras.layers.Conv2DTranspose(channels, 2, strides=2, name=name)(x)
+        # A kernel as large as the stride puts one of its four taps into each new pixel, so the
+        # usual rule, which counts all four, would let the coarse maps fade at every level.
+        # (Keras' "fan_out" of a transposed kernel is what comes in.)
+        keeping = keras.initializers.VarianceScaling(4.0, mode="fan_out")
+        return keras.layers.Conv2DTranspose(
+            channels, 2, strides=2, kernel_initializer=keeping, name=name
+        )(x)
     # Convolved first: the two commute, and the smaller map is cheaper.
     x = keras.layers.Conv2D(channels, 1, name=f"{name}_conv")(x)
     return BilinearUpsampling(2, name=name)(x)

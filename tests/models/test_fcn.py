@@ -90,6 +90,13 @@ def test_shortcuts_lead_past_each_pair_of_convolutions():
         np.testing.assert_allclose(found, given @ kernel, rtol=1e-4, atol=1e-5)
 
 
+def test_learned_upsampling_starts_with_maps_of_the_same_variance():
+    keras.utils.set_random_seed(0)
+    layer = UNet(CLASSES, filters=(32, 64, 128)).get_layer("up1")
+    maps = np.random.default_rng(0).normal(size=(4, 8, 8, 128)).astype(np.float32)
+    assert np.var(layer(maps)) == pytest.approx(1, abs=0.1)  # Glorot's: 1/3
+
+
 def test_unet_saved_before_there_were_shortcuts():
     model = UNet(CLASSES, filters=(4, 6), shortcuts=False)
     config = model.get_config()
