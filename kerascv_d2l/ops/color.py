@@ -162,7 +162,7 @@ def random_jitter(seed, ranges):
 def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE):
     """Apply several of the adjustments in a given order, clipping after each.
 
-    Between them nothing is rounded. Twice as fast in a graph (as in `Dataset.map`) in
+    Between them nothing is rounded. 1.6 times as fast in a graph (as in `Dataset.map`) in
     which the size of the picture is known.
 
     Args:
@@ -212,8 +212,8 @@ def _jitter(image, factors, order, operations, value_range):
     return _on_planes(all_of_them, image, value_range)
 
 
-# XLA makes one pass over the picture of each adjustment, which halves the time, but compiles for
-# a third of a second for each size: so only where a graph is for pictures of one size.
+# XLA makes one pass over the picture of each adjustment (500 x 375: .8 ms instead of 1.3), but
+# compiles for a third of a second for each size: so only where a graph is for pictures of one.
 _compiled_jitter = tf.function(_jitter, jit_compile=True, autograph=False)
 
 
