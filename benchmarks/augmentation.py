@@ -69,7 +69,7 @@ def serve_ours(folder, count):
     import tensorflow as tf
 
     import kerascv_d2l
-    from kerascv_d2l.datasets.classification import ClassificationSplit
+    from kerascv_d2l.data.classification import ClassificationSplit
     from kerascv_d2l.prefetching import prefetched
 
     paths = files_of(folder, FILES * count)

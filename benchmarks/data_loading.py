@@ -92,7 +92,7 @@ def class_mask(rng, palette):
 
 def make_voc(folder, count):
     """Write `count` training and a few validation pictures in VOC's layout."""
-    from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP, VOC_VOID_COLOR
+    from kerascv_d2l.data.voc_classes import VOC_COLORMAP, VOC_VOID_COLOR
 
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(VOC_COLORMAP)] = VOC_COLORMAP
@@ -138,7 +138,7 @@ def make_bananas(folder):
 def prepare(folder, halves):
     import tensorflow_datasets as tfds
 
-    from kerascv_d2l.datasets import loaders
+    from kerascv_d2l.data import loaders
 
     tfds.disable_progress_bar()
     loaders.prepare("banana_detection", data_dir=folder / "tfds", archive=folder)

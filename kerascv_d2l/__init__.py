@@ -10,22 +10,22 @@ __version__ = "0.1.0"
 
 # module -> the names of it that are public here
 _MODULES = {
-    "datasets.cifar10": ["load_cifar10", "read_cifar10"],
-    "datasets.classification": [
+    "data.cifar10": ["load_cifar10", "read_cifar10"],
+    "data.classification": [
         "ClassificationData",
         "ClassificationSplit",
         "read_classification_folder",
     ],
-    "datasets.detection": ["DetectionData", "DetectionSplit"],
-    "datasets.folders": ["read_detection_folder"],
-    "datasets.folders.masks": ["read_segmentation_folder"],
-    "datasets.generated": [
+    "data.detection": ["DetectionData", "DetectionSplit"],
+    "data.layouts": ["read_detection_folder"],
+    "data.layouts.masks": ["read_segmentation_folder"],
+    "data.generated": [
         "SceneSettings",
         "generate_classification",
         "generate_detection",
         "generate_segmentation",
     ],
-    "datasets.loaders": [
+    "data.loaders": [
         "load_data_bananas",
         "load_data_hotdog",
         "load_data_voc",
@@ -34,10 +34,10 @@ _MODULES = {
         "read_detection",
         "read_segmentation",
     ],
-    "datasets.photographs": ["read_photographs"],
-    "datasets.segmentation": ["SegmentationData", "SegmentationSplit"],
-    "datasets.voc": ["read_voc_images", "voc_colormap2label", "voc_label_indices", "voc_rand_crop"],
-    "datasets.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
+    "data.photographs": ["read_photographs"],
+    "data.segmentation": ["SegmentationData", "SegmentationSplit"],
+    "data.voc": ["read_voc_images", "voc_colormap2label", "voc_label_indices", "voc_rand_crop"],
+    "data.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
     "distribution": [
         "evaluation_batch_size",
         "make_strategy",
@@ -121,7 +121,7 @@ _MODULES = {
     "ops.segmentation": ["class_map", "confusion_matrix"],
     "ops.unpooling": ["max_pool_with_positions", "max_unpool"],
     "ops.upsampling": ["bilinear_upsampling", "transposed_upsampling"],
-    "optimizers": [
+    "training.optimizers": [
         "LogRates",
         "freeze",
         "geometric_multipliers",
@@ -130,7 +130,7 @@ _MODULES = {
         "mean_loss_rates",
         "unfreeze",
     ],
-    "pictures": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
+    "data.images": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
     "pipelines": [
         "cifar10_batches",
         "classification_batches",
@@ -148,7 +148,7 @@ _MODULES = {
     "plotting.segmentation": ["draw_segmentation"],
     "saving": ["load_model"],
     "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
-    "tiling": ["Segmenter", "window_starts"],
+    "models.segmenter": ["Segmenter", "window_starts"],
     "training": ["LiveCurves", "Run", "add_run_arguments", "run_main", "set_up"],
     "training.book": ["train_batch_ch13", "train_ch13", "train_with_data_aug"],
 }

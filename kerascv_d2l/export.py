@@ -10,9 +10,9 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.files import whole
+from kerascv_d2l.models.segmenter import OVERLAP, WINDOW, Segmenter
 from kerascv_d2l.ops.geometry import resize_and_center_crop
 from kerascv_d2l.ops.segmentation import class_map
-from kerascv_d2l.tiling import OVERLAP, WINDOW, Segmenter
 
 
 def export_detector(model, path):

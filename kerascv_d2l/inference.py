@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from kerascv_d2l.data.images import read_picture
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import write_json
-from kerascv_d2l.pictures import read_picture
 
 
 def add_inference_arguments(parser, *, trainer, out, written):

@@ -19,7 +19,7 @@ _REGISTERING = (
     "models.ssd",
     "models.transformer_net",
     "models.unet",
-    "optimizers",
+    "training.optimizers",
 )
 for _module in _REGISTERING:
     importlib.import_module(f"kerascv_d2l.{_module}")

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 import kerascv_d2l
-from kerascv_d2l.datasets.folders.voc import read_objects
-from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP
+from kerascv_d2l.data.images import read_picture
+from kerascv_d2l.data.layouts.voc import read_objects
+from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.pictures import read_picture
 from kerascv_d2l.plotting.sheets import draw_examples
 from kerascv_d2l.training import arguments, import_tensorflow, run_main
 

@@ -59,7 +59,7 @@ def main(argv=None):
     import_tensorflow()
     import tensorflow_datasets as tfds
 
-    from kerascv_d2l.datasets import loaders
+    from kerascv_d2l.data import loaders
     from kerascv_d2l.plotting.sheets import draw_examples
 
     start = time.perf_counter()
@@ -88,7 +88,7 @@ def main(argv=None):
 
 def _drawing(builder, examples):
     """Arguments of `draw_examples` for examples of any of the data sets."""
-    from kerascv_d2l.datasets.loaders import label_rows
+    from kerascv_d2l.data.loaders import label_rows
 
     features = builder.info.features
     drawing = {"images": [example["image"] for example in examples]}

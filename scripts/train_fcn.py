@@ -11,7 +11,7 @@ mobilenet --weights imagenet` a pretrained one. README.md says how long it takes
 import argparse
 
 import kerascv_d2l
-from kerascv_d2l.datasets.generated import CLASS_NAMES, SceneSettings
+from kerascv_d2l.data.generated import CLASS_NAMES, SceneSettings
 from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
 
 TASK = "train_fcn"
@@ -250,8 +250,8 @@ def main(argv=None):
     """
     args = parse(argv)
     strategy = set_up(args)
+    from kerascv_d2l.models.segmenter import WINDOW
     from kerascv_d2l.pipelines.segmentation import check_crop_size, count_windows
-    from kerascv_d2l.tiling import WINDOW
 
     data = load_data(args)
     print(data.describe(), flush=True)

@@ -12,7 +12,7 @@ it takes and what to expect.
 import argparse
 
 import kerascv_d2l
-from kerascv_d2l.datasets.generated import CLASS_NAMES
+from kerascv_d2l.data.generated import CLASS_NAMES
 from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
 
 TASK = "train_ssd"

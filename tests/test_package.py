@@ -19,16 +19,17 @@ PACKAGE = ROOT / "kerascv_d2l"
 # Each may import from those before it (and from its own).
 LAYERS = (
     ("errors", "files"),
-    ("pictures", "prefetching", "devices"),
+    ("prefetching", "devices"),
     ("ops",),
-    ("initializers", "losses", "metrics", "optimizers"),
+    ("initializers", "losses", "metrics"),
     ("layers",),
     ("models",),
-    ("style_transfer", "tiling"),
-    ("datasets",),
+    ("data",),
     ("pipelines",),
-    ("distribution", "export", "exported", "inference", "multi_worker", "plotting", "saving"),
+    ("style_transfer",),
+    ("distribution", "export", "exported", "inference", "multi_worker", "plotting"),
     ("training",),
+    ("saving",),
 )
 
 
@@ -101,7 +102,7 @@ def test_imports_point_downwards():
 
 def test_models_import_no_data():
     for path in (PACKAGE / "models").rglob("*.py"):
-        assert not [n for n in imports(path) if n.startswith("kerascv_d2l.datasets")], path
+        assert not [n for n in imports(path) if n.startswith("kerascv_d2l.data")], path
 
 
 def test_requirements_agree():

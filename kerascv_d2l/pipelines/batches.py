@@ -5,15 +5,15 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kerascv_d2l.errors import InputError
-from kerascv_d2l.ops.geometry import ALGORITHM
-from kerascv_d2l.pictures import (
+from kerascv_d2l.data.images import (
     cut_out,
     decode_content,
     decode_picture,
     decode_window,
     read_window,
 )
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.geometry import ALGORITHM
 from kerascv_d2l.prefetching import prefetched
 
 # Decoded and resized pictures are kept in memory up to this many bytes a split

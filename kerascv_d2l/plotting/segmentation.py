@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from kerascv_d2l.datasets.voc_classes import VOC_VOID
+from kerascv_d2l.data.voc_classes import VOC_VOID
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting.common import (
     DPI,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP
+from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting.book import show_bboxes
 from kerascv_d2l.plotting.common import DPI, class_color, save, to_uint8

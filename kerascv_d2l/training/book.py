@@ -7,7 +7,7 @@ model was made (`make_strategy`).
 import keras
 import numpy as np
 
-from kerascv_d2l.datasets.cifar10 import load_cifar10
+from kerascv_d2l.data.cifar10 import load_cifar10
 from kerascv_d2l.devices import resolve_jit_compile
 from kerascv_d2l.distribution import describe_strategy
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput

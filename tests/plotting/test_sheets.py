@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kerascv_d2l import InputError
-from kerascv_d2l.datasets.voc_classes import VOC_COLORMAP
+from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.plotting.segmentation import MASK_WEIGHT, overlay
 from kerascv_d2l.plotting.sheets import draw_examples
 

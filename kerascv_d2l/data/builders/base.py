@@ -1,0 +1,158 @@
+"""What the builders have in common: where the data comes from, and checked pictures."""
+
+import io
+import logging
+import tempfile
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from kerascv_d2l.data import archives
+from kerascv_d2l.errors import InputError
+
+# The book's own store, by its fast and by its plain address.
+BOOK_STORES = (
+    "http://d2l-data.s3-accelerate.amazonaws.com/",
+    "https://d2l-data.s3.amazonaws.com/",
+)
+BOOK_CITATION = """\
+@book{zhang2023dive,
+    title={Dive into Deep Learning},
+    author={Zhang, Aston and Lipton, Zachary C. and Li, Mu and Smola, Alexander J.},
+    publisher={Cambridge University Press},
+    note={\\url{https://D2L.ai}},
+    year={2023}
+}
+"""
+
+_EXIF_ORIENTATION = 0x0112
+
+
+class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A data set that comes as one archive.
+
+    Subclasses set `ARCHIVE` and `SPLIT_NAMES`, and write `_info` and `_entries`.
+
+    Args:
+        archive: the archive at hand, or the folder unpacked from it: the data
+            set's own or one that holds it. Nothing is downloaded then.
+            `tfds.load(name, builder_kwargs={"archive": …})` passes it on.
+        skip_bad: bool: leave out examples with a damaged file or label, and
+            log their names, instead of raising.
+        **kwargs: TFDS' own, `data_dir` above all.
+
+    Attributes:
+        skipped: after preparing, the reasons why examples were left out.
+    """
+
+    ARCHIVE = None  # `archives.Archive`
+    SPLIT_NAMES: ClassVar = {}  # name in TFDS -> name in the archive
+
+    def __init__(self, *, archive=None, skip_bad=False, **kwargs):
+        super().__init__(**kwargs)
+        self._archive = archive
+        self._skip_bad = skip_bad
+        self.skipped = []
+        # TFDS pickles builders by these.
+        self._original_state.update(archive=archive, skip_bad=skip_bad)
+
+    def _split_generators(self, dl_manager):
+        source = archives.find(self.ARCHIVE, dl_manager, self._archive)
+        self.skipped = []
+        return {
+            split: self._generate_examples(source, folder)
+            for split, folder in self.SPLIT_NAMES.items()
+        }
+
+    def _generate_examples(self, source, split):
+        for key, make in self._entries(source, split):
+            try:
+                example = make()
+            except InputError as error:
+                if not self._skip_bad:
+                    raise
+                self.skipped.append(str(error))
+                logging.getLogger(__name__).warning("Left out: %s", error)
+                continue
+            yield key, example
+
+    def _entries(self, source, split):
+        """Yield `(key, function that makes the example)`.
+
+        Args:
+            source: what `archives.find` returned.
+            split: the split's name in the archive.
+        """
+        raise NotImplementedError
+
+
+def picture(source, name):
+    """Read a picture and see that it is whole.
+
+    Args:
+        source: what `archives.find` returned.
+        name: the picture's name in it.
+
+    Returns:
+        `(stream, (height, width))`: the file's own bytes where every decoder
+        reads them as the same upright 8-bit picture, else a PNG made from it.
+
+    Raises:
+        InputError: for a file that is missing, damaged or no picture.
+    """
+    content = source.read(name)
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.load()
+            width, height = opened.size
+            plain = (
+                opened.format in ("JPEG", "PNG")
+                and opened.mode in ("L", "RGB")
+                and opened.getexif().get(_EXIF_ORIENTATION, 1) == 1
+            )
+    except Exception as error:  # Pillow raises SyntaxError, struct.error and more
+        raise InputError(
+            f"{source.where(name)}: damaged or truncated picture, or none ({error})"
+        ) from error
+    if plain:
+        return io.BytesIO(content), (height, width)
+    return _as_png(content, source.where(name))
+
+
+def _as_png(content, where):
+    from kerascv_d2l.data.images import read_picture
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            pixels = read_picture(file.name)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    stream.seek(0)
+    return stream, pixels.shape[:2]
+
+
+def yxyx(box, where):
+    """Check a normalised corner box and give it in TFDS' order.
+
+    Args:
+        box: `(x_min, y_min, x_max, y_max)`, normalised.
+        where: file and line or object, for the message.
+
+    Returns:
+        `tfds.features.BBox`.
+
+    Raises:
+        InputError: unless 0 <= min < max <= 1 in both directions.
+    """
+    x_min, y_min, x_max, y_max = (float(value) for value in box)
+    if not (0 <= x_min < x_max <= 1 and 0 <= y_min < y_max <= 1):
+        raise InputError(
+            f"{where}: the box is outside the picture, empty or inside out: x from {x_min:.4g} to "
+            f"{x_max:.4g} of the width, y from {y_min:.4g} to {y_max:.4g} of the height"
+        )
+    return tfds.features.BBox(ymin=y_min, xmin=x_min, ymax=y_max, xmax=x_max)

@@ -1,0 +1,195 @@
+"""Pascal VOC 2012: the pictures with class masks, and the boxes of their objects."""
+
+import io
+import xml.etree.ElementTree as ElementTree
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from kerascv_d2l.data import archives
+from kerascv_d2l.data.builders import base
+from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_VOID, VOC_VOID_COLOR
+from kerascv_d2l.errors import InputError
+
+ARCHIVE_NAME = "VOCtrainval_11-May-2012.tar"
+# The annotation files write two classes otherwise than the book.
+_XML_NAMES = {"pottedplant": "potted plant", "tvmonitor": "tv/monitor"}
+
+
+class Voc2012Segmentation(base.ArchiveBuilder):
+    """1464 + 1449 pictures with class masks."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Only where there is no network: put {ARCHIVE_NAME}, or the folder `VOCdevkit` unpacked "
+        "from it, into the manual folder."
+    )
+    ARCHIVE = archives.Archive(
+        name=ARCHIVE_NAME,
+        sha1="4e443f8a2eca6b1dac8a6c57641b67dd40621a49",
+        urls=(
+            *(store + ARCHIVE_NAME for store in base.BOOK_STORES),
+            f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{ARCHIVE_NAME}",
+        ),
+        folder="VOCdevkit/VOC2012",
+        landmark="ImageSets/Segmentation/train.txt",
+    )
+    SPLIT_NAMES: ClassVar = {"train": "train", "validation": "val"}
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=(
+                "The part of the Pascal Visual Object Classes Challenge 2012 that has a class for "
+                "every pixel: 1464 pictures for training and 1449 for validation, of 20 classes "
+                f"and background. Masks hold class indices, {VOC_VOID} along the borders of "
+                "objects, where the class is void. The boxes are those of the same pictures' "
+                "annotations."
+            ),
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), doc="RGB"),
+                    "segmentation_mask": tfds.features.Image(
+                        shape=(None, None, 1),
+                        encoding_format="png",
+                        use_colormap=True,
+                        doc=f"class index: 0 background, {VOC_VOID} void",
+                    ),
+                    "file_name": tfds.features.Text(),
+                    "objects": tfds.features.Sequence(
+                        {
+                            "bbox": tfds.features.BBoxFeature(doc="normalised yxyx"),
+                            "label": tfds.features.ClassLabel(
+                                names=VOC_CLASSES[1:],
+                                doc="object class k is k + 1 in the mask",
+                            ),
+                            "is_truncated": np.bool_,
+                            "is_difficult": np.bool_,
+                        }
+                    ),
+                }
+            ),
+            supervised_keys=("image", "segmentation_mask"),
+            homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+            citation=(
+                "@misc{pascal-voc-2012,\n"
+                "    author = {Everingham, M. and Van~Gool, L. and Williams, C. K. I. and "
+                "Winn, J. and Zisserman, A.},\n"
+                "    title = {The {PASCAL} {V}isual {O}bject {C}lasses {C}hallenge 2012 "
+                "{(VOC2012)} {R}esults},\n"
+                "    howpublished = {http://www.pascal-network.org/challenges/VOC/voc2012/"
+                "workshop/index.html}\n"
+                "}\n"
+            ),
+            license=(
+                "The pictures come from flickr; their use must respect flickr's terms of use "
+                "(https://www.flickr.com/help/terms)."
+            ),
+        )
+
+    def _entries(self, source, split):
+        listing = f"ImageSets/Segmentation/{split}.txt"
+        names = source.text(listing).split()
+        if not names:
+            raise InputError(f"{source.where(listing)}: names no picture")
+        for name in dict.fromkeys(names):
+            yield name, lambda name=name: _example(source, name)
+
+
+def _example(source, name):
+    image, size = base.picture(source, f"JPEGImages/{name}.jpg")
+    mask = _class_indices(source, f"SegmentationClass/{name}.png")
+    if mask.shape != size:
+        raise InputError(
+            f"{source.where(f'SegmentationClass/{name}.png')}: {mask.shape[0]} x {mask.shape[1]} "
+            f"(height x width), but its picture is {size[0]} x {size[1]}"
+        )
+    return {
+        "image": image,
+        "segmentation_mask": _grey_png(mask),
+        "file_name": f"{name}.jpg",
+        "objects": _objects(source, f"Annotations/{name}.xml", size),
+    }
+
+
+def _class_indices(source, name):
+    """Class mask of a palette (or RGB) PNG: uint8 `(height, width)`."""
+    try:
+        with Image.open(io.BytesIO(source.read(name))) as opened:
+            opened.load()
+            pixels = np.asarray(opened if opened.mode in ("P", "L") else opened.convert("RGB"))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow raises SyntaxError, struct.error and more
+        raise InputError(
+            f"{source.where(name)}: damaged or truncated picture, or none ({error})"
+        ) from error
+    if pixels.ndim == 2:  # the palette's index is the class
+        classes = pixels
+    else:
+        classes = _from_colors(pixels)
+    known = ((classes >= 0) & (classes < len(VOC_CLASSES))) | (classes == VOC_VOID)  # (h, w)
+    unknown = np.flatnonzero(~known)
+    if unknown.size:
+        row, column = divmod(int(unknown[0]), classes.shape[1])
+        raise InputError(
+            f"{source.where(name)}: {pixels[row, column].tolist()} at row {row}, column {column} "
+            f"is no class of VOC (indices 0 to {len(VOC_CLASSES) - 1}, {VOC_VOID} for void)"
+        )
+    return classes.astype(np.uint8)
+
+
+def _from_colors(pixels):
+    """RGB `(h, w, 3)` -> class indices `(h, w)` int64; -1 where a colour is no class."""
+    weights = np.array([256 * 256, 256, 1])
+    known = np.array([*VOC_COLORMAP, VOC_VOID_COLOR]) @ weights  # (22,)
+    indices = np.array([*range(len(VOC_CLASSES)), VOC_VOID])
+    order = np.argsort(known)
+    codes = pixels @ weights  # (h, w, 3) @ (3,) -> (h, w)
+    place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
+    return np.where(known[order][place] == codes, indices[order][place], -1)
+
+
+def _grey_png(mask):
+    stream = io.BytesIO()
+    Image.fromarray(mask).save(stream, "PNG")
+    stream.seek(0)
+    return stream
+
+
+def _objects(source, name, size):
+    try:
+        root = ElementTree.fromstring(source.read(name))
+    except ElementTree.ParseError as error:
+        raise InputError(f"{source.where(name)}: not an XML file ({error})") from error
+    objects = enumerate(root.findall("object"), start=1)
+    return [_object(node, f"{source.where(name)}, object {i}", size) for i, node in objects]
+
+
+def _object(node, where, size):
+    height, width = size
+    name = (node.findtext("name") or "").strip()
+    name = _XML_NAMES.get(name, name)
+    if name not in VOC_CLASSES[1:]:
+        raise InputError(f"{where}: unknown class {name!r}")
+    try:
+        corners = [float(node.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: bndbox needs xmin, ymin, xmax and ymax, all numbers") from None
+    x_min, y_min, x_max, y_max = corners
+    # VOC counts pixels from 1 and means whole ones: the first is from 0 to 1.
+    box = (
+        max(0.0, (x_min - 1) / width),
+        max(0.0, (y_min - 1) / height),
+        x_max / width,
+        y_max / height,
+    )
+    return {
+        "bbox": base.yxyx(box, where),
+        "label": name,
+        "is_truncated": node.findtext("truncated", "0").strip() == "1",
+        "is_difficult": node.findtext("difficult", "0").strip() == "1",
+    }
