@@ -172,9 +172,9 @@ def _size(path):
 
 
 def _is_plain(path):
-    from kerascv_d2l import check_picture
+    from kerascv_d2l import check_image
 
-    return check_picture(path).plain
+    return check_image(path).plain
 
 
 def serve_torch(folder, count):

@@ -130,7 +130,7 @@ _MODULES = {
         "mean_loss_rates",
         "unfreeze",
     ],
-    "data.images": ["check_picture", "check_pictures", "decode_picture", "read_picture"],
+    "data.images": ["check_image", "check_images", "decode_image", "read_image"],
     "pipelines": [
         "cifar10_batches",
         "classification_batches",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kerascv_d2l.data.images import read_picture
+from kerascv_d2l.data.images import read_image
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import write_json
 
@@ -55,7 +55,7 @@ def run_inference(args, report, answer, class_names=None):
     path = Path(args.out) / report
     for name, stem in zip(args.images, _stems(args.images), strict=True):
         try:
-            image = read_picture(name)
+            image = read_image(name)
         except InputError as error:
             if not args.skip_bad:
                 if result["images"]:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 import kerascv_d2l
-from kerascv_d2l.data.images import read_picture
+from kerascv_d2l.data.images import read_image
 from kerascv_d2l.data.layouts.voc import read_objects
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
@@ -75,7 +75,7 @@ def _box(text):
 
 def read_data(args):
     """What the layers take, and the names of the classes of its boxes."""
-    image = read_picture(args.image)
+    image = read_image(args.image)
     data = {"images": image}
     objects = [*args.box, *(read_objects(args.boxes) if args.boxes else [])]
     names = sorted({name for name, _ in objects})

@@ -185,9 +185,9 @@ def read_styles(args):
     masks = args.style_mask or [NONE] * len(args.style)
     styles = []
     for name, weight, mask_name in zip(args.style, weights, masks, strict=True):
-        image, mask = kerascv_d2l.read_picture(name), None
+        image, mask = kerascv_d2l.read_image(name), None
         if mask_name != NONE:
-            mask = kerascv_d2l.read_picture(mask_name).mean(axis=2) / 255  # (h, w)
+            mask = kerascv_d2l.read_image(mask_name).mean(axis=2) / 255  # (h, w)
             if mask.shape != image.shape[:2]:
                 raise InputError(
                     f"--style-mask {mask_name}: {mask.shape[1]} x {mask.shape[0]} pixels, but its "
@@ -350,7 +350,7 @@ def main(argv=None):
         dict, as in `metrics.json`.
     """
     args = parse(argv)
-    content, styles = kerascv_d2l.read_picture(args.content), read_styles(args)
+    content, styles = kerascv_d2l.read_image(args.content), read_styles(args)
     shape = working_shape(args.image_size, content.shape)
     set_up(args)
     from kerascv_d2l.style_transfer import network_of

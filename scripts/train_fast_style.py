@@ -93,7 +93,7 @@ def read_style(args):
     from kerascv_d2l.style_transfer.images import resize
     from kerascv_d2l.style_transfer.transfer import LEAST_STYLE_SIDE
 
-    image = kerascv_d2l.read_picture(args.style)
+    image = kerascv_d2l.read_image(args.style)
     scale = args.style_size / max(image.shape[:2])
     return resize(image, [max(LEAST_STYLE_SIDE, round(n * scale)) for n in image.shape[:2]])
 

@@ -24,7 +24,7 @@ from kerascv_d2l.data.classification import (
     read_classification_folder,
 )
 from kerascv_d2l.data.generated import ONE_LIGHT_OBJECT, generate_classification
-from kerascv_d2l.data.images import decode_picture
+from kerascv_d2l.data.images import decode_image
 from kerascv_d2l.data.loaders import check_batch_size, prepare, to_uint8
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
@@ -190,7 +190,7 @@ def _of_folder(path, skip_bad):
         split = data.train if is_train else data.val
         paths = tf.data.Dataset.from_tensor_slices((split.images, split.plain))
         pictures = paths.map(
-            lambda name, plain: to_uint8(resize(decode_picture(name, plain), SIZE)),
+            lambda name, plain: to_uint8(resize(decode_image(name, plain), SIZE)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         images = np.concatenate([*pictures.batch(_DECODED_AT_ONCE).as_numpy_iterator()])

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from kerascv_d2l.data.images import check_pictures
+from kerascv_d2l.data.images import check_images
 from kerascv_d2l.data.layouts.records import Faults, unwrapped
 from kerascv_d2l.errors import InputError
 
@@ -21,11 +21,11 @@ class ClassificationSplit:
 
     Attributes:
         images: paths of picture files, as `str`; or the bytes of plain ones
-            (`PictureInfo.plain`); or a uint8 array `(n, h, w, 3)`.
+            (`ImageInfo.plain`); or a uint8 array `(n, h, w, 3)`.
         labels: int32 `(n,)`, the class of each, from 0 on.
         names: for each picture what to call it.
         sizes: int `(n, 2)`: height and width of each picture, pixels.
-        plain: bool `(n,)`: `PictureInfo.plain` of each; all true for bytes and arrays.
+        plain: bool `(n,)`: `ImageInfo.plain` of each; all true for bytes and arrays.
         skipped: why pictures were left out, one message each.
     """
 
@@ -129,7 +129,7 @@ def read_classification_folder(path, skip_bad=False):
 
     The names of the class folders are the classes, sorted. Every picture is
     decoded once, to find damaged ones now and not in the middle of training.
-    Whatever Pillow reads is a picture (`read_picture`); hidden files are passed
+    Whatever Pillow reads is a picture (`read_image`); hidden files are passed
     over.
 
     Args:
@@ -220,7 +220,7 @@ def _read_split(folder, class_names, class_folders, faults):
                 files.append(str(child))
         paths += files
         labels += [index] * len(files)
-    infos, reasons = check_pictures(paths, faults.skip_bad)
+    infos, reasons = check_images(paths, faults.skip_bad)
     faults.reasons += reasons
     kept = [i for i, info in enumerate(infos) if info is not None]
     labels = np.array(labels, np.int32)[kept]

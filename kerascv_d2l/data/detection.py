@@ -18,7 +18,7 @@ class DetectionSplit:
             where there is no object.
         names: for each picture what to call it.
         sizes: int `(n, 2)`: height and width of each picture, pixels.
-        plain: bool `(n,)`: `PictureInfo.plain` of each file; all true for an array.
+        plain: bool `(n,)`: `ImageInfo.plain` of each file; all true for an array.
         skipped: why pictures or objects were left out, one message each.
     """
 

@@ -1,4 +1,4 @@
-"""Reading picture files of any kind as upright RGB, the same way everywhere."""
+"""Read image files of any kind as upright RGB, the same way everywhere."""
 
 import concurrent.futures
 import contextlib
@@ -7,22 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kerascv_d2l.errors import InputError
 
 EXIF_ORIENTATION = 0x0112
-# What undoes each EXIF orientation; 1 is upright.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width change places
+UPRIGHT = 1
+SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width are exchanged
 # Checking needs every byte decoded, but not every pixel: a JPEG decodes to an
 # eighth of its size for less than half the time.
 _DRAFT_SHRINK = 8
@@ -34,8 +25,8 @@ _PNG_BIT_DEPTH = 24  # offset in the file: the header chunk is always the first
 _PNG_END = b"IEND\xaeB`\x82"
 
 
-class PictureInfo(NamedTuple):
-    """What is known about a picture file that was decoded without an error.
+class ImageInfo(NamedTuple):
+    """What is known about an image file that was decoded without an error.
 
     Attributes:
         height: int, pixels, after the EXIF rotation.
@@ -49,11 +40,11 @@ class PictureInfo(NamedTuple):
     height: int
     width: int
     plain: bool
-    orientation: int = 1
+    orientation: int = UPRIGHT
 
 
-def read_picture(path):
-    """Read a picture file as upright RGB.
+def read_image(path):
+    """Read an image file as upright RGB.
 
     Takes whatever Pillow reads: of several frames the first; grey, palette and
     CMYK become RGB; 16-bit grey is scaled to 8 bit; what is transparent shows
@@ -66,53 +57,54 @@ def read_picture(path):
         uint8 `(height, width, 3)`.
 
     Raises:
-        InputError: for a file that is missing, empty, no picture, or damaged;
+        InputError: for a file that is missing, empty, no image, or damaged;
             the message begins with the file's name.
     """
-    with _opened(path) as picture:
-        picture.load()
-        upright = _to_rgb(picture)
-        turn = _UPRIGHT.get(_orientation(picture))
-        if turn is not None:
-            upright = upright.transpose(turn)
+    with _opened(path) as image:
+        image.load()
+        upright = _to_rgb(image)
+        if (orientation := _orientation(image)) != UPRIGHT:
+            # What `_to_rgb` gives has lost its EXIF, or has it malformed.
+            upright.getexif()[EXIF_ORIENTATION] = orientation
+            upright = ImageOps.exif_transpose(upright)
         return np.array(upright)
 
 
-def check_picture(path):
-    """Decode a picture file to see that it is whole, and say how large it is.
+def check_image(path):
+    """Decode an image file to see that it is whole, and say how large it is.
 
     Args:
         path: file name, `str`, `bytes` or `Path`.
 
     Returns:
-        `PictureInfo`.
+        `ImageInfo`.
 
     Raises:
-        InputError: as `read_picture`.
+        InputError: as `read_image`.
     """
-    with _opened(path) as picture:
-        width, height = picture.size
-        has_range = picture.mode in ("I", "F")
-        plain = _is_plain(picture)
-        picture.draft(None, (max(1, width // _DRAFT_SHRINK), max(1, height // _DRAFT_SHRINK)))
-        picture.load()
+    with _opened(path) as image:
+        width, height = image.size
+        has_range = image.mode in ("I", "F")
+        plain = _is_plain(image)
+        image.draft(None, (max(1, width // _DRAFT_SHRINK), max(1, height // _DRAFT_SHRINK)))
+        image.load()
         if has_range:
-            _to_rgb(picture)  # raises where the pixels have no known range
-        orientation = _orientation(picture)
+            _to_rgb(image)  # raises where the pixels have no known range
+        orientation = _orientation(image)
     if orientation in SIDEWAYS:
         height, width = width, height
-    return PictureInfo(height, width, plain and orientation == 1, orientation)
+    return ImageInfo(height, width, plain and orientation == UPRIGHT, orientation)
 
 
-def check_pictures(paths, skip_bad=False):
-    """Check many picture files at once, on several threads.
+def check_images(paths, skip_bad=False):
+    """Check many image files at once, on several threads.
 
     Args:
         paths: sequence of file names.
         skip_bad: bool: go on where a file cannot be read.
 
     Returns:
-        `(infos, reasons)`: a list with the `PictureInfo` of each file, `None`
+        `(infos, reasons)`: a list with the `ImageInfo` of each file, `None`
         where it is bad; and a list of the messages of the bad ones, in order.
 
     Raises:
@@ -122,7 +114,7 @@ def check_pictures(paths, skip_bad=False):
     infos, reasons = [], []
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
-        for future in [pool.submit(check_picture, path) for path in paths]:
+        for future in [pool.submit(check_image, path) for path in paths]:
             try:
                 infos.append(future.result())
             except InputError as error:
@@ -135,35 +127,35 @@ def check_pictures(paths, skip_bad=False):
     return infos, reasons
 
 
-def decode_picture(path, plain):
-    """Read a picture file inside `Dataset.map`: `read_picture` as a graph.
+def decode_image(path, plain):
+    """Read an image file inside `Dataset.map`: `read_image` as a graph.
 
     Plain files are decoded by TensorFlow, without Python; the rest by Pillow.
 
     Args:
         path: string tensor `()`.
-        plain: bool tensor `()`, `PictureInfo.plain` of that file.
+        plain: bool tensor `()`, `ImageInfo.plain` of that file.
 
     Returns:
-        uint8 `(height, width, 3)`, equal to `read_picture(path)`.
+        uint8 `(height, width, 3)`, equal to `read_image(path)`.
 
     Raises:
         tf.errors.OpError: if the file has gone or changed since it was checked.
     """
-    import tensorflow as tf  # here, so that reading a picture does not wait for it
+    import tensorflow as tf  # here, so that reading an image does not wait for it
 
     def by_tensorflow():
         return decode_content(tf.io.read_file(path))
 
     def by_pillow():
-        return tf.numpy_function(read_picture, [path], tf.uint8, stateful=False)
+        return tf.numpy_function(read_image, [path], tf.uint8, stateful=False)
 
-    picture = tf.cond(tf.convert_to_tensor(plain), by_tensorflow, by_pillow)
-    return tf.ensure_shape(picture, (None, None, 3))
+    image = tf.cond(tf.convert_to_tensor(plain), by_tensorflow, by_pillow)
+    return tf.ensure_shape(image, (None, None, 3))
 
 
 def decode_content(content):
-    """Decode the bytes of a plain JPEG or PNG (`PictureInfo.plain`), without Python.
+    """Decode the bytes of a plain JPEG or PNG (`ImageInfo.plain`), without Python.
 
     Args:
         content: string tensor `()`.
@@ -175,8 +167,8 @@ def decode_content(content):
 
     # decode_jpeg reads PNG as well. The accurate DCT is the one Pillow uses;
     # TensorFlow's default one is up to 16 grey levels off.
-    picture = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.ensure_shape(picture, (None, None, 3))
+    image = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.ensure_shape(image, (None, None, 3))
 
 
 def decode_window(content, window, enough):
@@ -184,7 +176,7 @@ def decode_window(content, window, enough):
 
     Args:
         content: string tensor `()`, the bytes of the file.
-        window: int32 `(4,)`: top, left, height and width, pixels, inside the picture.
+        window: int32 `(4,)`: top, left, height and width, pixels, inside the image.
         enough: `(height, width)`: a JPEG whose window is at least twice, four or eight
             times as large both ways is decoded that much smaller, which averages
             pixels. (The window then begins and ends at multiples of that.)
@@ -217,17 +209,17 @@ def decode_window(content, window, enough):
     def of_png():
         return cut_out(decode_content(content), window)
 
-    picture = tf.cond(tf.io.is_jpeg(content), of_jpeg, of_png)
-    return tf.ensure_shape(picture, (None, None, 3))
+    image = tf.cond(tf.io.is_jpeg(content), of_jpeg, of_png)
+    return tf.ensure_shape(image, (None, None, 3))
 
 
 def read_window(path, plain, window, enough):
-    """Read a window of a picture file inside `Dataset.map`, decoding no more than needed.
+    """Read a window of an image file inside `Dataset.map`, decoding no more than needed.
 
     Args:
         path: string tensor `()`.
-        plain: bool tensor `()`, `PictureInfo.plain` of that file.
-        window: as for `decode_window`, of the picture upright.
+        plain: bool tensor `()`, `ImageInfo.plain` of that file.
+        window: as for `decode_window`, of the image upright.
         enough: as for `decode_window`.
 
     Returns:
@@ -241,25 +233,25 @@ def read_window(path, plain, window, enough):
     return tf.cond(
         tf.convert_to_tensor(plain),
         lambda: decode_window(tf.io.read_file(path), window, enough),
-        lambda: cut_out(decode_picture(path, False), window),
+        lambda: cut_out(decode_image(path, False), window),
     )
 
 
-def cut_out(picture, window):
-    """Cut a window, int32 `(4,)` top, left, height and width, out of a picture in a graph."""
+def cut_out(image, window):
+    """Cut a window, int32 `(4,)` top, left, height and width, out of an image in a graph."""
     top, left, height, width = (window[k] for k in range(4))
-    return picture[top : top + height, left : left + width]
+    return image[top : top + height, left : left + width]
 
 
 @contextlib.contextmanager
 def _opened(path):
-    """Open a picture with Pillow; whatever goes wrong inside becomes an InputError."""
+    """Open an image with Pillow; whatever goes wrong inside becomes an InputError."""
     path = Path(os.fsdecode(path))
     try:
         if path.stat().st_size == 0:
-            raise InputError(f"{path}: empty file (0 bytes), not a picture")
-        with Image.open(path) as picture:
-            yield picture
+            raise InputError(f"{path}: empty file (0 bytes), not an image")
+        with Image.open(path) as image:
+            yield image
     except InputError:
         raise
     # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error,
@@ -272,55 +264,55 @@ def _explanation(path, error):
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if path.is_dir():
-        return "a folder, where a picture file is expected"
+        return "a folder, where an image file is expected"
     if isinstance(error, PermissionError):
         return "no permission to read this file"
     if isinstance(error, Image.UnidentifiedImageError):
         with open(path, "rb") as stream:
             start = stream.read(16)
-        return f"not a picture, or of a kind that Pillow cannot read (it begins with {start!r})"
+        return f"not an image, or of a kind that Pillow cannot read (it begins with {start!r})"
     if isinstance(error, Image.DecompressionBombError):
-        return f"too large a picture ({error})"
-    return f"damaged or truncated picture ({error})"
+        return f"too large an image ({error}); make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+    return f"damaged or truncated image ({error})"
 
 
-def _to_rgb(picture):
-    """Any loaded Pillow picture as mode RGB of the same size."""
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return Image.fromarray(_wide_to_uint8(picture)).convert("RGB")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")  # Pillow itself would clip 16-bit grey here
+def _to_rgb(image):
+    """Any loaded Pillow image as mode RGB of the same size."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_wide_to_uint8(image)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")  # Pillow itself would clip 16-bit grey here
 
 
-def _wide_to_uint8(picture):
+def _wide_to_uint8(image):
     """Grey pixels of 16 bits `(h, w)` -> uint8; 65535 becomes 255."""
-    grey = np.asarray(picture)
-    if picture.mode == "F" or grey.min() < 0 or grey.max() > 65535:
+    grey = np.asarray(image)
+    if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
         raise InputError(
-            f"{picture.filename}: its pixels are {grey.dtype} from {grey.min()} to {grey.max()}, "
+            f"{image.filename}: its pixels are {grey.dtype} from {grey.min()} to {grey.max()}, "
             "and nothing says which of them is white: save it with 8 or 16 bits"
         )
     return ((grey.astype(np.int64) + 128) // 257).astype(np.uint8)
 
 
-def _orientation(picture):
-    """EXIF orientation 1-8 of a loaded picture (some formats keep EXIF at the end)."""
+def _orientation(image):
+    """EXIF orientation 1-8 of a loaded image (some formats keep EXIF at the end)."""
     try:
-        orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # malformed EXIF says nothing: the picture counts as upright
-        return 1
-    return orientation if orientation in _UPRIGHT else 1
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # malformed EXIF says nothing: the image counts as upright
+        return UPRIGHT
+    return orientation if orientation in range(1, 9) else UPRIGHT
 
 
-def _is_plain(picture):
-    """Whether TensorFlow decodes this freshly opened picture as Pillow does."""
-    if picture.mode not in ("L", "RGB") or picture.has_transparency_data:
+def _is_plain(image):
+    """Whether TensorFlow decodes this freshly opened image as Pillow does."""
+    if image.mode not in ("L", "RGB") or image.has_transparency_data:
         return False
-    if picture.format == "PNG":
-        content = Path(picture.filename).read_bytes()
+    if image.format == "PNG":
+        content = Path(image.filename).read_bytes()
         # Pillow forgives a lost end of file once all pixels are there; TensorFlow does not.
         return content[_PNG_BIT_DEPTH] == 8 and content.endswith(_PNG_END)
-    return picture.format == "JPEG"
+    return image.format == "JPEG"

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from kerascv_d2l.data.classification import LITTER, ClassificationSplit
-from kerascv_d2l.data.images import check_pictures
+from kerascv_d2l.data.images import check_images
 from kerascv_d2l.errors import InputError
 
 
@@ -38,7 +38,7 @@ def read_photographs(path, skip_bad=False):
         for file in sorted(root.rglob("*"))
         if file.suffix.lower() in endings and _is_visible(file.relative_to(root)) and file.is_file()
     ]
-    infos, reasons = check_pictures(files, skip_bad)
+    infos, reasons = check_images(files, skip_bad)
     kept = [i for i, info in enumerate(infos) if info is not None]
     if not kept:
         why = f"; the first that was left out: {reasons[0]}" if reasons else ""

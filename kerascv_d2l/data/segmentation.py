@@ -19,13 +19,13 @@ class SegmentationSplit:
 
     Attributes:
         images: paths of picture files, as `str`; or the bytes of plain ones
-            (`PictureInfo.plain`); or a uint8 array `(n, h, w, 3)`.
+            (`ImageInfo.plain`); or a uint8 array `(n, h, w, 3)`.
         masks: for each picture the bytes of a grey PNG of its height and width,
             as `encode_mask` makes them: class indices, 255 void; or a uint8 array
             `(n, h, w)`.
         names: for each picture what to call it.
         sizes: int `(n, 2)`: height and width of each picture, pixels.
-        plain: bool `(n,)`: `PictureInfo.plain` of each; all true for bytes and arrays.
+        plain: bool `(n,)`: `ImageInfo.plain` of each; all true for bytes and arrays.
         pixels: int64 `(256,)`: how many pixels have each label, all pictures together;
             counted here if it is None.
         skipped: why pictures were left out, one message each.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kerascv_d2l.data.images import read_picture
+from kerascv_d2l.data.images import read_image
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP, VOC_VOID, VOC_VOID_COLOR
 from kerascv_d2l.errors import InputError
 
@@ -278,8 +278,8 @@ def read_voc_images(voc_dir, is_train=True):
     if root is None:
         raise InputError(f"{voc_dir / listing}: no such file; `voc_dir` is the folder VOC2012")
     names = (root / listing).read_text().split()
-    features = [read_picture(root / "JPEGImages" / f"{name}.jpg") for name in names]
-    labels = [read_picture(root / "SegmentationClass" / f"{name}.png") for name in names]
+    features = [read_image(root / "JPEGImages" / f"{name}.jpg") for name in names]
+    labels = [read_image(root / "SegmentationClass" / f"{name}.png") for name in names]
     for name, feature, label in zip(names, features, labels, strict=True):
         if feature.shape != label.shape:
             raise InputError(

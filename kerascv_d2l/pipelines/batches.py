@@ -8,7 +8,7 @@ import tensorflow as tf
 from kerascv_d2l.data.images import (
     cut_out,
     decode_content,
-    decode_picture,
+    decode_image,
     decode_window,
     read_window,
 )
@@ -150,7 +150,7 @@ def picture_loader(split):
         contents = tf.constant(split.images)
         return lambda index: decode_content(contents[index])
     paths, plain = tf.constant(split.images), tf.constant(split.plain)
-    return lambda index: decode_picture(paths[index], plain[index])
+    return lambda index: decode_image(paths[index], plain[index])
 
 
 def window_loader(split):

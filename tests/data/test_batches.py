@@ -10,7 +10,7 @@ from PIL import Image
 
 from kerascv_d2l.data.classification import ClassificationSplit
 from kerascv_d2l.data.detection import DetectionSplit
-from kerascv_d2l.data.images import check_pictures, read_picture
+from kerascv_d2l.data.images import check_images, read_image
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.geometry import crop_and_resize, random_window
 from kerascv_d2l.ops.resize import resize
@@ -43,7 +43,7 @@ def files(tmp_path_factory):
         ending = ("jpg", "png", "gif")[k % 3]
         paths.append(str(folder / f"{k}.{ending}"))
         small.resize((50 + 7 * k, 33 + 5 * k)).save(paths[-1])
-    infos, _ = check_pictures(paths)
+    infos, _ = check_images(paths)
     return DetectionSplit(
         images=paths,
         labels=[rows_of(k).reshape(-1, 5) for k in range(NUM)],
@@ -76,7 +76,7 @@ def test_one_pass_in_order(files, cache):
     assert [len(images) for images, _ in batches] == [3, 3, 1]
     images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     for k in range(NUM):
-        expected = resize(read_picture(files.images[k]), SIZE)
+        expected = resize(read_image(files.images[k]), SIZE)
         np.testing.assert_allclose(images[k], expected, atol=1e-4)  # exact, not rounded
         np.testing.assert_array_equal(labels[k][: k % 3], rows_of(k).reshape(-1, 5))
         np.testing.assert_array_equal(labels[k][k % 3 :], -1)
@@ -90,7 +90,7 @@ def test_training_pixels_are_rounded_cached_or_not(files, cache):
     assert sorted(known) == [1, 2, 4, 5]
     for image, rows in zip(images, labels, strict=True):
         if rows[0, 0] >= 0:
-            picture = read_picture(files.images[int(rows[0, 0])])
+            picture = read_image(files.images[int(rows[0, 0])])
             np.testing.assert_array_equal(image, np.floor(resize(picture, SIZE).numpy() + 0.5))
 
 
@@ -184,7 +184,7 @@ def test_transform_at_full_resolution(files):
     dataset = detection_batches(files, SIZE, 4, transform=crop, full_resolution=True)
     images = np.concatenate([images for images, _ in numpy_batches(dataset)])
     for k in range(NUM):
-        expected = resize(read_picture(files.images[k])[:20, 10:], SIZE)
+        expected = resize(read_image(files.images[k])[:20, 10:], SIZE)
         np.testing.assert_allclose(images[k], expected, atol=1e-4)
 
 
@@ -202,12 +202,12 @@ def test_pictures_are_decoded_once_if_they_fit(files, monkeypatch):
         def counted(path, plain, reads=reads):
             def note(path):
                 reads.append(path)
-                return read_picture(path)
+                return read_image(path)
 
             picture = tf.numpy_function(note, [path], tf.uint8)
             return tf.ensure_shape(picture, (None, None, 3))
 
-        monkeypatch.setattr(batches, "decode_picture", counted)
+        monkeypatch.setattr(batches, "decode_image", counted)
         monkeypatch.setattr(batches, "CACHE_BYTES", limit)
         numpy_batches(detection_batches(files, SIZE, NUM, training=True), 3)
         # Prefetching may have begun with another epoch.
@@ -282,7 +282,7 @@ def test_pictures_to_classify_are_resized_and_their_middle_cut_out(classified, c
     images, labels = (np.concatenate(p) for p in zip(*numpy_batches(dataset), strict=True))
     assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     for k in range(NUM):  # 256/224 of 28 x 42 is 32 x 48
-        expected = resize(read_picture(classified.images[k]), (32, 48))[2:30, 3:45]
+        expected = resize(read_image(classified.images[k]), (32, 48))[2:30, 3:45]
         np.testing.assert_allclose(images[k], expected, atol=1e-3)
 
 

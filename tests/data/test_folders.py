@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerascv_d2l.data.images import EXIF_ORIENTATION, read_picture
+from kerascv_d2l.data.images import EXIF_ORIENTATION, read_image
 from kerascv_d2l.data.layouts import read_detection_folder
 from kerascv_d2l.data.layouts.records import split_by_name
 from kerascv_d2l.errors import InputError
@@ -103,7 +103,7 @@ def test_banana(tmp_path):
         assert data.val.labels[0].dtype == np.float32
         assert data.train.sizes.tolist() == [[HEIGHT, WIDTH]] * 2
         assert data.train.plain.all() and data.train.skipped == []
-        assert read_picture(data.train.images[1]).shape == (HEIGHT, WIDTH, 3)
+        assert read_image(data.train.images[1]).shape == (HEIGHT, WIDTH, 3)
     text = data.describe()
     assert "banana layout" in text
     assert "training: 2 pictures (20 x 40 pixels), 3 objects, 0 pictures without any" in text
@@ -204,7 +204,7 @@ def test_bad_picture(tmp_path, kind):
     file = root / "bananas_train" / "images" / "a.png"
     whole = file.read_bytes()
     file.write_bytes({"truncated": whole[:-30], "text": b"<html>", "empty": b""}[kind])
-    message = {"truncated": "damaged or truncated", "text": "not a picture", "empty": "empty file"}
+    message = {"truncated": "damaged or truncated", "text": "not an image", "empty": "empty file"}
     with pytest.raises(InputError, match=rf"images.a\.png: {message[kind]}"):
         read_detection_folder(root)
     data = read_detection_folder(root, skip_bad=True)
@@ -292,7 +292,7 @@ def test_boxes_turn_with_pictures_that_were_labelled_sideways(tmp_path, orientat
         picture = Image.fromarray(stored)
         picture.save(root / "images" / f"{stem}.jpg", exif=tags, quality=100, subsampling=0)
     split = read_detection_folder(root).train
-    rows, columns = np.nonzero(read_picture(split.images[0])[..., 0] > 127)
+    rows, columns = np.nonzero(read_image(split.images[0])[..., 0] > 127)
     seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert pixels(split, 0) == [[0, *seen]]
     assert not split.plain[0] and split.sizes[0].tolist() == [WIDTH, HEIGHT]

@@ -1,4 +1,4 @@
-"""Pictures of every kind come out as the same upright RGB, and bad files are named."""
+"""Images of every kind come out as the same upright RGB, and bad files are named."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from PIL import Image
 
 from kerascv_d2l.data.images import (
     EXIF_ORIENTATION,
-    PictureInfo,
-    check_picture,
-    check_pictures,
+    ImageInfo,
+    check_image,
+    check_images,
     decode_content,
-    decode_picture,
+    decode_image,
     decode_window,
-    read_picture,
+    read_image,
     read_window,
 )
 from kerascv_d2l.errors import InputError
@@ -24,7 +24,7 @@ HEIGHT, WIDTH = 50, 70
 
 @pytest.fixture(scope="module")
 def pixels():
-    """A smooth uint8 picture without any symmetry, (50, 70, 3)."""
+    """A smooth uint8 image without any symmetry, (50, 70, 3)."""
     small = np.random.default_rng(3).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
 
@@ -64,18 +64,18 @@ def test_lossless_kinds_give_their_pixels(tmp_path, pixels):
         ),
         "palette.png": (transparent, palette),
     }
-    for name, (picture, expected) in cases.items():
-        picture.save(tmp_path / name, lossless=True)
-        result = read_picture(tmp_path / name)
+    for name, (image, expected) in cases.items():
+        image.save(tmp_path / name, lossless=True)
+        result = read_image(tmp_path / name)
         assert result.dtype == np.uint8, name
         np.testing.assert_array_equal(result, expected, err_msg=name)
         plain = name in ("rgb.png", "grey.png")
-        assert check_picture(str(tmp_path / name)) == (HEIGHT, WIDTH, plain, 1), name
+        assert check_image(str(tmp_path / name)) == (HEIGHT, WIDTH, plain, 1), name
 
 
 def test_half_transparent_is_mixed_with_white(tmp_path):
     Image.new("RGBA", (4, 3), (0, 100, 200, 51)).save(tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png")[0, 0].tolist() == [204, 224, 244]
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [204, 224, 244]
 
 
 def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
@@ -83,10 +83,10 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
     expected = np.round(wide / 257).astype(np.uint8)
     for name in ("a.png", "a.tiff"):
         Image.fromarray(wide).save(tmp_path / name)
-        np.testing.assert_array_equal(read_picture(tmp_path / name)[..., 1], expected)
-        assert check_picture(tmp_path / name) == (HEIGHT, WIDTH, False, 1)
+        np.testing.assert_array_equal(read_image(tmp_path / name)[..., 1], expected)
+        assert check_image(tmp_path / name) == (HEIGHT, WIDTH, False, 1)
     Image.fromarray(wide.astype(np.float32) * 10).save(tmp_path / "f.tiff")
-    for function in (read_picture, check_picture):
+    for function in (read_image, check_image):
         with pytest.raises(InputError, match=r"f\.tiff: its pixels are float32 from 0.0 to 655350"):
             function(tmp_path / "f.tiff")
 
@@ -94,8 +94,8 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
 def test_first_frame_of_several(tmp_path, pixels):
     first, second = (Image.fromarray(grey(p)) for p in (pixels, 255 - pixels))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.gif")[..., 2], grey(pixels))
-    assert check_picture(tmp_path / "a.gif") == (HEIGHT, WIDTH, False, 1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.gif")[..., 2], grey(pixels))
+    assert check_image(tmp_path / "a.gif") == (HEIGHT, WIDTH, False, 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -115,8 +115,8 @@ def test_exif_rotation_is_undone(tmp_path, pixels, orientation):
     stored = Image.fromarray(np.ascontiguousarray(store(pixels)))
     for name in ("a.png", "a.jpg"):
         stored.save(tmp_path / name, exif=exif(orientation), quality=100, subsampling=0)
-        assert check_picture(tmp_path / name) == (HEIGHT, WIDTH, orientation == 1, orientation)
-        close = np.abs(read_picture(tmp_path / name).astype(int) - pixels)
+        assert check_image(tmp_path / name) == (HEIGHT, WIDTH, orientation == 1, orientation)
+        close = np.abs(read_image(tmp_path / name).astype(int) - pixels)
         assert close.max() <= (0 if name == "a.png" else 4)
 
 
@@ -124,31 +124,31 @@ def test_size_of_checked_jpeg_is_that_of_the_whole_picture(tmp_path):
     # Checked at an eighth of its size inside; 1 pixel must not become 0.
     for size in [(1, 1), (1, 9), (641, 427)]:
         Image.new("RGB", size).save(tmp_path / "a.jpg")
-        assert check_picture(tmp_path / "a.jpg") == PictureInfo(size[1], size[0], True)
+        assert check_image(tmp_path / "a.jpg") == ImageInfo(size[1], size[0], True)
 
 
 def test_decoding_in_a_dataset_equals_read_picture(tmp_path, pixels):
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     for quality in (60, 95):
         for subsampling in (0, 2):
             name = f"{quality}{subsampling}.jpg"
-            picture.save(tmp_path / name, quality=quality, subsampling=subsampling)
-    picture.convert("L").save(tmp_path / "grey.jpg", progressive=True)
-    picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
-    picture.save(tmp_path / "rotated.jpg", exif=exif(6))
-    picture.save(tmp_path / "a.png")
-    picture.quantize(8).save(tmp_path / "palette.png")
-    picture.save(tmp_path / "a.gif")
+            image.save(tmp_path / name, quality=quality, subsampling=subsampling)
+    image.convert("L").save(tmp_path / "grey.jpg", progressive=True)
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    image.save(tmp_path / "rotated.jpg", exif=exif(6))
+    image.save(tmp_path / "a.png")
+    image.quantize(8).save(tmp_path / "palette.png")
+    image.save(tmp_path / "a.gif")
     (tmp_path / "no_end.png").write_bytes((tmp_path / "a.png").read_bytes()[:-5])
     paths = sorted(str(path) for path in tmp_path.iterdir())
-    infos, reasons = check_pictures(paths)
+    infos, reasons = check_images(paths)
     assert reasons == []
     plain = [info.plain for info in infos]
     assert sum(plain) == 6
-    decoded = tf.data.Dataset.from_tensor_slices((paths, plain)).map(decode_picture)
+    decoded = tf.data.Dataset.from_tensor_slices((paths, plain)).map(decode_image)
     assert decoded.element_spec == tf.TensorSpec((None, None, 3), tf.uint8)
     for path, info, image in zip(paths, infos, decoded.as_numpy_iterator(), strict=True):
-        np.testing.assert_array_equal(image, read_picture(path), err_msg=path)
+        np.testing.assert_array_equal(image, read_image(path), err_msg=path)
         assert image.shape == (info.height, info.width, 3), path
 
 
@@ -165,16 +165,16 @@ def bad_files(tmp_path, pixels):
     return {
         "missing.jpg": "no such file",
         "empty.jpg": r"empty file \(0 bytes\)",
-        "text.jpg": r"not a picture, .*begins with b'<html>not here'",
-        "short.jpg": "damaged or truncated picture",
-        "short.png": "damaged or truncated picture",
-        "folder.jpg": "a folder, where a picture",
+        "text.jpg": r"not an image, .*begins with b'<html>not here'",
+        "short.jpg": "damaged or truncated image",
+        "short.png": "damaged or truncated image",
+        "folder.jpg": "a folder, where an image",
     }
 
 
 def test_errors_name_the_file_and_the_fault(tmp_path, bad_files):
     for name, fault in bad_files.items():
-        for function in (read_picture, check_picture):
+        for function in (read_image, check_image):
             with pytest.raises(InputError, match=rf"{name}: {fault}"):
                 function(tmp_path / name)
 
@@ -183,22 +183,22 @@ def test_first_bad_picture_raises_or_all_are_listed(tmp_path, bad_files):
     names = ["good.jpg", "missing.jpg", "good.png", "empty.jpg"]
     paths = [tmp_path / name for name in names]
     with pytest.raises(InputError, match=r"missing\.jpg"):
-        check_pictures(paths)
-    infos, reasons = check_pictures(paths, skip_bad=True)
-    good = PictureInfo(HEIGHT, WIDTH, True)
+        check_images(paths)
+    infos, reasons = check_images(paths, skip_bad=True)
+    good = ImageInfo(HEIGHT, WIDTH, True)
     assert infos == [good, None, good, None]
     assert len(reasons) == 2
     assert "missing.jpg: no such file" in reasons[0]
     assert "empty.jpg: empty file" in reasons[1]
-    assert check_pictures([]) == ([], [])
+    assert check_images([]) == ([], [])
 
 
 def _saved(tmp_path, height, width, name, **options):
     rows, columns = np.mgrid[:height, :width]
     noise = np.random.default_rng(0).integers(0, 60, (height, width, 3))
-    picture = np.stack([rows % 150, columns % 170, (rows + columns) % 190], -1) + noise
+    image = np.stack([rows % 150, columns % 170, (rows + columns) % 190], -1) + noise
     path = tmp_path / name
-    Image.fromarray(picture.astype(np.uint8)).save(path, **options)
+    Image.fromarray(image.astype(np.uint8)).save(path, **options)
     return path
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerascv_d2l.data.images import check_pictures, read_picture
+from kerascv_d2l.data.images import check_images, read_image
 from kerascv_d2l.data.segmentation import SegmentationSplit, encode_mask
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.resize import resize
@@ -50,7 +50,7 @@ def files(tmp_path_factory):
         paths.append(str(folder / f"{k}.png"))
         Image.fromarray(image).save(paths[-1])
         masks.append(encode_mask(masks_of(image[None])[0]))
-    infos, _ = check_pictures(paths)
+    infos, _ = check_images(paths)
     sizes = np.array([info[:2] for info in infos])
     plain = np.array([info.plain for info in infos])
     return SegmentationSplit(paths, masks, [str(k) for k in range(NUM)], sizes, plain)
@@ -217,7 +217,7 @@ def test_whole_pictures(kind, request):
     for found, k in zip(some, (3, 1), strict=True):
         np.testing.assert_array_equal(found[1], pairs[k][1])
     for k, (image, mask) in enumerate(pairs):
-        wanted = split.images[k] if kind == "arrays" else read_picture(split.images[k])
+        wanted = split.images[k] if kind == "arrays" else read_image(split.images[k])
         np.testing.assert_array_equal(image, wanted)
         np.testing.assert_array_equal(mask, split.mask(k))
 

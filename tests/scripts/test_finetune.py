@@ -111,7 +111,7 @@ def test_saved_model_takes_raw_pictures(run, folder):
     cut, _ = next(iter(kerascv_d2l.classification_batches(data.val, (32, 40), 18)))
     wanted = tf.nn.softmax(model(cut, training=False)).numpy()
     for k in (0, 2, 7):  # png, gif, jpg
-        image = kerascv_d2l.read_picture(data.val.images[k])[None]
+        image = kerascv_d2l.read_image(data.val.images[k])[None]
         for pixels in (image, image.astype(np.float32)):
             answer = loaded(pixels)
             np.testing.assert_allclose(answer["probabilities"][0], wanted[k], atol=1e-4)

@@ -75,7 +75,7 @@ def slow_figures(model_path, folder):
     data = kerascv_d2l.read_segmentation_folder(folder)
     predicted, truth = [], []
     for k, file in enumerate(data.val.images):
-        predicted.append(segment(kerascv_d2l.read_picture(file)).numpy().ravel())
+        predicted.append(segment(kerascv_d2l.read_image(file)).numpy().ravel())
         truth.append(data.val.mask(k).ravel())
     predicted, truth = np.concatenate(predicted), np.concatenate(truth)
     predicted, truth = predicted[truth != 255], truth[truth != 255]
@@ -150,7 +150,7 @@ def test_segment(run, folder, tmp_path, capsys):
                      "val1_classes.png", "val1_overlay.png"]  # fmt: skip
     function, _, colors = load_segmenter(out / "saved_model")
     for entry, path in zip(result["images"], (picture, odd), strict=True):
-        pixels = kerascv_d2l.read_picture(path)
+        pixels = kerascv_d2l.read_image(path)
         wanted = function(pixels[None])[0].numpy()
         stored = Image.open(entry["class_map"])
         assert stored.mode == "P"

@@ -121,13 +121,13 @@ def picture(source, name):
 
 
 def _as_png(content, where):
-    from kerascv_d2l.data.images import read_picture
+    from kerascv_d2l.data.images import read_image
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
         try:
-            pixels = read_picture(file.name)
+            pixels = read_image(file.name)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
     stream = io.BytesIO()

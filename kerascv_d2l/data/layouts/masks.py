@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kerascv_d2l.data.images import check_pictures
+from kerascv_d2l.data.images import check_images
 from kerascv_d2l.data.layouts.records import (
     PICTURE_ENDINGS,
     Faults,
@@ -361,7 +361,7 @@ def _read_split(root, layout, stems, pictures, masks, table, faults):
                 f"{pictures[stem]}: no mask {layout.masks}/{stem}.png for this picture: add it, "
                 "or take the picture out of the list or folder"
             )
-    infos, reasons = check_pictures([pictures[stem] for stem in present], faults.skip_bad)
+    infos, reasons = check_images([pictures[stem] for stem in present], faults.skip_bad)
     faults.reasons += reasons
     good = [(stem, info) for stem, info in zip(present, infos, strict=True) if info is not None]
     read = _in_threads(

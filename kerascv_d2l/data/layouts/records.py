@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascv_d2l.data.detection import DetectionSplit
-from kerascv_d2l.data.images import SIDEWAYS, check_pictures
+from kerascv_d2l.data.images import SIDEWAYS, check_images
 from kerascv_d2l.errors import InputError
 
 # Labelling tools round, count from 0 or from 1, and put the last edge on or
@@ -209,7 +209,7 @@ def build_split(pictures, class_of, faults, where):
             present.append(picture)
         else:
             faults.add(f"{picture.where}: the picture {picture.path} does not exist")
-    infos, reasons = check_pictures([picture.path for picture in present], faults.skip_bad)
+    infos, reasons = check_images([picture.path for picture in present], faults.skip_bad)
     faults.reasons += reasons
 
     images, labels, names, sizes, plain = [], [], [], [], []
