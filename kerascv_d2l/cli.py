@@ -1,0 +1,583 @@
+"""The command line that the scripts share: flags, set-up, the output folder, how errors end.
+
+The only module that knows argparse. A script's `main` begins
+
+    args = parse(argv)              # parser(), the groups of flags below, fill_in()
+    strategy = set_up(args)         # seeds, precision, devices
+    data = load(args.data, …)
+    run = start_run(args, strategy, "train_detector", data)
+
+TensorFlow is imported by `set_up`, so that `--help` does not wait for it.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import math
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.files import whole
+from kerascv_d2l.training.devices import (
+    DEVICES_HELP,
+    check_batch_size,
+    describe_strategy,
+    make_strategy,
+    parse_devices,
+)
+
+EXIT_DEFECT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130  # 130 is 128 + SIGINT, as in a shell
+RUNS = "runs"  # folder of the default output folders
+SCHEDULES = ("constant", "cosine")
+
+_flags = {}  # argument -> flag of the parser in use, for error messages
+_run = None  # the `Run` of this process, for what to say when the user interrupts it
+
+
+# Types of flags
+
+
+def _number(convert, accept, wanted):
+    """Make an argparse type whose error says what was wanted and what arrived."""
+
+    def check(text):
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        return value
+
+    return check
+
+
+positive_int = _number(int, lambda v: v >= 1, "a whole number of at least 1")
+non_negative_int = _number(int, lambda v: v >= 0, "a whole number of at least 0")
+positive_float = _number(float, lambda v: 0 < v < math.inf, "a number greater than 0")
+non_negative_float = _number(float, lambda v: 0 <= v < math.inf, "a number of at least 0")
+fraction = _number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+proper_fraction = _number(float, lambda v: 0 < v < 1, "a number between 0 and 1")
+
+
+def image_size(text):
+    """Read `256` (a square) or `320x480` (height x width), in pixels, as `(height, width)`."""
+    parts = str(text).lower().split("x")
+    if len(parts) not in (1, 2) or not all(p.isdecimal() and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(
+            f"expected pixels, as 256 or HEIGHTxWIDTH (320x480), got {text!r}"
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def comma_list(text):
+    """Read `NAME,NAME,…` as a list of str."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def existing_path(names=()):
+    """Make an argparse type that resolves the paths of files and folders that exist.
+
+    The same folder by another path is then the same value, which `--resume` compares.
+
+    Args:
+        names: texts that are no paths, whatever files there are.
+    """
+
+    def check(text):
+        if text in names or not text or not Path(text).exists():
+            return text
+        return str(Path(text).resolve())
+
+    return check
+
+
+def devices(text):
+    """Check the value of `--devices`."""
+    try:
+        parse_devices(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("devices: ")) from error
+    return text
+
+
+# Parser and groups of flags
+
+
+class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args=None, namespace=None):
+        _flags.clear()
+        _flags.update(
+            {
+                action.dest: action.option_strings[-1]
+                for action in self._actions
+                if action.option_strings
+            }
+        )
+        return super().parse_known_args(args, namespace)
+
+
+def parser(doc):
+    """Make the parser of a script.
+
+    Args:
+        doc: str, the module's docstring: what `--help` begins with.
+
+    Returns:
+        `argparse.ArgumentParser`. After parsing, `run_main` writes the flag's name for the
+        argument's in error messages of the library.
+    """
+    return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def _adder(parser, title, without):
+    """`add_argument` of a new group, that passes over the flags in `without`."""
+    group = parser.add_argument_group(title)
+
+    def add(flag, **options):
+        if flag not in without:
+            group.add_argument(flag, **options)
+
+    return add, group
+
+
+def add_data_arguments(parser, names, default="generated", *, help_text, without=()):
+    """Add `--data --archive --data-dir --skip-bad --split-seed --val-fraction`.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        names: names of data sets that `--data` takes; anything else is a folder.
+        default: default of `--data`.
+        help_text: str, the help of `--data`.
+        without: flags to leave out.
+
+    Returns:
+        The argument group, for flags that belong with these.
+    """
+    add, group = _adder(parser, "data", without)
+    add(
+        "--data",
+        type=existing_path(names),
+        default=default,
+        metavar="NAME|FOLDER",
+        help=help_text,
+    )
+    add(
+        "--archive",
+        metavar="FILE",
+        help="archive of a data set given by name, or the folder unpacked from it: no download",
+    )
+    add(
+        "--data-dir",
+        metavar="DIR",
+        help="folder for prepared data sets (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)",
+    )
+    add(
+        "--skip-bad",
+        action="store_true",
+        help="leave out unreadable images and bad labels and count them, instead of stopping",
+    )
+    add(
+        "--split-seed",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="random seed of the validation split, where the data has none (default: %(default)s)",
+    )
+    add(
+        "--val-fraction",
+        type=proper_fraction,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the images for validation, where the data has no split "
+        "(default: %(default)s)",
+    )
+    return group
+
+
+def add_model_arguments(parser, default, *, own="", weights_default="random", without=()):
+    """Add `--backbone --weights`.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        default: default of `--backbone`.
+        own: str, what the script knows besides `models.backbones`, for the help text.
+        weights_default: str, what `--weights` is where it is not given.
+        without: flags to leave out.
+
+    Returns:
+        The argument group, for flags that belong with these.
+    """
+    add, group = _adder(parser, "model", without)
+    add(
+        "--backbone",
+        default=default,
+        metavar="NAME",
+        help=f"{own}resnet18, resnet34, or a network of keras.applications: mobilenet, "
+        "mobilenet_0.75, resnet50, … (default: %(default)s)",
+    )
+    add(
+        "--weights",
+        type=existing_path(("imagenet", "none")),
+        metavar="FILE",
+        help=f"weights of the backbone: a file, or imagenet (default: {weights_default})",
+    )
+    return group
+
+
+def add_optimizer_arguments(parser, recipes, default, *, help_text, without=()):
+    """Add `--recipe --optimizer --schedule --learning-rate --weight-decay`.
+
+    All but `--recipe` are None where not given; `fill_in` takes them from the recipe, and with
+    them what has no flag, as momentum.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        recipes: names of the recipes.
+        default: default of `--recipe`.
+        help_text: str, what the recipes are.
+        without: flags to leave out.
+
+    Returns:
+        The argument group, for flags that belong with these.
+    """
+    add, group = _adder(parser, "loss and optimizer (defaults by --recipe)", without)
+    add(
+        "--recipe",
+        choices=sorted(recipes),
+        default=default,
+        help=f"{help_text} (default: %(default)s)",
+    )
+    add("--optimizer", choices=("adam", "adamw", "sgd"), help="optimizer")
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        help="learning rate: constant, or falling to 0 along half a cosine",
+    )
+    add(
+        "--learning-rate",
+        type=positive_float,
+        metavar="RATE",
+        help="learning rate at the start, for the mean of the losses of a batch",
+    )
+    add(
+        "--weight-decay",
+        type=non_negative_float,
+        metavar="X",
+        help="weight decay (decoupled, as in AdamW)",
+    )
+    return group
+
+
+def add_training_arguments(parser, task, *, epochs=None, batch_size=None, defaults="", without=()):
+    """Add `--epochs --batch-size --sync-batch-norm --tensorboard` and the flags of any run.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        task: str, as for `add_run_arguments`.
+        epochs: default of `--epochs`; None where the script works it out from other flags.
+        batch_size: default of `--batch-size`; None as above.
+        defaults: str, how the script works out what is None, as `by --data`.
+        without: flags to leave out.
+
+    Returns:
+        The argument group, for flags that belong with these.
+    """
+    group = add_run_arguments(parser, task, title="training", without=without)
+
+    def add(flag, **options):
+        if flag not in without:
+            group.add_argument(flag, **options)
+
+    def text(value):
+        return f"(default: {defaults if value is None else value})"
+
+    add(
+        "--epochs",
+        type=positive_int,
+        default=epochs,
+        metavar="N",
+        help=f"passes over the training images {text(epochs)}",
+    )
+    add(
+        "--batch-size",
+        type=positive_int,
+        default=batch_size,
+        metavar="N",
+        help=f"images in a step, on all devices together {text(batch_size)}",
+    )
+    add(
+        "--sync-batch-norm",
+        action="store_true",
+        help="several devices: batch norm takes its statistics over all of them together",
+    )
+    add(
+        "--tensorboard",
+        action="store_true",
+        help="write logs for TensorBoard too (needs the package tensorboard)",
+    )
+    return group
+
+
+def add_run_arguments(parser, task, *, title="run", kept="its last finished epoch", without=()):
+    """Add the flags of everything that computes for long.
+
+    Adds `--seed --mixed-precision --devices --out --resume`.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        task: str, names the default folder `runs/TASK`. Pass it to `start_run` too.
+        title: str, title of the group.
+        kept: str, where `--resume` goes on, for the help text.
+        without: flags to leave out. Without `--devices` the script uses one device: the first
+            GPU if there is one.
+
+    Returns:
+        The argument group, for flags that belong with these.
+    """
+    add, group = _adder(parser, title, without)
+    add(
+        "--seed",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="random seed of training: same seed, same result (default: %(default)s)",
+    )
+    add(
+        "--mixed-precision",
+        action="store_true",
+        help="compute in 16 bits, keep weights in 32: float16 on a GPU, bfloat16 on a CPU",
+    )
+    add(
+        "--devices",
+        type=devices,
+        default="auto",
+        help=f"{DEVICES_HELP} (default: %(default)s)",
+    )
+    first = default_folder(task, 1)
+    add(
+        "--out",
+        metavar="FOLDER",
+        help=f"output folder (default: {first}, or where it is taken {default_folder(task, 2)}, …)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help=f"go on with the run in --out, or the newest unfinished one, from {kept}",
+    )
+    return group
+
+
+def fill_in(args, recipe):
+    """Give arguments that are None, or have no flag, the values of a recipe.
+
+    Args:
+        args: namespace, changed in place.
+        recipe: dict `{argument: value}`.
+    """
+    for name, value in recipe.items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+
+
+# Start of a script
+
+
+def set_up(args):
+    """Import TensorFlow, set seeds and precision, and choose devices; say what was chosen.
+
+    Call it right after parsing, before anything that uses TensorFlow.
+
+    Args:
+        args: namespace with `seed` and `mixed_precision`; with `devices`, `batch_size` and
+            `tensorboard` if the script has these flags.
+
+    Returns:
+        `tf.distribute.Strategy`: build and compile the model in its `scope()`. Without a flag
+        `--devices` the default one, on a single device.
+
+    Raises:
+        InputError: if devices, batch size or TensorBoard cannot be had on this machine.
+    """
+    if getattr(args, "tensorboard", False) and importlib.util.find_spec("tensorboard") is None:
+        raise InputError(
+            "tensorboard: the package tensorboard is not installed: pip install tensorboard, or "
+            "leave the flag out (history.csv and history.png are written anyway)"
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+    import tensorflow as tf
+
+    strategy = make_strategy(args.devices) if "devices" in args else tf.distribute.get_strategy()
+    batch = ""
+    if "batch_size" in args:
+        check_batch_size(args.batch_size, strategy)
+        batch = f", batch {args.batch_size}"
+    keras.utils.set_random_seed(args.seed)
+    policy = "float32"
+    if args.mixed_precision:
+        # CPUs have bfloat16 arithmetic at best; GPUs of every age have float16.
+        gpu = tf.config.get_visible_devices("GPU")
+        policy = "mixed_float16" if gpu else "mixed_bfloat16"
+    keras.config.set_dtype_policy(policy)
+    print(
+        f"{'training' if batch else 'computing'} on {describe_strategy(strategy)}, {policy}"
+        f"{batch}, seed {args.seed}",
+        flush=True,
+    )
+    return strategy
+
+
+def default_folder(task, number):
+    """Name a default output folder: `runs/TASK`, `runs/TASK-2` and so on."""
+    return Path(RUNS) / (task if number == 1 else f"{task}-{number}")
+
+
+def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="epoch"):
+    """Take the output folder for a run, or go on with the run that is there.
+
+    Without `--out` that is the first of `runs/TASK`, `runs/TASK-2`, … that holds no run; with
+    `--resume`, the newest that is unfinished.
+
+    Args:
+        args: namespace with `out`, `resume` and the other flags, which `--resume` compares.
+        strategy: what `set_up` returned.
+        task: str, as `"train_detector"`.
+        data: `DataSet`, or None. Its class names and `fingerprint`s go into the settings; the
+            names of the images that it validates on into `validation.txt`.
+        settings: dict of what else decides the result and is no flag.
+        free: arguments that may change with `--resume`, besides those that `Run` knows.
+        unit: `"epoch"`, or `"step"` where there are none.
+
+    Returns:
+        `Run`.
+
+    Raises:
+        InputError: if the folder holds a run and `--resume` is not given, the run there had
+            other settings, or another process is writing to it.
+    """
+    global _run
+    from kerascv_d2l.training.run import FolderInUse, Run, fingerprint
+
+    flags = {k: v for k, v in vars(args).items() if not callable(v)}
+    if data is not None:
+        flags["class_names"] = data.class_names
+        flags["images"] = {name: fingerprint(split) for name, split in data.splits.items()}
+    if _run is not None:
+        _run.close()  # one at a time in a process
+    options = {"task": task, "resume": args.resume, "free": free, "unit": unit}
+    options["strategy"] = strategy
+    flags |= settings or {}
+    if args.out is not None:
+        _run = Run(args.out, flags, **options)
+    else:
+        if strategy.cluster_resolver is not None:
+            raise InputError("out: with several machines, give each worker the same folder")
+        for folder in [resumable_folder(task)] if args.resume else new_folders(task):
+            try:
+                _run = Run(folder, flags, **options)
+                break
+            except FolderInUse:
+                if args.resume:
+                    raise
+    args.out = str(_run.out)
+    if data is not None:
+        with whole(_run.path("validation.txt")) as path:
+            path.write_text("".join(f"{name}\n" for name in data.val.names), encoding="utf-8")
+    return _run
+
+
+def new_folders(task):
+    """Iterate over the default folders of a task that hold no run, in order."""
+    from kerascv_d2l.training.run import results_in
+
+    folders = (default_folder(task, number) for number in itertools.count(1))
+    return (folder for folder in folders if not results_in(folder))
+
+
+def resumable_folder(task):
+    """Find what `--resume` without `--out` goes on with.
+
+    Returns:
+        `Path` of the newest default folder with an unfinished run, or, if there is no run at
+        all, of the first default folder.
+
+    Raises:
+        InputError: if there are only finished runs.
+    """
+    from kerascv_d2l.training.run import is_finished, is_resumable
+
+    found = re.compile(rf"{re.escape(task)}(?:-(\d+))?")
+    matches = [found.fullmatch(path.name) for path in Path(RUNS).glob(f"{task}*")]
+    numbers = sorted((int(match[1] or 1) for match in matches if match), reverse=True)
+    folders = [default_folder(task, number) for number in numbers]
+    finished = [folder for folder in folders if is_finished(folder)]
+    for folder in folders:
+        if folder not in finished and is_resumable(folder):
+            return folder
+    if finished:
+        raise InputError(
+            f"resume: no unfinished run; the newest, {finished[0]}, is finished. Start a new run "
+            f"without --resume, or name a folder: --out {finished[0]}"
+        )
+    return default_folder(task, 1)
+
+
+def callbacks(args, run):
+    """Callbacks for `fit` that flags ask for: a list, of `TensorBoard` with `--tensorboard`."""
+    if not getattr(args, "tensorboard", False):
+        return []
+    import keras
+
+    return [keras.callbacks.TensorBoard(str(run.path("tensorboard")), write_graph=False)]
+
+
+# End of a script
+
+
+def run_main(main):
+    """Run a script's `main()` as a program: `if __name__ == "__main__": run_main(main)`.
+
+    `InputError` becomes one line on stderr and exit status 2, Ctrl-C a line that says how to go
+    on and exit status 130. A lost worker of several machines is a line as well. Any other
+    exception is a defect and keeps its traceback.
+
+    Args:
+        main: `main(argv=None)`; what it returns is not used.
+    """
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {with_flags(str(error))}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {_how_to_go_on()}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def with_flags(message):
+    """Write flags for the arguments that an error message names.
+
+    `batch_size 5 is …` becomes `--batch-size 5 is …`: at the start of the message, where
+    something `was … and is now …`, and wherever a name has an underscore.
+    """
+    for name, flag in _flags.items():
+        word = rf"(?<![\w.-]){re.escape(name)}\b"
+        places = [rf"^{word}(?=[:= ])", rf"{word}(?= was )"] + [word] * ("_" in name)
+        message = re.sub("|".join(places), flag, message)
+    return message
+
+
+def _how_to_go_on():
+    if _run is None or not _run.can_resume:
+        return "nothing to resume"
+    command = ["python", *sys.argv]
+    if "--resume" not in command:
+        command.append("--resume")
+    if not any(word.split("=")[0] == "--out" for word in command):
+        command += ["--out", str(_run.out)]
+    return f"{_run.where} is kept. Go on with:\n  {shlex.join(command)}"
