@@ -79,7 +79,7 @@ def our_side(parts):
     import keras
     import tensorflow as tf
 
-    from kerascv_d2l import FCN, MeanIoU, SegmentationCrossEntropy, SegmentationMetrics
+    from kerascv_d2l import FCN, SegmentationCrossEntropy, SegmentationMetrics
     from kerascv_d2l.layers.upsampling import BilinearUpsampling, TransposedUpsampling
 
     cases = {}
@@ -119,7 +119,7 @@ def our_side(parts):
         scores = tf.random.normal((IOU_BATCH, *CROP, CLASSES))
         classes = tf.argmax(scores, -1)
         truth = tf.constant(make_batch(IOU_BATCH, CROP)[1])
-        theirs, ours = keras.metrics.MeanIoU(CLASSES), MeanIoU(CLASSES)
+        theirs, ours = keras.metrics.MeanIoU(CLASSES), SegmentationMetrics(CLASSES)
         # In a graph, as `fit` runs them, with the state read so that the work is done.
         update_theirs, update_ours = (
             tf.function(theirs.update_state),
@@ -129,7 +129,7 @@ def our_side(parts):
         def measure(metric, update, prepare=lambda: None):
             def case():
                 update(truth, prepare())
-                np.array(metric.result())
+                tf.nest.map_structure(np.array, metric.result())
 
             return case
 

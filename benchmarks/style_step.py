@@ -139,9 +139,9 @@ def our_step(args, dtype):
 def feed_forward(args, width):
     import tensorflow as tf
 
-    from kerascv_d2l.models.transformer_net import transformer_net
+    from kerascv_d2l.models.transformer_net import TransformerNet
 
-    net = transformer_net(width)
+    net = TransformerNet(width)
     paint = tf.function(lambda images: net(images, training=False))
     images = tf.constant(pixels(args, "content")[None])
     return lambda: paint(images).numpy()

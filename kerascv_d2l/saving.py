@@ -10,7 +10,6 @@ _REGISTERING = (
     "layers",
     "layers.augmentation",
     "layers.detection_decoder",
-    "layers.unpooling",
     "layers.upsampling",
     "losses.detection",
     "losses.segmentation",

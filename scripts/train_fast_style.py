@@ -106,7 +106,7 @@ def build_trainer(args, style):
     from kerascv_d2l import style_transfer as st
     from kerascv_d2l.devices import resolve_jit_compile
 
-    net = kerascv_d2l.transformer_net(args.width, args.blocks)
+    net = kerascv_d2l.TransformerNet(args.width, args.blocks)
     weights = st.weights_of(args, st.LossWeights())
     trainer = st.FastStyleTrainer(net, st.network_of(args), [st.Style(style)], weights)
     trainer.compile(

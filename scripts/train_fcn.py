@@ -211,7 +211,7 @@ def build_model(args, data, steps):
     model.compile(
         make_optimizer(rate, weight_decay=args.weight_decay, **settings),
         kerascv_d2l.SegmentationCrossEntropy(class_weight=weights),
-        metrics=[kerascv_d2l.SegmentationMetrics(count, void_is=None)],
+        metrics=[kerascv_d2l.SegmentationMetrics(count, ignored_as=None)],
         jit_compile=resolve_jit_compile("auto"),
     )
     return model

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.ops.segmentation import VOID_LABEL
+from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 
 # Compiled by XLA, softmax over few classes and its gradient take less than half the time.
 _cross_entropy = tf.function(
@@ -15,15 +15,16 @@ _cross_entropy = tf.function(
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class SegmentationCrossEntropy(keras.losses.Loss):
-    """Cross-entropy over the pixels of a batch, void pixels left out.
+    """Cross-entropy over the pixels of a batch without the ignored ones.
 
     The mean over a batch is `sum(w * loss) / sum(w)` over all its pixels, w being
-    0 for void ones and otherwise the weight of the true class. Without void
+    0 for ignored ones and otherwise the weight of the true class. Both sums are taken
+    over all devices, so that several devices compute what one computes. Without ignored
     pixels and weights that is the book's mean over pixels, then over images. A
-    batch of nothing but void has loss 0.
+    batch in which every pixel is ignored has loss 0. Labels that are no class are ignored too.
 
     Args:
-        void_label: int, the label to leave out, or None.
+        ignore_label: int, the label to ignore, or None.
         class_weight: None or `num_classes` numbers, not negative.
         from_logits: whether scores come before the softmax, as those of FCN do.
         reduction: as for all Keras losses.
@@ -34,7 +35,7 @@ class SegmentationCrossEntropy(keras.losses.Loss):
 
     def __init__(
         self,
-        void_label=VOID_LABEL,
+        ignore_label=IGNORE_LABEL,
         class_weight=None,
         from_logits=True,
         reduction="sum_over_batch_size",
@@ -48,12 +49,12 @@ class SegmentationCrossEntropy(keras.losses.Loss):
                 raise InputError(
                     f"class_weight={class_weight}: expected one number >= 0 for every class."
                 )
-        self.void_label = void_label
+        self.ignore_label = ignore_label
         self.class_weight = class_weight
         self.from_logits = from_logits
 
     def call(self, y_true, y_pred):
-        """Weigh the loss of every pixel so that its plain mean is the one described above.
+        """Scale the weighted loss of every pixel so that its plain mean is the one above.
 
         Args:
             y_true: classes `(batch, height, width)` or `(batch, height, width, 1)`, any
@@ -66,16 +67,38 @@ class SegmentationCrossEntropy(keras.losses.Loss):
         Raises:
             InputError: if the number of class weights is not that of the classes.
         """
+        loss, weight = self.weighted(y_true, y_pred, _cross_entropy)
+        pixels = tf.cast(tf.size(weight), weight.dtype)
+        sums = sum_over_replicas(tf.stack([pixels, tf.reduce_sum(weight)]))
+        pixels, total = tf.unstack(sums)
+        return loss * tf.math.divide_no_nan(pixels, total)
+
+    def weighted(
+        self, y_true, y_pred, cross_entropy=tf.nn.sparse_softmax_cross_entropy_with_logits
+    ):
+        """Give the weighted loss and the weight of every pixel.
+
+        Args:
+            y_true: as for `call`.
+            y_pred: as for `call`.
+            cross_entropy: function that computes it from logits. (XLA, faster for batches of
+                one size, compiles anew for each size of whole images.)
+
+        Returns:
+            `(w * loss, w)`, both `(batch, height, width)` in the type of `y_pred`.
+
+        Raises:
+            InputError: as `call`.
+        """
         y_pred = tf.convert_to_tensor(y_pred)
         labels = tf.cast(tf.convert_to_tensor(y_true), tf.int32)
         if labels.shape.rank == y_pred.shape.rank:
             labels = tf.squeeze(labels, axis=-1)  # (batch, height, width)
         num_classes = y_pred.shape[-1]
-        if self.void_label is None:
-            known = tf.ones_like(labels, tf.bool)
-        else:
-            known = labels != self.void_label
-            labels = tf.where(known, labels, 0)
+        known = (labels >= 0) & (labels < num_classes)
+        if self.ignore_label is not None:
+            known &= labels != self.ignore_label
+        labels = tf.where(known, labels, 0)
         weight = tf.cast(known, y_pred.dtype)  # (batch, height, width)
         if self.class_weight is not None:
             if len(self.class_weight) != num_classes:
@@ -84,19 +107,31 @@ class SegmentationCrossEntropy(keras.losses.Loss):
                 )
             weight *= tf.gather(tf.constant(self.class_weight, y_pred.dtype), labels)
         if self.from_logits:
-            loss = _cross_entropy(labels, y_pred)
+            loss = cross_entropy(labels, y_pred)
         else:
-            floor = keras.config.epsilon()
             chosen = tf.gather(y_pred, labels, batch_dims=3)  # (batch, height, width)
-            loss = -tf.math.log(tf.maximum(chosen, floor))
-        pixels = tf.cast(tf.size(weight), y_pred.dtype)
-        scale = tf.math.divide_no_nan(pixels, tf.reduce_sum(weight))
-        return loss * weight * scale
+            loss = -tf.math.log(tf.maximum(chosen, keras.config.epsilon()))
+        return loss * weight, weight
 
     def get_config(self):
         """Give the arguments of the constructor."""
         return super().get_config() | {
-            "void_label": self.void_label,
+            "ignore_label": self.ignore_label,
             "class_weight": self.class_weight,
             "from_logits": self.from_logits,
         }
+
+
+def sum_over_replicas(x):
+    """Sum a tensor over all devices that take part in a training step.
+
+    Args:
+        x: float tensor of any shape, no gradient flows through it.
+
+    Returns:
+        the same shape; `x` itself on one device and outside of a step.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stop_gradient(x))

@@ -1,8 +1,4 @@
-"""Pixel accuracy and intersection over union, from one table of counts.
-
-All of them come from the confusion matrix, so `SegmentationMetrics` counts once
-and reports everything; `PixelAccuracy` and `MeanIoU` are for one figure alone.
-"""
+"""Pixel accuracy and intersection over union, from one table of counts."""
 
 import keras
 import numpy as np
@@ -10,7 +6,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.segmentation import (
-    VOID_LABEL,
+    IGNORE_LABEL,
     confusion_cells,
     confusion_matrix,
     count_cells,
@@ -18,7 +14,7 @@ from kerascv_d2l.ops.segmentation import (
 
 
 def iou_by_class(confusion):
-    """Intersection over union of each class, void pixels left out.
+    """Compute the intersection over union of each class, without ignored pixels.
 
     Args:
         confusion: numbers `(num_classes + 1, num_classes)` as `ops.segmentation.
@@ -35,7 +31,7 @@ def iou_by_class(confusion):
 
 
 def mean_iou(confusion):
-    """Mean of `iou_by_class` over the classes that occur.
+    """Average `iou_by_class` over the classes that occur.
 
     Args:
         confusion: as for `iou_by_class`.
@@ -49,81 +45,162 @@ def mean_iou(confusion):
     return tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(occurs, tf.float64)))
 
 
-def pixel_accuracy(confusion, void_is=0):
-    """Share of the pixels that are classed right, as the book counts.
+def pixel_accuracy(confusion, ignored_as=0):
+    """Compute the share of pixels with the right class.
 
     Args:
         confusion: as for `iou_by_class`.
-        void_is: class that void pixels count as (the book: 0, background), or
-            None to leave them out.
+        ignored_as: class that ignored pixels are counted as (the book: 0, background),
+            or None to ignore them.
 
     Returns:
         float64 scalar, 0 if there are no pixels.
     """
     confusion = tf.cast(confusion, tf.float64)
     right = tf.linalg.trace(confusion[:-1])
-    if void_is is None:
+    if ignored_as is None:
         confusion = confusion[:-1]
     else:
-        right += confusion[-1, void_is]
+        right += confusion[-1, ignored_as]
     return tf.math.divide_no_nan(right, tf.reduce_sum(confusion))
 
 
-def evaluate_segmentation(segment, pictures, class_names, void_label=VOID_LABEL):
-    """Measure class maps of whole pictures.
+def evaluate_segmentation(segment, images, class_names, ignore_label=IGNORE_LABEL, loss=None):
+    """Measure the class maps of whole images.
 
     Args:
         segment: function from pixels `(height, width, 3)` to int classes `(height,
             width)`, such as a `Segmenter`.
-        pictures: iterable of pairs of such pixels and labels `(height, width)`,
-            of any sizes, as `whole_pictures` gives them.
+        images: iterable of pairs of such pixels and labels `(height, width)`, of any sizes.
         class_names: sequence of str, a name for each class.
-        void_label: int, the label to leave out, or None.
+        ignore_label: int, the label to ignore, or None.
+        loss: None, or a `SegmentationCrossEntropy`, for which `segment` must be a `Segmenter`.
 
     Returns:
         dict: `mean_iou` and `pixel_accuracy`, floats; `iou_by_class`, a dict from
         name to float, NaN for a class that neither truth nor prediction has; and
         `confusion`, int64 `(classes + 1, classes)`, as `confusion_matrix`
-        counts. All but the last leave void out.
+        counts. All but the last ignore what `ignore_label` marks. With `loss` also
+        `loss`: `sum(w * loss) / sum(w)` over the pixels of all images.
     """
     confusion = np.zeros((len(class_names) + 1, len(class_names)), np.int64)
-    for image, labels in pictures:
-        counts = confusion_matrix(labels, segment(image), len(class_names), void_label)
-        confusion += counts.numpy()
+    sums = np.zeros(2)
+    for image, labels in images:
+        if loss is None:
+            classes = segment(image)
+        else:
+            classes, *parts = segment.with_loss(image, labels, loss)
+            sums += parts
+        confusion += confusion_matrix(labels, classes, len(class_names), ignore_label).numpy()
     iou = iou_by_class(confusion).numpy()
-    return {
+    result = {
         "mean_iou": float(mean_iou(confusion)),
-        "pixel_accuracy": float(pixel_accuracy(confusion, void_is=None)),
+        "pixel_accuracy": float(pixel_accuracy(confusion, ignored_as=None)),
         "iou_by_class": {n: float(i) for n, i in zip(class_names, iou, strict=True)},
         "confusion": confusion,
     }
+    if loss is not None:
+        result["loss"] = float(sums[0] / sums[1]) if sums[1] else 0.0
+    return result
 
 
-class ConfusionMetric(keras.metrics.Metric):
-    """What all metrics here share: a table that grows batch by batch.
+class SegmentationCallback(keras.callbacks.Callback):
+    """Add the figures of `evaluate_segmentation` on whole validation images to the logs of `fit`.
+
+    After an epoch `logs` has `val_loss` (if the loss of `fit` is a
+    `SegmentationCrossEntropy`), `val_pixel_accuracy` and `val_mean_iou`, so the history and
+    every callback that stands **after** this one in the list see them. They are the figures
+    that `evaluate_segmentation` gives for the same `segment` and images, on any number of
+    devices.
+
+    Args:
+        segment: `Segmenter` of the model that is trained.
+        images: pairs of pixels and labels, see `evaluate_segmentation`; gone through anew at
+            each evaluation.
+        class_names: sequence of str.
+        every: int, evaluate after every so many epochs, and always after the
+            last. In the epochs between the figures are NaN, so that the history
+            keeps one value an epoch.
+
+    Raises:
+        InputError: if `every` is not a positive whole number.
+    """
+
+    def __init__(self, segment, images, class_names, every=1):
+        super().__init__()
+        if not isinstance(every, int) or every < 1:
+            raise InputError(f"every is {every!r}; pass a number of epochs, 1 or more.")
+        self.segment = segment
+        self.images = images
+        self.class_names = class_names
+        self.every = every
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Evaluate, and write the figures into `logs`."""
+        if logs is None:
+            return
+        loss = self.model.loss if hasattr(self.model.loss, "weighted") else None
+        names = [*([] if loss is None else ["loss"]), "pixel_accuracy", "mean_iou"]
+        last = epoch + 1 == (self.params or {}).get("epochs")
+        result = dict.fromkeys(names, float("nan"))
+        if (epoch + 1) % self.every == 0 or last:
+            result = evaluate_segmentation(self.segment, self.images, self.class_names, loss=loss)
+        logs.update({f"val_{name}": result[name] for name in names})
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class SegmentationMetrics(keras.metrics.Metric):
+    """`pixel_accuracy` and `mean_iou`, and on demand `iou_<class>`, counted once for all.
+
+    In `fit` and `evaluate` each is logged under its own name. `confusion` has the table so
+    far, as `confusion_matrix` counts, in float64, whose counts are exact up to 9e15 pixels
+    (float32 stops counting at 1.7e7).
 
     Args:
         num_classes: int.
-        void_label: int or None, as for `confusion_matrix`.
+        ignore_label: int, the label to ignore, or None.
+        ignored_as: class that ignored pixels are counted as in the pixel accuracy (the book:
+            0, background), or None to ignore them there too. Mean IoU always ignores them.
+        class_names: None, or `num_classes` str: then each class's IoU is
+            reported too (NaN for a class that has not occurred).
         name: str.
-        dtype: as for all metrics; the table is always float64, whose counts
-            are exact up to 9e15 pixels (float32 stops counting at 1.7e7).
+        dtype: of the results.
 
     Raises:
-        InputError: if `num_classes` is less than 1 or `void_label` is a class.
+        InputError: if `num_classes` is less than 1, `ignore_label` is a class, `ignored_as`
+            is none, or the number of names is wrong.
     """
 
-    def __init__(self, num_classes, void_label=VOID_LABEL, name=None, dtype=None):
+    def __init__(
+        self,
+        num_classes,
+        ignore_label=IGNORE_LABEL,
+        ignored_as=0,
+        class_names=None,
+        name="segmentation",
+        dtype=None,
+    ):
         super().__init__(name=name, dtype=dtype)
         if num_classes < 1:
             raise InputError(f"num_classes={num_classes}: expected at least 1.")
-        if void_label is not None and 0 <= void_label < num_classes:
+        if ignore_label is not None and 0 <= ignore_label < num_classes:
             raise InputError(
-                f"void_label={void_label} is one of the {num_classes} classes: "
+                f"ignore_label={ignore_label} is one of the {num_classes} classes: "
                 "give a label that no class has, or None."
             )
+        if ignored_as is not None and not 0 <= ignored_as < num_classes:
+            raise InputError(
+                f"ignored_as={ignored_as}: expected a class 0-{num_classes - 1}, or None."
+            )
+        if class_names is not None and len(set(class_names)) != num_classes:
+            raise InputError(
+                f"class_names has {len(set(class_names))} different names, "
+                f"num_classes={num_classes}: give each class one of its own."
+            )
         self.num_classes = num_classes
-        self.void_label = void_label
+        self.ignore_label = ignore_label
+        self.ignored_as = ignored_as
+        self.class_names = None if class_names is None else list(class_names)
         self.confusion = self.add_weight(
             name="confusion",
             shape=(num_classes + 1, num_classes),
@@ -141,7 +218,7 @@ class ConfusionMetric(keras.metrics.Metric):
             y_true: classes `(batch, height, width)` or `(..., 1)`, of any number type.
             y_pred: float scores `(batch, height, width, num_classes)`; or int classes
                 in the shape of `y_true`.
-            sample_weight: must be None: mark pixels to leave out as void.
+            sample_weight: must be None: give pixels to ignore the label `ignore_label`.
 
         Raises:
             InputError: if weights are given or the scores are of another number of
@@ -150,7 +227,7 @@ class ConfusionMetric(keras.metrics.Metric):
         if sample_weight is not None:
             raise InputError(
                 f"{self.name} counts pixels and takes no sample_weight: "
-                f"set the labels of pixels to leave out to {self.void_label}, or list the metric "
+                f"set the labels of pixels to ignore to {self.ignore_label}, or list the metric "
                 "in compile(metrics=...), not weighted_metrics."
             )
         y_pred = tf.convert_to_tensor(y_pred)
@@ -167,125 +244,24 @@ class ConfusionMetric(keras.metrics.Metric):
     def _cells(self, y_true, y_pred):
         if y_pred.dtype.is_floating:
             y_pred = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
-        return confusion_cells(y_true, y_pred, self.num_classes, self.void_label)
+        return confusion_cells(y_true, y_pred, self.num_classes, self.ignore_label)
 
-    def iou_by_class(self):
-        """Give the intersection over union of each class so far.
-
-        Returns:
-            float64 NumPy `(num_classes,)`, NaN for classes that did not occur.
-        """
-        return iou_by_class(self.confusion.value).numpy()
+    def result(self):
+        """Give a dict of the results so far, 0 before the first batch."""
+        results = {
+            "pixel_accuracy": pixel_accuracy(self.confusion, self.ignored_as),
+            "mean_iou": mean_iou(self.confusion),
+        }
+        if self.class_names is not None:
+            iou = tf.unstack(iou_by_class(self.confusion))
+            results |= {f"iou_{n}": i for n, i in zip(self.class_names, iou, strict=True)}
+        return {name: tf.cast(value, self.dtype) for name, value in results.items()}
 
     def get_config(self):
         """Give the arguments of the constructor."""
         return super().get_config() | {
             "num_classes": self.num_classes,
-            "void_label": self.void_label,
+            "ignore_label": self.ignore_label,
+            "ignored_as": self.ignored_as,
+            "class_names": self.class_names,
         }
-
-
-@keras.saving.register_keras_serializable(package="kerascv_d2l")
-class MeanIoU(ConfusionMetric):
-    """Mean intersection over union of the classes that occur, void left out.
-
-    Args:
-        num_classes: int.
-        void_label: int, the label to leave out, or None.
-        name: str.
-        dtype: of the result.
-    """
-
-    def __init__(self, num_classes, void_label=VOID_LABEL, name="mean_iou", dtype=None):
-        super().__init__(num_classes, void_label, name=name, dtype=dtype)
-
-    def result(self):
-        """Give the figure so far, 0 before the first batch."""
-        return tf.cast(mean_iou(self.confusion), self.dtype)
-
-
-@keras.saving.register_keras_serializable(package="kerascv_d2l")
-class PixelAccuracy(ConfusionMetric):
-    """Share of pixels classed right; void pixels count as a class, in the book as background.
-
-    Args:
-        num_classes: int.
-        void_label: int, the label of void pixels, or None.
-        void_is: class that void pixels count as, or None to leave them out.
-        name: str.
-        dtype: of the result.
-    """
-
-    def __init__(
-        self, num_classes, void_label=VOID_LABEL, void_is=0, name="pixel_accuracy", dtype=None
-    ):
-        super().__init__(num_classes, void_label, name=name, dtype=dtype)
-        self.void_is = _check_void_is(void_is, num_classes)
-
-    def result(self):
-        """Give the figure so far, 0 before the first batch."""
-        return tf.cast(pixel_accuracy(self.confusion, self.void_is), self.dtype)
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {"void_is": self.void_is}
-
-
-@keras.saving.register_keras_serializable(package="kerascv_d2l")
-class SegmentationMetrics(ConfusionMetric):
-    """`pixel_accuracy` and `mean_iou`, and on demand `iou_<class>`, counted once for all.
-
-    In `fit` and `evaluate` each figure is logged under its own name.
-
-    Args:
-        num_classes: int.
-        void_label: int, the label of void pixels, or None.
-        void_is: class that void pixels count as in the pixel accuracy, or None
-            to leave them out. Mean IoU always leaves them out.
-        class_names: None, or `num_classes` str: then each class's IoU is
-            reported too (NaN for a class that has not occurred).
-        name: str.
-        dtype: of the results.
-
-    Raises:
-        InputError: if `void_is` is no class, or the number of names is wrong.
-    """
-
-    def __init__(
-        self,
-        num_classes,
-        void_label=VOID_LABEL,
-        void_is=0,
-        class_names=None,
-        name="segmentation",
-        dtype=None,
-    ):
-        super().__init__(num_classes, void_label, name=name, dtype=dtype)
-        self.void_is = _check_void_is(void_is, num_classes)
-        if class_names is not None and len(set(class_names)) != num_classes:
-            raise InputError(
-                f"class_names has {len(set(class_names))} different names, "
-                f"num_classes={num_classes}: give each class one of its own."
-            )
-        self.class_names = None if class_names is None else list(class_names)
-
-    def result(self):
-        """Give a dict of the figures so far."""
-        figures = {
-            "pixel_accuracy": pixel_accuracy(self.confusion, self.void_is),
-            "mean_iou": mean_iou(self.confusion),
-        }
-        if self.class_names is not None:
-            iou = tf.unstack(iou_by_class(self.confusion))
-            figures |= {f"iou_{n}": i for n, i in zip(self.class_names, iou, strict=True)}
-        return {name: tf.cast(figure, self.dtype) for name, figure in figures.items()}
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {"void_is": self.void_is, "class_names": self.class_names}
-
-
-def _check_void_is(void_is, num_classes):
-    if void_is is not None and not 0 <= void_is < num_classes:
-        raise InputError(f"void_is={void_is}: expected a class 0-{num_classes - 1}, or None.")
-    return void_is

@@ -1,4 +1,4 @@
-"""Class maps of pictures of any size, through windows that a network can take."""
+"""Class maps of images of any size, through windows that a network can take."""
 
 import tensorflow as tf
 
@@ -7,13 +7,14 @@ from kerascv_d2l.ops.segmentation import class_map
 
 WINDOW = (512, 512)
 OVERLAP = 64  # pixels: two of the network's coarsest cells, so that no seam lies on a border
+_NO_CLASS = -1  # label of the rows and columns by which a small image is padded
 
 
 def window_starts(size, window, overlap):
-    """Spread windows evenly along one side of a picture.
+    """Spread windows evenly along one side of an image.
 
     Args:
-        size: int or int32 scalar tensor, the picture's side in pixels, at least
+        size: int or int32 scalar tensor, the image's side in pixels, at least
             `window`.
         window: same, side of the windows.
         overlap: same, least overlap of two neighbours; cut down to half a window.
@@ -30,17 +31,16 @@ def window_starts(size, window, overlap):
 
 
 class Segmenter:
-    """Class maps of whole pictures, in windows whose sides the network's stride divides.
+    """Class maps of whole images, in windows whose sides the network's stride divides.
 
-    Windows are as large as allowed and as the picture. A side that the stride
+    Windows are as large as allowed and as the image. A side that the stride
     does not divide takes two windows or more, which together reach every pixel.
-    Where windows overlap, the scores (before the softmax) are averaged. A
-    picture smaller than the stride is lengthened to it and the scores cut. A
-    picture that is a single window gets exactly `model(picture)`.
+    Where windows overlap, the scores (before the softmax) are averaged. An
+    image smaller than the stride is padded to it and the scores cropped. An
+    image that is a single window gets exactly `model(image)`.
 
-    Windows run down the picture, column after column of windows. Scores are
-    kept only where a later window will add to them, so memory hardly grows with
-    the picture but for the picture and its class map.
+    Scores are kept for one column of windows at a time, so memory grows with the
+    height of the image, but for the image and its class map.
 
     Args:
         model: function of float32 or uint8 `(n, h, w, 3)` pixels to float scores `(n, h, w,
@@ -49,8 +49,8 @@ class Segmenter:
         overlap: int, least overlap of two windows in pixels; at most half a
             window is used.
         windows_at_a_time: int, how many go through the network together.
-        flip: whether to average with the scores of the mirrored windows (left
-            to right), at twice the time.
+        flip: whether to average with the scores of the windows flipped left to right, at
+            twice the time.
         stride: int that divides the sides of windows; by default the model's
             `size_multiple`, or else 32.
         num_classes: int, by default the last number of the model's output shape.
@@ -77,8 +77,6 @@ class Segmenter:
             )
         if overlap < 0:
             raise InputError(f"overlap={overlap}: expected at least 0 pixels.")
-        if windows_at_a_time < 1:
-            raise InputError(f"windows_at_a_time={windows_at_a_time}: expected at least 1.")
         self.model = model
         self.window = tuple(window)
         self.overlap = overlap
@@ -95,7 +93,7 @@ class Segmenter:
             images: pixels 0-255 `(batch, height, width, 3)`, or `(height, width, 3)`,
                 uint8 or float, RGB.
             return_scores: whether to give the averaged scores too. They take
-                memory for the whole picture.
+                memory for the whole image.
 
         Returns:
             int32 classes `(batch, height, width)`, or `(height, width)`; or a pair of
@@ -113,14 +111,11 @@ class Segmenter:
                 f"images of shape {tuple(images.shape)}: expected (batch, height, width, 3) or "
                 "(height, width, 3), with at least one pixel."
             )
-        key = images.dtype, images.shape[-1], bool(return_scores)
-        if key not in self._compiled:
-            self._compiled[key] = tf.function(
-                lambda images: self.segment(images, return_scores=return_scores),
-                input_signature=[tf.TensorSpec([None, None, None, key[1]], key[0])],
-                autograph=False,
-            )
-        outputs = self._compiled[key](images)
+        outputs = self._compile(
+            (images.dtype, bool(return_scores)),
+            lambda images: self.segment(images, return_scores=return_scores),
+            [tf.TensorSpec([None, None, None, images.shape[-1]], images.dtype)],
+        )(images)
         if single:
             outputs = tf.nest.map_structure(lambda output: output[0], outputs)
         return outputs
@@ -135,116 +130,139 @@ class Segmenter:
         Returns:
             as a call.
         """
-        signature = tf.TensorSpec([None, None], tf.int32)
+        specs = [tf.TensorSpec([None, None], tf.int32)]
         if return_scores:
-            signature = signature, tf.TensorSpec([None, None, None], tf.float32)
-        return tf.map_fn(
-            lambda image: self._segment_one(image, return_scores),
+            specs.append(tf.TensorSpec([None, None, self.num_classes], tf.float32))
+
+        def finish(scores, times, _):
+            if not return_scores:
+                return [class_map(scores)]  # a sum is highest where the mean is
+            scores /= times
+            return [class_map(scores), scores]
+
+        outputs = tf.map_fn(
+            lambda image: self._segment_one(image, finish, specs),
             images,
-            fn_output_signature=signature,
-            parallel_iterations=1,  # one picture in memory at a time
+            fn_output_signature=specs,
+            parallel_iterations=1,  # one image in memory at a time
         )
+        return tuple(outputs) if return_scores else outputs[0]
+
+    def with_loss(self, image, labels, loss):
+        """Segment one image and sum up its loss, which takes no memory for all of the scores.
+
+        Args:
+            image: pixels 0-255 `(height, width, 3)`, uint8 or float.
+            labels: int classes `(height, width)`.
+            loss: `SegmentationCrossEntropy`.
+
+        Returns:
+            int32 classes `(height, width)`, and two float32 scalars: the sum of the weighted
+            losses of the averaged scores, and that of the weights.
+        """
+        specs = [tf.TensorSpec([None, None], dtype) for dtype in (tf.int32, tf.float32, tf.float32)]
+
+        def compute(image, labels):
+            labels = tf.cast(labels, tf.int32)
+            labels = _pad_to(labels, self.stride, constant=_NO_CLASS)
+
+            def finish(scores, times, start):
+                scores /= times
+                truth = labels[:, start : start + tf.shape(scores)[1]]
+                losses, weights = loss.weighted(truth[None], scores[None])
+                return [class_map(scores), losses[0], weights[0]]
+
+            classes, losses, weights = self._segment_one(image, finish, specs)
+            return classes, tf.reduce_sum(losses), tf.reduce_sum(weights)
+
+        image, labels = tf.convert_to_tensor(image), tf.convert_to_tensor(labels)
+        return self._compile(
+            (image.dtype, labels.dtype, id(loss)),
+            compute,
+            [
+                tf.TensorSpec([None, None, image.shape[-1]], image.dtype),
+                tf.TensorSpec([None, None], labels.dtype),
+            ],
+        )(image, labels)
+
+    def _compile(self, key, function, signature):
+        key = (*key, signature[0].shape[-1])
+        if key not in self._compiled:
+            self._compiled[key] = tf.function(function, input_signature=signature, autograph=False)
+        return self._compiled[key]
+
+    def _segment_one(self, image, finish, specs):
+        """Segment `(height, width, 3)`, one column of windows after another.
+
+        Args:
+            image: uint8 or float pixels 0-255.
+            finish: function of summed scores `(height, w, num_classes)`, the number of
+                windows that reach each pixel `(height, w, 1)`, and the column where they
+                start, to a list of tensors `(height, w, ...)`.
+            specs: list of `tf.TensorSpec` of what `finish` gives.
+
+        Returns:
+            list of tensors `(height, width, ...)`.
+        """
+        height, width = tf.shape(image)[0], tf.shape(image)[1]
+        # Only sides below one stride are padded; larger ones are reached by a further window.
+        image = _pad_to(image, self.stride)
+        size = tf.shape(image)[:2]
+        sides = tf.minimum(size // self.stride * self.stride, self.window)
+        rows = _Windows(size[0], sides[0], self.overlap)
+        columns = _Windows(size[1], sides[1], self.overlap)
+        maps = tf.TensorSpec([None, None, self.num_classes], tf.float32)
+
+        def column(c):
+            left = columns.starts[c]
+            scores = self._score_strip(image[:, left : left + columns.side], rows)
+            (strip,) = _overlap_add(
+                rows, lambda r: scores[r], self.num_classes, 0, lambda sums, _: [sums], [maps]
+            )
+            return strip  # (height, w, num_classes)
+
+        def finish_columns(scores, start):
+            end = start + tf.shape(scores)[1]
+            times = rows.times(0, size[0])[:, None] * columns.times(start, end)
+            times = tf.cast(times, tf.float32)[..., None]  # (height, w, 1)
+            return [_swap(output) for output in finish(scores, times, start)]
+
+        outputs = _overlap_add(columns, column, self.num_classes, 1, finish_columns, specs)
+        return [_swap(output)[:height, :width] for output in outputs]
+
+    def _score_strip(self, strip, rows):
+        """Score the windows `(h, w, 3)` of a strip `(height, w, 3)`: `(n, h, w, num_classes)`."""
+        groups = -(-rows.number // self.windows_at_a_time)
+        shape = [None, None, None, self.num_classes]
+
+        def one_group(g, done):
+            first = g * self.windows_at_a_time
+            windows = tf.map_fn(
+                lambda top: strip[top : top + rows.side],
+                rows.starts[first : first + self.windows_at_a_time],
+                fn_output_signature=tf.TensorSpec([None, None, strip.shape[-1]], strip.dtype),
+            )
+            return g + 1, done.write(g, self._score(windows))
+
+        _, done = tf.while_loop(
+            lambda g, _: g < groups,
+            one_group,
+            [0, tf.TensorArray(tf.float32, groups, element_shape=shape, infer_shape=False)],
+            parallel_iterations=1,
+        )
+        return done.concat()
 
     def _score(self, windows):
         """`(n, h, w, 3)` to float32 `(n, h, w, num_classes)`."""
         scores = tf.cast(self.model(windows), tf.float32)
         if self.flip:
-            mirrored = tf.cast(self.model(tf.reverse(windows, [2])), tf.float32)
-            scores = (scores + tf.reverse(mirrored, [2])) / 2
+            flipped = tf.cast(self.model(tf.reverse(windows, [2])), tf.float32)
+            scores = (scores + tf.reverse(flipped, [2])) / 2
         return scores
-
-    def _segment_one(self, image, return_scores):
-        """Segment `(height, width, 3)`: a loop over columns of windows.
-
-        Loops down a column pass on the lower part of each window's scores, to
-        which the next window adds, and loops across pass on the right part of
-        each column of windows.
-        """
-        height, width = tf.shape(image)[0], tf.shape(image)[1]
-        # Only sides below one stride are lengthened; larger ones are reached by a further window.
-        image = _lengthen_short_sides(image, self.stride)
-        size = tf.shape(image)[:2]
-        sides = tf.minimum(size // self.stride * self.stride, self.window)
-        rows = _Windows(size[0], sides[0], self.overlap)
-        columns = _Windows(size[1], sides[1], self.overlap)
-        maps = tf.TensorShape([None, None, self.num_classes])
-
-        def one_column(c, from_left, columns_done):
-            left, end = columns.starts[c], columns.ends[c]
-
-            def one_window(r, group, from_above, to_right, pieces):
-                top, bottom = rows.starts[r], rows.ends[r]
-                group = tf.cond(
-                    r % self.windows_at_a_time == 0,
-                    lambda: self._score(self._cut(image, rows, r, columns, left)),
-                    lambda: group,
-                )
-                scores = group[r % self.windows_at_a_time]  # (h, w, num_classes)
-                scores = _add_at_start(scores, from_above, axis=0)
-                # Rows before the next window are finished, no later window reaches them ...
-                from_above = scores[bottom - top :]
-                scores = _add_at_start(scores[: bottom - top], from_left[top:bottom], axis=1)
-                # ... and so are columns before the next column of windows.
-                to_right = to_right.write(r, scores[:, end - left :])
-                scores = scores[:, : end - left]
-                if return_scores:
-                    times = rows.times(top, bottom)[:, None] * columns.times(left, end)
-                    scores /= tf.cast(times, tf.float32)[..., None]  # (rows, columns, 1)
-                else:
-                    scores = class_map(scores)  # a sum is highest where the mean is
-                return r + 1, group, from_above, to_right, pieces.write(r, scores)
-
-            *_, to_right, pieces = tf.while_loop(
-                lambda r, *_: r < rows.number,
-                one_window,
-                [
-                    tf.constant(0),
-                    tf.zeros([0, 0, 0, self.num_classes]),
-                    tf.zeros([0, 0, self.num_classes]),
-                    tf.TensorArray(tf.float32, rows.number, element_shape=maps, infer_shape=False),
-                    self._pieces(rows.number, return_scores),
-                ],
-                [tf.TensorShape(shape) for shape in ([], [None, *maps], maps, None, None)],
-                parallel_iterations=1,
-            )
-            # Columns lie side by side, and a TensorArray joins along the first axis: transpose.
-            return c + 1, to_right.concat(), columns_done.write(c, _swap(pieces.concat()))
-
-        *_, columns_done = tf.while_loop(
-            lambda c, *_: c < columns.number,
-            one_column,
-            [
-                tf.constant(0),
-                tf.zeros([size[0], 0, self.num_classes]),
-                self._pieces(columns.number, return_scores),
-            ],
-            [tf.TensorShape(shape) for shape in ([], maps, None)],
-            parallel_iterations=1,
-        )
-        result = _swap(columns_done.concat())[:height, :width]
-        return (class_map(result), result) if return_scores else result
-
-    def _cut(self, image, rows, r, columns, left):
-        """`(n, h, w, 3)`, the windows from the r-th down in one column."""
-        tops = rows.starts[r : r + self.windows_at_a_time]
-        windows = tf.map_fn(
-            lambda top: image[top : top + rows.side, left : left + columns.side],
-            tops,
-            fn_output_signature=tf.TensorSpec([None, None, image.shape[-1]], image.dtype),
-        )
-        return windows
-
-    def _pieces(self, number, return_scores):
-        """Room for parts of the class map, or of the scores."""
-        if return_scores:
-            shape, dtype = [None, None, self.num_classes], tf.float32
-        else:
-            shape, dtype = [None, None], tf.int32
-        return tf.TensorArray(dtype, number, element_shape=shape, infer_shape=False)
 
 
 class _Windows:
-    """Windows along one side of a picture.
+    """Windows along one side of an image.
 
     Attributes:
         side: int32 scalar, pixels of a window.
@@ -267,14 +285,55 @@ class _Windows:
         return tf.reduce_sum(tf.cast(inside, tf.int32), axis=1)
 
 
-def _add_at_start(scores, others, axis):
-    """Add a smaller map to the first rows or columns of a larger one."""
-    length = tf.shape(others)[axis]
-    if axis == 0:
-        first, rest = scores[:length], scores[length:]
-    else:
-        first, rest = scores[:, :length], scores[:, length:]
-    return tf.cond(length > 0, lambda: tf.concat([first + others, rest], axis), lambda: scores)
+def _overlap_add(windows, piece, channels, axis, finish, specs):
+    """Add up maps that overlap along an axis, and keep only what `finish` makes of the sums.
+
+    Args:
+        windows: `_Windows` along that axis.
+        piece: function of the number of a window to its map, float32 `(h, w, channels)`.
+        channels: int.
+        axis: 0 or 1.
+        finish: function of the summed maps that no later window reaches and of the place
+            where they start, to a list of tensors, to be joined along their first axis.
+        specs: list of `tf.TensorSpec` of these.
+
+    Returns:
+        list of tensors.
+    """
+
+    def one_window(i, carried, done):
+        scores = piece(i)
+        length = tf.shape(carried)[axis]
+        scores = tf.cond(
+            length > 0,
+            lambda: tf.concat(
+                [_cut(scores, axis, 0, length) + carried, _cut(scores, axis, length, None)], axis
+            ),
+            lambda: scores,
+        )
+        end = windows.ends[i] - windows.starts[i]
+        outputs = finish(_cut(scores, axis, 0, end), windows.starts[i])
+        done = [array.write(i, output) for array, output in zip(done, outputs, strict=True)]
+        return i + 1, _cut(scores, axis, end, None), done
+
+    nothing = tf.zeros([0, 0, channels])
+    arrays = [
+        tf.TensorArray(s.dtype, windows.number, element_shape=s.shape, infer_shape=False)
+        for s in specs
+    ]
+    _, _, done = tf.while_loop(
+        lambda i, *_: i < windows.number,
+        one_window,
+        [0, nothing, arrays],
+        [tf.TensorShape([]), tf.TensorShape([None, None, channels]), [None] * len(specs)],
+        parallel_iterations=1,
+    )
+    return [array.concat() for array in done]
+
+
+def _cut(x, axis, start, end):
+    """Cut `(h, w, channels)` from `start` to `end` along axis 0 or 1."""
+    return x[start:end] if axis == 0 else x[:, start:end]
 
 
 def _swap(x):
@@ -282,11 +341,16 @@ def _swap(x):
     return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
 
 
-def _lengthen_short_sides(image, stride):
-    """Repeat the last row and column of `(height, width, 3)` up to `stride` of each."""
+def _pad_to(x, least, constant=None):
+    """Pad `(height, width, ...)` below and to the right to `least` by the last row and column.
+
+    With `constant` by that value instead.
+    """
+    size = tf.shape(x)[:2]
+    if constant is not None:
+        missing = tf.maximum(least - size, 0)
+        return tf.pad(x, tf.stack([tf.zeros_like(missing), missing], 1), constant_values=constant)
     for axis in (0, 1):
-        size = tf.shape(image)[axis]
-        image = tf.gather(
-            image, tf.minimum(tf.range(tf.maximum(size, stride)), size - 1), axis=axis
-        )
-    return image
+        places = tf.range(tf.maximum(size[axis], least))
+        x = tf.gather(x, tf.minimum(places, size[axis] - 1), axis=axis)
+    return x

@@ -1,6 +1,7 @@
-"""A small residual network that paints any picture in the one style it was trained for."""
+"""A small residual network that paints any image in the one style it was trained for."""
 
 import keras
+import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.upsampling import CropLike
@@ -12,13 +13,13 @@ _MARGIN = 0.1  # of the range of a sigmoid, kept free below black and above whit
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class EdgePadding(keras.layers.Layer):
-    """Continues a picture by its border pixels, where zeros would paint a dark frame.
+    """Pad an image by its border pixels, where zeros would paint a dark frame.
 
-    Unlike mirroring it works for a picture of any size, down to one pixel.
+    Unlike reflection it works for an image of any size, down to one pixel.
     """
 
     def __init__(self, width, **kwargs):
-        """Remember the width.
+        """Set the width.
 
         Args:
             width: int, pixels on each side.
@@ -36,18 +37,17 @@ class EdgePadding(keras.layers.Layer):
         return keras.ops.concatenate([first] * self.width + [x] + [last] * self.width, 2)
 
     def get_config(self):
-        """The arguments."""
+        """Give the arguments of the constructor."""
         return {**super().get_config(), "width": self.width}
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class Repaint(keras.layers.Layer):
-    """Changes a picture's colours by a correction, and stays among those that exist.
+    """Add a correction to the colours of an image and clip the result to 0-255.
 
-    The correction is added to the logits of the colours: 0 leaves them exactly as they are, and
-    no correction, however large, goes beyond black or white. Black and white stand at 0.1 and
-    0.9 of the logits' range, where they can still be moved; what goes beyond them is cut off,
-    but the gradient passes, so that it finds its way back.
+    The correction is added to the logits of the colours: 0 changes nothing. Black and white
+    are at 0.1 and 0.9 of the sigmoid's range, where they can still be changed. What goes beyond
+    them is clipped, but its gradient is not, so training can bring it back.
     """
 
     def call(self, inputs):
@@ -60,52 +60,82 @@ class Repaint(keras.layers.Layer):
         return painted + keras.ops.stop_gradient(keras.ops.clip(painted, 0, _PIXEL_MAX) - painted)
 
 
-def transformer_net(width=16, residual_blocks=5, name="transformer_net"):
-    """Build the network.
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class TransformerNet(keras.Model):
+    """Paint images in the style that the network was trained for, by `FastStyleTrainer`.
 
-    What it learns is a correction of the picture, and each step up sees what the step down saw
-    at that size: the content need not pass through the narrow middle, and is there from the
-    first step of training on. Steps up repeat pixels and then convolve: transposed
-    convolutions would leave a checkerboard. Instance norm takes the contrast of the picture
-    out, which is the content's.
+    From pixels 0-255 `(batch, h, w, 3)`, uint8 or float, of any size, to float32 pixels 0-255
+    of the same size. Untrained, it gives the image back.
+
+    What it learns is a correction of the image, and each upsampling sees what the
+    downsampling saw at that size: the content need not pass through the narrow middle, and is
+    there from the first training step on. Upsampling repeats pixels and then convolves:
+    transposed convolutions would leave a checkerboard. Instance norm removes the contrast of
+    the image, which belongs to the content.
 
     Args:
         width: int, channels at full size; twice and four times that at half and a quarter.
         residual_blocks: int, blocks at a quarter of the size.
         name: of the model.
 
-    Returns:
-        `keras.Model`: pixels 0-255 `(batch, h, w, 3)`, uint8 or float, of any size, to float32
-        pixels 0-255 of the same size. Untrained, it gives the picture back.
-
     Raises:
         InputError: if a number is not > 0.
 
     Source:
         Johnson et al., Perceptual Losses for Real-Time Style Transfer (2016), with instance
-        norm by Ulyanov et al. (2016), steps up by Odena et al. (2016) and connections across by
-        Ronneberger et al. (2015).
+        norm by Ulyanov et al. (2016), upsampling by Odena et al. (2016) and skip connections
+        by Ronneberger et al. (2015).
     """
-    if not (width > 0 and residual_blocks > 0):
-        raise InputError(f"width = {width} and residual_blocks = {residual_blocks} must be > 0")
 
-    def convolve(x, filters, kernel_size, strides=1, relu=True):
-        x = EdgePadding(kernel_size // 2)(x)
-        x = keras.layers.Conv2D(filters, kernel_size, strides)(x)
-        x = keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)(x)
-        return keras.layers.ReLU()(x) if relu else x
+    task = "style"
+    class_names = ()
+    image_size = None  # any
 
-    inputs = keras.Input((None, None, 3), name="pixels")
-    full = keras.layers.Rescaling(2 / _PIXEL_MAX, -1)(inputs)
-    full = convolve(full, width, 5)
-    half = convolve(full, 2 * width, 3, 2)
-    x = convolve(half, 4 * width, 3, 2)
-    for _ in range(residual_blocks):
-        residual = convolve(convolve(x, 4 * width, 3), 4 * width, 3, relu=False)
-        x = keras.layers.Add()([x, residual])
-    for filters, across in ((2 * width, half), (width, full)):
-        x = CropLike()(keras.layers.UpSampling2D(2)(x), across)
-        x = convolve(keras.layers.Concatenate()([x, across]), filters, 3)
-    x = keras.layers.Conv2D(3, 5, kernel_initializer="zeros")(EdgePadding(2)(x))
-    outputs = Repaint(dtype="float32")([x, inputs])
-    return keras.Model(inputs, outputs, name=name)
+    def __init__(self, width=16, residual_blocks=5, name="transformer_net", **kwargs):
+        if not (width > 0 and residual_blocks > 0):
+            raise InputError(f"width = {width} and residual_blocks = {residual_blocks} must be > 0")
+
+        def convolve(x, filters, kernel_size, strides=1, relu=True):
+            x = EdgePadding(kernel_size // 2)(x)
+            x = keras.layers.Conv2D(filters, kernel_size, strides)(x)
+            x = keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)(x)
+            return keras.layers.ReLU()(x) if relu else x
+
+        inputs = keras.Input((None, None, 3), name="pixels")
+        full = keras.layers.Rescaling(2 / _PIXEL_MAX, -1)(inputs)
+        full = convolve(full, width, 5)  # (batch, h, w, width)
+        half = convolve(full, 2 * width, 3, 2)
+        x = convolve(half, 4 * width, 3, 2)
+        for _ in range(residual_blocks):
+            residual = convolve(convolve(x, 4 * width, 3), 4 * width, 3, relu=False)
+            x = keras.layers.Add()([x, residual])
+        for filters, skip in ((2 * width, half), (width, full)):
+            x = CropLike()(keras.layers.UpSampling2D(2)(x), skip)
+            x = convolve(keras.layers.Concatenate()([x, skip]), filters, 3)
+        x = keras.layers.Conv2D(3, 5, kernel_initializer="zeros", name="correction")(
+            EdgePadding(2)(x)
+        )
+        outputs = Repaint(dtype="float32")([x, inputs])
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self.width, self.residual_blocks = width, residual_blocks
+
+    def stylize(self, images):
+        """Paint images.
+
+        Args:
+            images: `(batch, h, w, 3)` pixels 0-255, uint8 or float.
+
+        Returns:
+            dict: `pictures`, uint8 `(batch, h, w, 3)`.
+        """
+        pixels = tf.clip_by_value(tf.round(self(images, training=False)), 0, _PIXEL_MAX)
+        return {"pictures": tf.cast(pixels, tf.uint8)}
+
+    def endpoints(self):
+        """Give what an exported model offers: `{name: (function, input signature)}`."""
+        images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
+        return {"stylize": (self.stylize, [images])}
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        return {"width": self.width, "residual_blocks": self.residual_blocks, "name": self.name}

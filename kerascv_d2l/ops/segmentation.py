@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-# The label of pixels that count for nothing: what Pascal VOC's masks have on borders.
-VOID_LABEL = 255
+# The label of pixels that losses and metrics ignore: what Pascal VOC's masks have on borders.
+IGNORE_LABEL = 255
 
 
 def class_map(scores):
@@ -20,31 +20,31 @@ def class_map(scores):
     return tf.math.top_k(scores, k=1).indices[..., 0]
 
 
-def confusion_matrix(labels, predictions, num_classes, void_label=VOID_LABEL):
+def confusion_matrix(labels, predictions, num_classes, ignore_label=IGNORE_LABEL):
     """Count the pixels of every pair of true and predicted class.
 
     Args:
-        labels: int tensor of any shape: classes, or `void_label`.
+        labels: int tensor of any shape: classes, or `ignore_label`.
         predictions: int tensor with as many elements: classes.
         num_classes: int.
-        void_label: int, or None if there is none.
+        ignore_label: int, or None if there is none.
 
     Returns:
         int32 `(num_classes + 1, num_classes)`: rows are true classes, the last
-        one void, columns predicted ones. Pixels of a label or prediction that is no
-        class are not counted.
+        one the ignored, columns predicted ones. Pixels of a label or prediction that is
+        no class are not counted.
     """
-    return count_cells(confusion_cells(labels, predictions, num_classes, void_label), num_classes)
+    return count_cells(confusion_cells(labels, predictions, num_classes, ignore_label), num_classes)
 
 
-def confusion_cells(labels, predictions, num_classes, void_label=VOID_LABEL):
+def confusion_cells(labels, predictions, num_classes, ignore_label=IGNORE_LABEL):
     """Number the cell of `confusion_matrix` in which each pixel counts, row by row.
 
     Args:
         labels: as for `confusion_matrix`.
         predictions: as for `confusion_matrix`.
         num_classes: int.
-        void_label: int or None.
+        ignore_label: int or None.
 
     Returns:
         int32 `(pixels,)`; one more than the last cell for what is not counted.
@@ -54,7 +54,7 @@ def confusion_cells(labels, predictions, num_classes, void_label=VOID_LABEL):
     nowhere = (num_classes + 1) * num_classes  # beyond the table, where bincount drops it
     is_class = (labels >= 0) & (labels < num_classes)
     row = tf.where(is_class, labels, num_classes)
-    known = is_class if void_label is None else is_class | (labels == void_label)
+    known = is_class if ignore_label is None else is_class | (labels == ignore_label)
     known &= (predictions >= 0) & (predictions < num_classes)
     return tf.where(known, row * num_classes + predictions, nowhere)
 

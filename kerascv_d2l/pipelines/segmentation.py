@@ -8,7 +8,7 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.geometry import ALGORITHM, random_flip
 from kerascv_d2l.ops.resize import resize
-from kerascv_d2l.ops.segmentation import VOID_LABEL
+from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.pipelines.batches import (
     CACHE_BYTES,
     as_size,
@@ -227,7 +227,7 @@ def cut_window(image, mask, window, size, resized=True):
     image = tf.pad(
         tf.cast(image, tf.float32), tf.pad(padding, [[0, 1], [0, 0]]), constant_values=OUTSIDE
     )
-    mask = tf.pad(mask, padding, constant_values=VOID_LABEL)
+    mask = tf.pad(mask, padding, constant_values=IGNORE_LABEL)
     return tf.ensure_shape(image, (*size, 3)), tf.ensure_shape(mask, size)
 
 
@@ -281,7 +281,7 @@ def _part(image, mask, place, size):
     rows, columns = tf.minimum(rows, height - 1), tf.minimum(columns, width - 1)
     image = tf.gather(tf.gather(image, rows), columns, axis=1)
     mask = tf.gather(tf.gather(mask, rows), columns, axis=1)
-    mask = tf.where(counted, mask, tf.constant(VOID_LABEL, tf.uint8))
+    mask = tf.where(counted, mask, tf.constant(IGNORE_LABEL, tf.uint8))
     return tf.ensure_shape(tf.cast(image, tf.float32), (*size, 3)), tf.ensure_shape(mask, size)
 
 

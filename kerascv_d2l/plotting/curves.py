@@ -36,14 +36,14 @@ def draw_history(path, history, unit="epoch"):
     Values that are not finite are left out; their neighbours are joined.
 
     Args:
-        path: the picture's file, `.png`.
+        path: the file, `.png`.
         history: dict from name to a list of numbers, one an epoch, as `History.history`
             has it. `epoch` (as CSVLogger adds it) is left out: the axis starts at 1.
         unit: str: what the axis counts.
 
     Raises:
         InputError: if there is nothing to draw, or the lists differ in length, or
-            the file's ending is not that of a picture.
+            the file's ending is not that of an image.
     """
     save(path, _history_figure(history, unit))
 
@@ -52,7 +52,7 @@ def draw_curves(path, history):
     """Write the curves of a classifier's training as the book draws them, in one panel.
 
     Args:
-        path: the picture's file, `.png`, or a binary stream for PNG.
+        path: the file, `.png`, or a binary stream for PNG.
         history: dict from name to a list of numbers, one an epoch; of it `loss`,
             `accuracy` and `val_accuracy` are drawn, those that are there.
 

@@ -1,4 +1,4 @@
-"""A class for every pixel: maps in colours, alone, beside their pictures, or over them."""
+"""Class maps in colours: alone, beside their images, or over them."""
 
 import math
 
@@ -7,8 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from kerascv_d2l.data.voc_classes import VOC_VOID
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.plotting.common import (
     DPI,
     GAP_INCHES,
@@ -19,29 +19,29 @@ from kerascv_d2l.plotting.common import (
     to_uint8,
 )
 
-CELL_INCHES = 2.4  # the longer side of a picture in the grid of `draw_segmentation`
-TITLES = ("picture", "prediction", "truth")
-MASK_WEIGHT = 0.6  # of the class's colour over the picture
-_VOID_COLOR = (255, 255, 255)
+CELL_INCHES = 2.4  # the longer side of an image in the grid of `draw_segmentation`
+TITLES = ("image", "prediction", "truth")
+MASK_WEIGHT = 0.6  # of the class's colour over the image
+_IGNORED_COLOR = (255, 255, 255)
 _BAND = 256  # rows coloured at a time
 
 
 def draw_segmentation(path, images, predictions, truths, class_names, colors, columns=2):
-    """Write pictures with the predicted and the true class of every pixel beside them.
+    """Write images with the predicted and the true class of every pixel beside them.
 
     Args:
-        path: the picture's file, `.png`.
+        path: the file, `.png`.
         images: sequence of `(height, width, 3)` of any sizes, as `to_uint8` takes
             them.
-        predictions: for each picture int classes `(height, width)`.
-        truths: the same; labels that are no class (void) are white.
+        predictions: for each image int classes `(height, width)`.
+        truths: the same; labels that are no class (ignored) are white.
         class_names: sequence of str.
         colors: RGB 0-255 `(classes, 3)`.
-        columns: int, pictures a row, each with its two class maps.
+        columns: int, images a row, each with its two class maps.
 
     Raises:
-        InputError: if there is no picture, numbers or sizes differ, or the file's
-            ending is not that of a picture.
+        InputError: if there is no image, numbers or sizes differ, or the file's
+            ending is not that of an image.
     """
     save(path, _segmentation_figure(images, predictions, truths, class_names, colors, columns))
 
@@ -57,7 +57,7 @@ def _segmentation_figure(images, predictions, truths, class_names, colors, colum
     for image, *pair in zip(images, *maps, strict=True):
         if any(classes.shape != image.shape[:2] for classes in pair):
             raise InputError(
-                f"a picture is {image.shape[:2]}, its class maps {pair[0].shape} and "
+                f"an image is {image.shape[:2]}, its class maps {pair[0].shape} and "
                 f"{pair[1].shape}: the same height and width are needed."
             )
     columns = min(columns, len(images))
@@ -95,7 +95,7 @@ def _segmentation_figure(images, predictions, truths, class_names, colors, colum
         Patch(facecolor=np.asarray(colors[k]) / 255, edgecolor="grey", label=shortened(name))
         for k, name in ((k, class_names[k]) for k in shown)
     ]
-    handles.append(Patch(facecolor="white", edgecolor="grey", label="void"))
+    handles.append(Patch(facecolor="white", edgecolor="grey", label="ignored"))
     figure.legend(
         handles=handles, loc="lower center", ncols=legend_columns, frameon=False, fontsize=10
     )
@@ -110,7 +110,7 @@ def color_classes(classes, colors):
         colors: RGB 0-255 `(classes, 3)`.
 
     Returns:
-        uint8 `(height, width, 3)`, white where there is no such class (void).
+        uint8 `(height, width, 3)`, white where there is no such class (ignored).
     """
     table = np.full((256, 3), 255, np.uint8)
     table[: len(colors)] = colors
@@ -118,13 +118,13 @@ def color_classes(classes, colors):
 
 
 def overlay(image, mask, colormap, background=0):
-    """Colour a picture by a class mask.
+    """Colour an image by a class mask.
 
     Args:
         image: uint8 `(height, width, 3)`.
         mask: class indices `(height, width)`; 255 is white.
         colormap: `(classes, 3)` RGB 0-255.
-        background: the class that leaves the picture as it is, or None.
+        background: the class that leaves the image as it is, or None.
 
     Returns:
         uint8 `(height, width, 3)`.
@@ -134,18 +134,20 @@ def overlay(image, mask, colormap, background=0):
     """
     mask, colormap = np.asarray(mask), np.asarray(colormap)
     if mask.shape != image.shape[:2]:
-        raise InputError(f"`mask` is {mask.shape}, its picture {image.shape[:2]} (height, width)")
-    void = mask == VOC_VOID
-    classes = np.where(void, 0, mask)
+        raise InputError(f"`mask` is {mask.shape}, its image {image.shape[:2]} (height, width)")
+    ignored = mask == IGNORE_LABEL
+    classes = np.where(ignored, 0, mask)
     if classes.min() < 0 or classes.max() >= len(colormap):
         raise InputError(
             f"`mask` has classes from {classes.min()} to {classes.max()}, but there are "
             f"{len(colormap)} colours"
         )
     drawn = np.array(image)
-    for start in range(0, len(drawn), _BAND):  # floats of all of a large picture take gigabytes
+    for start in range(0, len(drawn), _BAND):  # floats of all of a large image take gigabytes
         band = slice(start, start + _BAND)
-        colors = np.where(void[band, :, None], _VOID_COLOR, colormap[classes[band]])  # (h, w, 3)
+        colors = np.where(
+            ignored[band, :, None], _IGNORED_COLOR, colormap[classes[band]]
+        )  # (h, w, 3)
         weight = MASK_WEIGHT * (mask[band] != background)[..., None]  # (h, w, 1)
         drawn[band] = np.rint(image[band] * (1 - weight) + colors * weight)
     return drawn

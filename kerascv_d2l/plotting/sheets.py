@@ -26,30 +26,30 @@ def draw_examples(
     columns=4,
     inches=CELL_INCHES,
 ):
-    """Write a grid of pictures, each with a title and with its boxes or its mask.
+    """Write a grid of images, each with a title and with its boxes or its mask.
 
     Args:
         path: the file, `.png`.
         images: sequence of `(height, width, 3)` of any sizes, as `to_uint8`
             takes them.
-        titles: sequence of str, one a picture.
-        labels: for each picture `(objects, 5)` rows `[class, x_min, y_min,
+        titles: sequence of str, one an image.
+        labels: for each image `(objects, 5)` rows `[class, x_min, y_min,
             x_max, y_max]`, normalised; class -1 is not drawn. `None` for none.
-        masks: for each picture class indices `(height, width)`, 255 void
+        masks: for each image class indices `(height, width)`, 255 ignored
             (white). Background (0) is left as it is. `None` for none.
         class_names: names of the labels' classes.
         colormap: `(classes, 3)` RGB 0-255 of the masks' classes; VOC's by default.
-        columns: int, pictures a row.
-        inches: float, longer side of a picture, at 100 dots an inch.
+        columns: int, images a row.
+        inches: float, longer side of an image, at 100 dots an inch.
 
     Raises:
-        InputError: if there is no picture, numbers differ, a mask is of another
-            size than its picture or has a class without a colour, or the
-            file's ending is not that of a picture.
+        InputError: if there is no image, numbers differ, a mask is of another
+            size than its image or has a class without a colour, or the
+            file's ending is not that of an image.
     """
     count = len(images)
     if count == 0:
-        raise InputError("`images` is empty; pass at least one picture to draw")
+        raise InputError("`images` is empty; pass at least one image to draw")
     for name, values in (("titles", titles), ("labels", labels), ("masks", masks)):
         if values is not None and len(values) != count:
             raise InputError(f"there are {count} images and {len(values)} {name}")

@@ -56,11 +56,6 @@ class FastStyleTrainer(keras.Model):
             self._targets.append((weight / total, grams))
         self._trackers = [keras.metrics.Mean(name=name) for name in LOSSES]
 
-    @property
-    def metrics(self):
-        """Means over the epoch, reset by Keras."""
-        return super().metrics + self._trackers
-
     def call(self, pixels, training=False):
         """The network's pictures."""
         return self.net(pixels, training=training)
@@ -100,8 +95,9 @@ class FastStyleTrainer(keras.Model):
             weights.tv * tv_loss(pictures),
         ]
         for tracker, value in zip(self._trackers, values, strict=True):
-            tracker.update_state(value)
-        return tf.add_n(values)
+            tracker.update_state(value, sample_weight=tf.shape(x)[0])
+        # `fit` adds up the devices, each of which has the mean over its own part of the batch.
+        return tf.add_n(values) / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _normalised(pixels):

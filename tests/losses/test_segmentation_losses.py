@@ -13,10 +13,10 @@ pytestmark = pytest.mark.quick
 CLASSES = 4
 
 
-def batch(void_share=0.3):
+def batch(ignored_share=0.3):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, size=(3, 5, 7)).astype(np.uint8)
-    labels[rng.uniform(size=labels.shape) < void_share] = 255
+    labels[rng.uniform(size=labels.shape) < ignored_share] = 255
     return labels, rng.normal(size=(3, 5, 7, CLASSES)).astype(np.float32) * 3
 
 
@@ -46,8 +46,8 @@ def test_mean_over_known_pixels(class_weight):
     np.testing.assert_allclose(of_chances(labels, chances), expected, rtol=1e-5)
 
 
-def test_without_void_it_is_the_books_mean():
-    labels, scores = batch(void_share=0)
+def test_without_ignored_pixels_it_is_the_books_mean():
+    labels, scores = batch(ignored_share=0)
     each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels.astype(np.int32), scores)
     book = tf.reduce_mean(each, axis=(1, 2))  # (batch,)
     np.testing.assert_allclose(
@@ -55,7 +55,7 @@ def test_without_void_it_is_the_books_mean():
     )
 
 
-def test_void_pixels_have_no_gradient_and_nothing_but_void_no_loss():
+def test_ignored_pixels_have_no_gradient_and_nothing_else_has_no_loss():
     labels, scores = batch()
     scores = tf.constant(scores)
     with tf.GradientTape() as tape:
@@ -73,3 +73,13 @@ def test_errors_name_the_weights():
     labels, scores = batch()
     with pytest.raises(InputError, match="2 numbers for 4 classes"):
         SegmentationCrossEntropy(class_weight=[1, 1])(labels, scores)
+
+
+def test_labels_that_are_no_class_are_ignored_and_make_no_nan():
+    labels, scores = batch(ignored_share=0)
+    labels = labels.astype(np.int32)
+    labels[0, :2] = [[7], [-1]]
+    expected = slow_loss(np.where((labels < 0) | (labels >= CLASSES), 255, labels), scores)
+    for ignore_label in (255, None):
+        loss = SegmentationCrossEntropy(ignore_label=ignore_label)
+        np.testing.assert_allclose(loss(labels, scores), expected, rtol=1e-5)

@@ -30,8 +30,8 @@ def test_draw_segmentation(tmp_path):
     assert shares[1] > 0.1 > shares[0] > 0.02  # predictions are all of the second class
     figure = segmentation._segmentation_figure(images, predictions, truths, NAMES, colors, 2)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:6] == ["picture", "prediction", "truth"] * 2 and not any(titles[6:])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*NAMES, "void"]
+    assert titles[:6] == ["image", "prediction", "truth"] * 2 and not any(titles[6:])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*NAMES, "ignored"]
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     np.testing.assert_array_equal(shown[3], images[1])
     np.testing.assert_array_equal(shown[4], np.broadcast_to(colors[1], shown[4].shape))
@@ -46,5 +46,5 @@ def test_draw_segmentation_refuses(tmp_path):
         segmentation.draw_segmentation("a.png", images, predictions, truths[:1], NAMES, colors)
     with pytest.raises(InputError, match="3 class names and 2 colors"):
         segmentation.draw_segmentation("a.png", images, predictions, truths, NAMES, colors[:2])
-    with pytest.raises(InputError, match=r"a picture is \(40, 60\)"):
+    with pytest.raises(InputError, match=r"an image is \(40, 60\)"):
         segmentation.draw_segmentation("a.png", images, predictions, truths[::-1], NAMES, colors)

@@ -30,7 +30,7 @@ def test_sheet_shows_boxes_in_their_place(tmp_path):
     draw_examples(tmp_path / "b.png", [black], ["one"])
     a, b = (np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB")).astype(int) for n in "ab")
     changed = np.argwhere(np.abs(a - b).max(-1) > 60)
-    picture = np.argwhere(b.max(-1) == 0)  # the black picture in the sheet
+    picture = np.argwhere(b.max(-1) == 0)  # the black image in the sheet
     (top, left), (bottom, right) = picture.min(0), picture.max(0)
     # The label stands on the upper left corner, so only the far sides are exact.
     assert abs((changed[:, 1].max() - left) / (right - left) - 0.9) < 0.02
@@ -42,7 +42,7 @@ def test_bad_sheets(tmp_path):
         draw_examples(tmp_path / "a.png", [], [])
     with pytest.raises(InputError, match="1 images and 2 titles"):
         draw_examples(tmp_path / "a.png", [GREY], ["a", "b"])
-    with pytest.raises(InputError, match=r"`mask` is \(6, 8\), its picture \(6, 9\)"):
+    with pytest.raises(InputError, match=r"`mask` is \(6, 8\), its image \(6, 9\)"):
         draw_examples(tmp_path / "a.png", [GREY], ["a"], masks=[np.zeros((6, 8), int)])
     with pytest.raises(InputError, match="classes from 0 to 21, but there are 21 colours"):
         overlay(GREY, np.full((6, 9), 21) * np.eye(6, 9, dtype=int), VOC_COLORMAP)

@@ -194,7 +194,7 @@ def test_flags_reach_model_loss_and_optimizer():
     assert model.name == "fcn32" and type(model.optimizer) is keras.optimizers.SGD
     assert float(model.optimizer.learning_rate) == pytest.approx(3.2e-2)
     assert model.optimizer.weight_decay == 3.1e-5 and model.optimizer.momentum == 0
-    assert model.loss.class_weight is None and model.loss.void_label == 255
+    assert model.loss.class_weight is None and model.loss.ignore_label == 255
     model = built("--model", "fcn16", "--fixed-upsampling", "--class-weights", "balanced")
     assert model.name == "fcn16" and type(model.optimizer) is keras.optimizers.Adam
     assert model.loss.class_weight == [1, 2, 3]

@@ -5,14 +5,14 @@ import tensorflow as tf
 
 from kerascv_d2l import style_transfer as st
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.transformer_net import Repaint, transformer_net
+from kerascv_d2l.models.transformer_net import Repaint, TransformerNet
 
 pytestmark = pytest.mark.quick
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 3), (17, 30), (32, 24)])
-def test_pictures_of_any_size_come_back_in_it(height, width):
-    net = transformer_net(4, 1)
+def test_images_of_any_size_come_back_in_it(height, width):
+    net = TransformerNet(4, 1)
     pixels = np.random.RandomState(0).randint(0, 256, (2, height, width, 3)).astype(np.uint8)
     painted = net(pixels).numpy()
     assert painted.shape == pixels.shape
@@ -20,9 +20,9 @@ def test_pictures_of_any_size_come_back_in_it(height, width):
     np.testing.assert_allclose(net(pixels[1:]).numpy(), painted[1:], atol=1e-2)
 
 
-def test_an_untrained_network_gives_the_picture_back():
+def test_an_untrained_network_gives_the_image_back():
     pixels = np.random.RandomState(0).randint(0, 256, (1, 18, 27, 3)).astype(np.uint8)
-    np.testing.assert_allclose(transformer_net(4, 1)(pixels), pixels, atol=1e-3)
+    np.testing.assert_allclose(TransformerNet(4, 1)(pixels), pixels, atol=1e-3)
 
 
 def test_corrections_of_any_size_stay_among_the_colours():
@@ -47,7 +47,7 @@ def test_training_lowers_the_loss_and_the_network_is_exported(tmp_path):
     random = np.random.RandomState(0)
     photographs = random.randint(0, 256, (8, 4, 6, 3)).repeat(5, 1).repeat(5, 2).astype(np.uint8)
     style = st.Style(np.full((20, 20, 3), (230, 90, 20), np.uint8))
-    net = transformer_net(4, 1)
+    net = TransformerNet(4, 1)
     trainer = st.FastStyleTrainer(net, network, [style])
     trainer.compile(keras.optimizers.Adam(1e-2))
     data = tf.data.Dataset.from_tensor_slices(photographs).batch(4)
@@ -71,7 +71,7 @@ def test_training_lowers_the_loss_and_the_network_is_exported(tmp_path):
 def test_plain_weights_masks_and_no_style_are_refused():
     network = st.torchvision_vgg19(seed=0)
     style = st.Style(np.zeros((16, 16, 3), np.uint8), mask=np.ones((16, 16)))
-    net = transformer_net(2, 1)
+    net = TransformerNet(2, 1)
     for styles, weights, message in (
         ([style], None, "mask"),
         ([style], st.BOOK_WEIGHTS, "normalised"),
@@ -80,4 +80,4 @@ def test_plain_weights_masks_and_no_style_are_refused():
         with pytest.raises(InputError, match=message):
             st.FastStyleTrainer(net, network, styles, weights)
     with pytest.raises(InputError, match="width"):
-        transformer_net(0)
+        TransformerNet(0)
