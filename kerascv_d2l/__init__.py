@@ -17,7 +17,7 @@ _MODULES = {
         "read_classification_folder",
     ],
     "data.detection": ["DetectionData", "DetectionSplit"],
-    "data.layouts": ["read_detection_folder"],
+    "data.load": ["load"],
     "data.layouts.masks": ["read_segmentation_folder"],
     "data.generated": [
         "SceneSettings",

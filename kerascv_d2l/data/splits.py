@@ -180,6 +180,8 @@ class DataSet:
         colors: uint8 `(classes, 3)`, RGB, to draw the classes of masks with; by default VOC's.
         test: `Split` or None: a third split, where the source has one; nothing trains on it.
         seconds: float: how long it took to read or generate.
+        notes: list of str: what was read otherwise than it stands in the source, such as boxes
+            that were clipped.
 
     Raises:
         InputError: if a split is empty, the splits are of two tasks, or a target has a class
@@ -193,6 +195,7 @@ class DataSet:
     colors: np.ndarray = None
     test: Split = None
     seconds: float = 0.0
+    notes: list = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
         self.class_names = tuple(map(str, self.class_names))
@@ -265,6 +268,7 @@ class DataSet:
                 lines[-1] += f", {what}"
         if skipped := self.skipped:
             lines.append(f"  left out: {len(skipped)}, the first because of: {skipped[0]}")
+        lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
     def _describe_targets(self, split):

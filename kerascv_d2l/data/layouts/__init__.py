@@ -1,87 +1,134 @@
-"""Detection data sets in a user's own folder."""
+"""Data sets in a user's own folder, in whichever layout they have.
 
+A layout is a module of this package with
+
+- `TITLE`: str, what to call it;
+- `LOOKS`: str, what a folder of it looks like, for messages;
+- `TASKS`: tuple of `TASKS` of `splits`, what its labels are for;
+- `recognises(root)`: whether a folder (`Path`) has it;
+- `read(root, faults, **options)`: gives `records.Labels`. Options are keyword arguments with
+  defaults. What is bad is told to `faults` (`records.Faults`). Layouts for detection need no
+  option: `classes`, `boxes_on` and `masks` are those of `boxes.ObjectTargets`.
+
+To add one, write the module and add it to `LAYOUTS`.
+"""
+
+import inspect
 import time
 
-from kerascv_d2l.data.detection import DetectionData
-from kerascv_d2l.data.layouts import banana, coco, voc
-from kerascv_d2l.data.layouts.records import Faults, build_split, unwrapped
+from kerascv_d2l.data.layouts import coco, tables, voc
+from kerascv_d2l.data.layouts.boxes import ObjectTargets
+from kerascv_d2l.data.layouts.records import Faults, build_data_set, unwrapped, visible
+from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, first_of
 from kerascv_d2l.errors import InputError
 
-LAYOUTS = (banana, voc, coco)
+LAYOUTS = (voc, coco, tables)
 
 
-def read_detection_folder(
-    path, val_fraction=0.2, seed=0, skip_bad=False, classes=None, difficult=False
-):
-    """Read a detection data set, in whichever known layout the folder has.
+def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **options):
+    """Read a data set from a folder, in whichever known layout it has.
 
-    Known are the banana data set's layout, Pascal VOC XML and COCO JSON; see
-    the modules of this package for what each may look like. Every picture is
-    decoded once, to find damaged ones now and not in the middle of training.
-
-    Boxes may exceed their picture by a rounding pixel and are clipped then. A
-    picture with an EXIF rotation is taken upright; its boxes are turned with it
-    where the size in the labels shows that they were drawn on the stored pixels.
+    Every image is decoded once, to find damaged ones now and not in the middle of training.
 
     Args:
         path: the folder, or a folder with nothing in it but that folder.
-        val_fraction: float in (0, 1): share of the pictures to validate on,
-            where the data set itself has no split.
-        seed: int: which pictures these are. The choice goes by file name, and
-            does not depend on the order in which the system lists them.
-        skip_bad: bool: go on without a bad picture or object; the splits'
-            `skipped` say which were left out and why. A picture all of whose
-            objects are bad is left out as well.
-        classes: names of the classes in their order; by default those that the
-            labels name: sorted by name (VOC), by category id (COCO), by number
-            (banana).
-        difficult: bool: keep objects that VOC marks as difficult.
+        task: one of `splits.TASKS`.
+        val_fraction: float in (0, 1): share of the images to validate on, where the data set
+            itself has no validation part.
+        seed: int: which images these are. The choice goes by name.
+        skip_bad: bool: go on without a bad image or object; the splits' `skipped` say which
+            were left out and why. An image all of whose objects are bad is left out as well.
+        options: for detection `classes`, `boxes_on` and `masks` (`boxes.ObjectTargets`); else
+            those of the layout's `read`. None is the same as not given.
 
     Returns:
-        `DetectionData`.
+        `DataSet`.
 
     Raises:
-        InputError: for a folder without a known layout, a file that is missing
-            or damaged, a label that names no picture, a box that is not finite,
-            empty, inside out or outside its picture, or an unknown class; names
-            the file and the line or object.
+        InputError: for a folder without a known layout, an unknown option, a file that is
+            missing or damaged, a label that names no image, an image that is labelled twice or
+            is in two parts, and bad labels; names the file and the line or object.
     """
     start = time.perf_counter()
     if not 0 < val_fraction < 1:
         raise InputError(f"val_fraction is {val_fraction}; wanted a share between 0 and 1")
-    if classes is not None:
-        classes = tuple(classes)
-        if not classes or len(set(classes)) != len(classes):
-            raise InputError(f"classes are {classes}; wanted one or more different names")
-    root, layout = _recognise(path)
-    faults = {"train": Faults(skip_bad), "val": Faults(skip_bad)}
-    options = {"val_fraction": val_fraction, "seed": seed, "classes": classes}
-    if layout is voc:
-        options["difficult"] = difficult
-    class_names, class_of, pictures = layout.read(root, faults, **options)
-    splits = {
-        name: build_split(pictures[name], class_of, faults[name], f"{root}, {name} split")
-        for name in ("train", "val")
-    }
-    if splits["train"].num_objects == 0:
-        raise InputError(f"{root}: no object is labelled on any picture of the train split")
-    return DetectionData(
-        class_names=class_names,
-        source=f"{root}, {layout.TITLE}",
-        seconds=time.perf_counter() - start,
-        **splits,
+    root, layout, others = recognise(path, task)
+    faults = Faults(skip_bad)
+    if others:
+        faults.notes.append(f"read as {layout.TITLE}; it also looks like {first_of(others)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    if task == DETECTION:
+        labels = _with_targets(layout.read(root, faults), **_checked(given, ObjectTargets, layout))
+    else:
+        labels = layout.read(root, faults, **_checked(given, layout.read, layout))
+    data = build_data_set(labels, faults, f"{root}, {layout.TITLE}", val_fraction, seed)
+    if task == DETECTION and (clipped := labels.targets.clipped):
+        data.notes.append(
+            f"{len(clipped)} box(es) reached more than a pixel over the border of their image, "
+            f"and were clipped: {first_of(clipped, 3)}"
+        )
+    _check_learnable(data)
+    data.seconds = time.perf_counter() - start
+    return data
+
+
+def recognise(path, task):
+    """Find the folder that has a known layout for a task.
+
+    Args:
+        path: as for `read_folder`.
+        task: str.
+
+    Returns:
+        `(root, layout, others)`: the `Path`, the module that reads it, and the titles of
+        other layouts for the task that the folder has too.
+
+    Raises:
+        InputError: if it has none; lists what it holds and what is known.
+    """
+    for folder in unwrapped(path):
+        found = [one for one in LAYOUTS if task in one.TASKS and one.recognises(folder)]
+        if found:
+            return folder, found[0], [other.TITLE for other in found[1:]]
+    inside = [child.name + "/" * child.is_dir() for child in visible(folder)]
+    if not inside:
+        raise InputError(f"{folder}: empty folder")
+    known = "".join(f"\n  {one.TITLE}: {one.LOOKS}" for one in LAYOUTS if task in one.TASKS)
+    others = [f"{one.TITLE} ({', '.join(one.TASKS)})" for one in LAYOUTS if one.recognises(folder)]
+    raise InputError(
+        f"{folder}: no known layout for {task}. It holds {first_of(inside)}"
+        + (f", which looks like {first_of(others)}" if others else "")
+        + f". Known layouts:{known}"
     )
 
 
-def _recognise(path):
-    """The folder that has a known layout, and the module that reads it."""
-    for folder in unwrapped(path):
-        for layout in LAYOUTS:
-            if layout.recognises(folder):
-                return folder, layout
-    found = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
-    if not found:
-        raise InputError(f"{folder}: empty folder")
-    shown = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
-    known = "".join(f"\n  {layout.TITLE}: {layout.LOOKS}" for layout in LAYOUTS)
-    raise InputError(f"{folder}: no known layout. It holds {shown}. Known layouts:{known}")
+def _checked(options, function, layout):
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.default is not p.empty]
+    if unknown := set(options) - set(known):
+        raise InputError(
+            f"unknown option {first_of(sorted(unknown))} for {layout.TITLE}; "
+            f"known: {first_of(known) or 'none'}"
+        )
+    return options
+
+
+def _with_targets(labels, **options):
+    labels.targets = ObjectTargets(labels, **options)
+    labels.class_names = labels.targets.class_names
+    return labels
+
+
+def _check_learnable(data):
+    """Raise `InputError` for a data set from which nothing can be learned."""
+    if data.task in (DETECTION, CLASSIFICATION):
+        counts = data.train.counts(len(data.class_names))
+        if counts.sum() == 0:
+            raise InputError(
+                f"{data.source}: no object is labelled on any image of the train split"
+            )
+    if data.task in (CLASSIFICATION, SEGMENTATION) and len(data.class_names) < 2:
+        raise InputError(
+            f"{data.source}: there is but one class ({first_of(data.class_names)}), and nothing "
+            "to tell apart"
+        )

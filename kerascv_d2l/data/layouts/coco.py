@@ -1,28 +1,43 @@
 """COCO JSON.
 
-    annotations*.json                        one file, of which a share is set apart; or
+    annotations*.json, result.json, …        one file, of which a share is set apart; or
     annotations/instances_train*.json and
-    annotations/instances_val*.json          (also without the folder, or `annotations_train.json`)
+    annotations/instances_val*.json          (also without the folder, `train.json`, `_test`); or
+    train/_annotations.coco.json and valid/, test/ as Roboflow exports them
 
-Pictures lie in `images/`, in a folder named as the JSON file is after
-`instances_` (`train2017/`), in one of that name in `images/`, beside the JSON
-file, or in the folder of the data set. Boxes are `[x, y, width, height]` in pixels, counted from
-0. Crowds (`iscrowd`) are left out. Pictures without an annotation are kept as
-pictures without objects.
+Images lie in `images/`, in a folder named as the JSON file is after `instances_` (`train2017/`),
+in one of that name in `images/`, beside the JSON file, or in the folder of the data set. Boxes
+are `[x, y, width, height]` in pixels, counted from 0. Crowds (`iscrowd`) are ignored. Images
+without an annotation are kept as images without objects.
 """
 
 import json
-from pathlib import PurePosixPath
 
-from kerascv_d2l.data.layouts.records import LabelledObject, LabelledPicture, split_by_name
+from kerascv_d2l.data.layouts.records import (
+    ImageFiles,
+    LabelledImage,
+    LabelledObject,
+    Labels,
+    files_by_part,
+    part_of,
+    read_flag,
+    read_text,
+    visible,
+)
+from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
 
 TITLE = "COCO JSON"
 LOOKS = (
-    "annotations.json and images/, or annotations/instances_train*.json and "
-    "instances_val*.json with pictures in folders of the same names"
+    "annotations.json (or result.json) and images/, annotations/instances_train*.json and "
+    "instances_val*.json with images in folders of the same names, or train/, valid/ and test/ "
+    "with _annotations.coco.json in each"
 )
-PREFIXES = ("instances", "annotations")
+TASKS = (DETECTION,)
+PREFIXES = ("instances", "annotations", "_annotations")
+ANNOTATION_FOLDERS = ("annotations", "annots", "labels")
+KEYS = ("images", "annotations", "categories")
+MOST_FILES = 50  # more JSON files in a folder than these are labels of one image each
 
 
 def recognises(root):
@@ -30,124 +45,63 @@ def recognises(root):
     return bool(_label_files(root))
 
 
-def read(root, faults, val_fraction, seed, classes):
+def read(root, faults):
     """Read the labels.
 
     Args:
         root: `Path` for which `recognises` holds.
-        faults: dict from "train" and "val" to `Faults`.
-        val_fraction: float in (0, 1), where there is one file only.
-        seed: int, likewise.
-        classes: tuple of names, or None for the categories in order of their ids.
+        faults: `Faults`.
 
     Returns:
-        `(class_names, class_of, pictures)`: the names in order, a dict from
-        name to class index, and a dict from "train" and "val" to lists of
-        `LabelledPicture`.
+        `Labels`, its classes in order of the ids of the categories.
 
     Raises:
         InputError: for a bad file or annotation, unless `faults` skips it.
     """
-    files = _label_files(root)
-    splits = {
-        split: [file for file in files if split in file.stem.lower()] for split in ("train", "val")
-    }
-    names = {}
-    if len(splits["train"]) == len(splits["val"]) == 1:
-        pictures = {
-            split: _read_json(file, root, faults[split], names) for split, (file,) in splits.items()
-        }
-    elif len(files) == 1:
-        pictures = split_by_name(
-            _read_json(files[0], root, faults["train"], names),
-            lambda picture: picture.name,
-            val_fraction,
-            seed,
-            files[0],
-        )
-    else:
-        raise InputError(
-            f"{root}: which files are to be read? Found {', '.join(str(file) for file in files)}; "
-            "wanted one, or one with train and one with val in its name"
-        )
-    if classes is None:
-        classes = list(dict.fromkeys(names[number] for number in sorted(names)))
-    return classes, {name: index for index, name in enumerate(classes)}, pictures
+    files = files_by_part(_label_files(root), root)
+    contents = {part: (file, _parse(file)) for part, file in files.items()}
+    names, supers = {}, {}
+    for file, content in contents.values():
+        _read_categories(content["categories"], file, names, supers)
+    found, labels = ImageFiles(root), {}
+    for part, (file, content) in contents.items():
+        labels[part] = _read_images(content, file, root, faults, names, found)
+    used = {item.kind for part in labels.values() for image in part for item in image.objects}
+    return Labels(labels, _class_names(names, supers, used, faults))
 
 
 def _label_files(root):
-    return sorted(
-        file
-        for folder in (root, root / "annotations")
-        for prefix in PREFIXES
-        for file in folder.glob(f"{prefix}*.json")
-    )
+    """The JSON files of all parts: by their names or, where none has one, by what is in them."""
+    folders = [child for child in visible(root) if child.is_dir()]
+    found = []
+    for folder in (root, *folders):
+        if folder == root or folder.name.lower() in ANNOTATION_FOLDERS or part_of(folder.name):
+            files = [file for file in visible(folder) if file.suffix.lower() == ".json"]
+            found += files if len(files) <= MOST_FILES else []
+    named = [file for file in found if file.stem.lower().startswith(PREFIXES)]
+    return named or [file for file in found if _looks_like_coco(file)]
 
 
-def _read_json(file, root, faults, names):
-    """List of `LabelledPicture` of a file; adds its categories to `names` (id -> name)."""
-    content = _parse(file)
-    _read_categories(content["categories"], file, names)
-    pictures, seen = {}, {}
-    folders = _picture_folders(file, root)
-    for number, entry in enumerate(content["images"]):
-        where = f"{file}, images[{number}]"
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name or not _is_key(entry.get("id")):
-            faults.add(f"{where}: no id or no file_name")
-            continue
-        if entry["id"] in pictures:
-            faults.add(f"{where} ({name}): the id {entry['id']} has already been given")
-            continue
-        if name in seen:
-            faults.add(f"{where} ({name}): the same picture as {seen[name]}")
-            continue
-        seen[name] = where
-        size = entry.get("height"), entry.get("width")
-        pictures[entry["id"]] = LabelledPicture(
-            path=_find(name, folders),
-            name=name,
-            where=f"{where} (id {entry['id']})",
-            objects=[],
-            stated_size=size if all(isinstance(side, int) for side in size) else None,
-        )
-    unusable = set()
-    for number, entry in enumerate(content["annotations"]):
-        where = f"{file}, annotations[{number}]"
-        if isinstance(entry, dict) and "id" in entry:
-            where += f" (id {entry['id']})"
-        problem = _problem(entry, pictures, names)
-        if problem:
-            faults.add(f"{where}: {problem}")
-            if isinstance(entry, dict) and _is_key(entry.get("image_id")):
-                unusable.add(entry.get("image_id"))
-        elif not entry.get("iscrowd"):
-            x, y, width, height = entry["bbox"]
-            item = LabelledObject(names[entry["category_id"]], (x, y, x + width, y + height), where)
-            pictures[entry["image_id"]].objects.append(item)
-    for key in unusable & set(pictures):
-        if not pictures[key].objects:
-            path = pictures.pop(key).path
-            faults.reasons.append(f"{path}: left out, for none of its objects is usable")
-    return list(pictures.values())
+def _looks_like_coco(file):
+    content = file.read_bytes()
+    return all(f'"{key}"'.encode() in content for key in KEYS)
 
 
 def _parse(file):
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{file}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})"
         ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
-    for key in ("images", "annotations", "categories"):
+    for key in KEYS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{file}: no list {key!r} at its top, as COCO files have")
     return content
 
 
-def _read_categories(categories, file, names):
+def _read_categories(categories, file, names, supers):
+    """Add the categories of a file to `names` (id -> name) and `supers` (id -> supercategory)."""
     for number, entry in enumerate(categories):
         if (
             not isinstance(entry, dict)
@@ -163,16 +117,90 @@ def _read_categories(categories, file, names):
                 f"{file}, categories[{number}]: id {entry['id']} is {entry['name']!r}, "
                 f"but stands for {known!r} already"
             )
+        supers[entry["id"]] = str(entry.get("supercategory"))
 
 
-def _problem(entry, pictures, names):
+def _class_names(names, supers, used, faults):
+    """Names by id, without the unused ones that are but the parents of others (Roboflow's 0)."""
+    kept = []
+    for number in sorted(names):
+        name = names[number]
+        children = {other for other in names if supers[other] == name and names[other] != name}
+        if name not in used and children:
+            faults.notes.append(
+                f"category {number} ({name}) has no object and is the supercategory of others: no "
+                "class"
+            )
+        else:
+            kept.append(name)
+    return list(dict.fromkeys(kept))
+
+
+def _read_images(content, file, root, faults, names, found):
+    """List of `LabelledImage` of a file."""
+    entries, twice = {}, set()
+    for number, entry in enumerate(content["images"]):
+        where = f"{file}, images[{number}]"
+        if not (
+            isinstance(entry, dict)
+            and _is_key(entry.get("id"))
+            and isinstance(entry.get("file_name"), str)
+        ):
+            faults.add(f"{where}: no id or no file_name: {entry}")
+        elif entry["id"] in entries:
+            faults.add(f"{where} ({entry['file_name']}): the id {entry['id']} is given twice")
+            twice.add(entry["id"])
+        else:
+            entries[entry["id"]] = where, entry
+    for key in twice:  # whose annotations are they?
+        where, entry = entries[key]
+        faults.reasons.append(f"{where} ({entry['file_name']}): the id {key} is given twice")
+    objects = _read_annotations(content["annotations"], file, faults, entries, names)
+    folders, images = _image_folders(file, root), []
+    for key, (where, entry) in entries.items():
+        if key in twice:
+            continue
+        where = f"{where} (id {key})"
+        path, problem = found.find(entry["file_name"], folders)
+        if problem:
+            faults.add(f"{where}: {problem}")
+            continue
+        size = entry.get("height"), entry.get("width")
+        stated = size if all(isinstance(side, int) for side in size) else None
+        images.append(LabelledImage(path, where, objects[key], stated))
+    return images
+
+
+def _read_annotations(annotations, file, faults, entries, names):
+    """Dict from the id of an image to its list of `LabelledObject`."""
+    objects = {key: [] for key in entries}
+    for number, entry in enumerate(annotations):
+        where = f"{file}, annotations[{number}]"
+        if not isinstance(entry, dict):
+            faults.add(f"{where}: not an annotation: {entry!r}")
+            continue
+        if "id" in entry:
+            where += f" (id {entry['id']})"
+        key = entry.get("image_id")
+        if not _is_key(key) or key not in objects:
+            faults.add(f"{where}: image_id {key!r} names no image")
+            continue
+        problem = _problem(entry, names)
+        item = LabelledObject("", None, where, problem=problem)
+        if not problem:
+            x, y, width, height = entry["bbox"]
+            item.kind, item.box = names[entry["category_id"]], (x, y, x + width, y + height)
+            item.ignore = bool(read_flag(entry.get("iscrowd")) or read_flag(entry.get("ignore")))
+            item.outline = entry.get("segmentation")
+        objects[key].append(item)
+    return objects
+
+
+def _problem(entry, names):
     """What is wrong with an annotation, or None."""
-    if not isinstance(entry, dict):
-        return f"not an annotation: {entry!r}"
-    if not _is_key(entry.get("image_id")) or entry.get("image_id") not in pictures:
-        return f"image_id {entry.get('image_id')!r} names no picture"
-    if not _is_key(entry.get("category_id")) or entry.get("category_id") not in names:
-        return f"unknown class: category_id {entry.get('category_id')!r} is in no category"
+    category = entry.get("category_id")
+    if not _is_key(category) or category not in names:
+        return f"unknown class: category_id {category!r} is in no category"
     box = entry.get("bbox")
     if not (
         isinstance(box, list)
@@ -180,6 +208,9 @@ def _problem(entry, pictures, names):
         and all(isinstance(value, int | float) for value in box)
     ):
         return f"bbox is not four numbers [x, y, width, height]: {box!r}"
+    for flag in ("iscrowd", "ignore"):
+        if read_flag(entry.get(flag)) is None:
+            return f"{flag} is {entry[flag]!r}; wanted 0 or 1"
     return None
 
 
@@ -187,13 +218,10 @@ def _is_key(value):
     return isinstance(value, int | str)
 
 
-def _picture_folders(file, root):
+def _image_folders(file, root):
+    """Folders in which the images of a JSON file may be, the likeliest first."""
     name = file.stem
     for prefix in PREFIXES:
         name = name.removeprefix(f"{prefix}_")
-    return (root / "images", root / name, root / "images" / name, file.parent, root)
-
-
-def _find(name, folders):
-    paths = [folder / PurePosixPath(name.replace("\\", "/")) for folder in folders]
-    return next((path for path in paths if path.is_file()), paths[0])
+    inside = [root / name, root / "images" / name, root / "images", root / "data"]
+    return list(dict.fromkeys([*inside, file.parent, file.parent / "images", root]))

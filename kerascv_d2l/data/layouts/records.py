@@ -1,21 +1,41 @@
-"""What the readers of all layouts share: from boxes in pixels to checked labels."""
+"""What the readers of all layouts share: finding files, splitting, from labels to a `DataSet`."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
-import math
-from pathlib import Path
+import os
+import re
+import unicodedata
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from kerascv_d2l.data.detection import DetectionSplit
-from kerascv_d2l.data.images import SIDEWAYS, check_images
+from kerascv_d2l.data.images import check_images
+from kerascv_d2l.data.splits import DataSet, Split, first_of
 from kerascv_d2l.errors import InputError
 
-# Labelling tools round, count from 0 or from 1, and put the last edge on or
-# behind the last pixel: a box may exceed its picture by this much, and is clipped.
-ROUNDING_PX = 1.0
 MAX_WRAPPING_FOLDERS = 3
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
+)
+PICTURE_ENDINGS = IMAGE_ENDINGS
+# What file managers and archives leave behind; names that begin with a dot are passed over too.
+LITTER = ("thumbs.db", "desktop.ini", "__macosx")
+ALL, TRAIN, VAL, TEST = "all", "train", "val", "test"
+# Words in the names of files and folders that say which part of a data set they are.
+_PART_WORDS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VAL,
+    "valid": VAL,
+    "validation": VAL,
+    "test": TEST,
+    "testing": TEST,
+    "trainval": ALL,
+}
 
 
 @dataclasses.dataclass
@@ -23,47 +43,138 @@ class LabelledObject:
     """An object as the label file has it.
 
     Attributes:
-        kind: the class: its name or number in the file.
-        box_px: four floats, corners in pixels, unchecked.
+        kind: the class: its name or, where labels are numbers without names, its number.
+        box: four floats `(x_min, y_min, x_max, y_max)`, unchecked: edges counted from 0, in
+            pixels; None with a problem.
         where: str: file and line or object, for messages.
+        ignore: bool: counts neither as found nor as missed (difficult, crowd).
+        outline: None, or the object's mask as COCO has it: list of polygons `[x, y, x, y, …]`
+            in the unit of the box, or a run-length encoding.
+        shares: bool: the box and the polygons are shares of the image, 0 to 1.
+        problem: str or None: what is wrong with it already.
     """
 
     kind: str | int
-    box_px: tuple
+    box: tuple | None
     where: str
+    ignore: bool = False
+    outline: list | dict | None = None
+    shares: bool = False
+    problem: str | None = None
 
 
 @dataclasses.dataclass
-class LabelledPicture:
-    """A picture as the label file has it.
+class LabelledImage:
+    """An image as a label file or a folder has it.
 
     Attributes:
-        path: `Path` of the picture.
-        name: str: what to call it.
+        path: `Path` of the image.
         where: str: where the labels name it, for messages.
-        objects: list of `LabelledObject`.
+        objects: list of `LabelledObject`, for detection.
         stated_size: `(height, width)` according to the labels, or None.
+        label: what else is known of it: its class, the `Path` of its mask.
     """
 
     path: Path
-    name: str
     where: str
-    objects: list
+    objects: list = dataclasses.field(default_factory=list)
     stated_size: tuple | None = None
+    label: object = None
+
+
+@dataclasses.dataclass
+class Labels:
+    """All that the label files of a folder say: what `read` of a layout gives.
+
+    Attributes:
+        images: dict from part to list of `LabelledImage`. Parts are `all`, of which a share is
+            set apart to validate on; `train`, `val`; `test`.
+        class_names: list of str in order; None (detection) for those that the objects have.
+        targets: function `(LabelledImage, ImageInfo)` -> `(targets, problems)` of an image:
+            its entries of `Split.targets` as a dict, or None if it is to be left out; and
+            what is wrong with it, a list of str. It runs on several threads. None for
+            detection, where `boxes.ObjectTargets` does it, and for unlabelled images.
+        colors: as of `DataSet`.
+    """
+
+    images: dict
+    class_names: list | None = None
+    targets: Callable | None = None
+    colors: np.ndarray | None = None
 
 
 class Faults:
-    """Raises what is wrong with the data or, if asked to skip it, keeps a list."""
+    """Raise what is wrong with the data or, if asked to skip it, keep a list.
 
-    def __init__(self, skip_bad):
+    Attributes:
+        skip_bad: bool.
+        reasons: list of str: what is left out, and why.
+        notes: list of str: what is read otherwise than it stands there.
+    """
+
+    def __init__(self, skip_bad=False):
         self.skip_bad = skip_bad
         self.reasons = []
+        self.notes = []
 
     def add(self, message):
-        """Report something bad; returns only if it is to be left out."""
+        """Report something bad; return only if it is to be left out."""
         if not self.skip_bad:
             raise InputError(f"{message}. (skip_bad, or --skip-bad, goes on without it.)")
         self.reasons.append(message)
+
+
+# ---------------------------------------------------------------- files
+
+
+def visible(folder):
+    """List what is in a folder but for hidden files and litter, sorted by name.
+
+    Args:
+        folder: `Path`.
+
+    Returns:
+        list of `Path`.
+
+    Raises:
+        InputError: for a name that is not UTF-8.
+    """
+    found = []
+    for child in sorted(folder.iterdir()):
+        if child.name.startswith(".") or child.name.lower() in LITTER:
+            continue
+        try:
+            child.name.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{folder}: the name of the file {os.fsencode(child.name)!r} is not UTF-8 (an "
+                "archive packed on Windows?): rename it"
+            ) from None
+        found.append(child)
+    return found
+
+
+def walk(folder, endings=IMAGE_ENDINGS):
+    """List the files with some endings in a folder and all folders in it.
+
+    Args:
+        folder: `Path`. Links to folders are followed.
+        endings: tuple of lower-case endings; files in upper case have them too.
+
+    Returns:
+        list of `Path`, sorted; without hidden files and litter.
+    """
+    return sorted(_walk(folder, endings, (os.path.realpath(folder),)))
+
+
+def _walk(folder, endings, above):
+    for child in visible(folder):
+        if child.is_dir():
+            real = os.path.realpath(child)
+            if real not in above:  # a link that leads back up has no end
+                yield from _walk(child, endings, (*above, real))
+        elif child.suffix.lower() in endings:
+            yield child
 
 
 def unwrapped(path):
@@ -87,10 +198,166 @@ def unwrapped(path):
         raise InputError(f"{folder}: a file, where the folder of a data set is expected")
     for _ in range(MAX_WRAPPING_FOLDERS):
         yield folder
-        inside = [child for child in folder.iterdir() if not child.name.startswith(".")]
+        inside = visible(folder)
         if len(inside) != 1 or not inside[0].is_dir():
             return
         folder = inside[0]
+
+
+def part_of(name):
+    """Tell the part of a data set by the name of one file (without ending) or folder.
+
+    Words are what stands between digits and signs: `instances_train2017` is of `train`,
+    `instances_trainval2007` of `all`, and `constraint` of none.
+
+    Args:
+        name: str.
+
+    Returns:
+        `train`, `val`, `test`, `all` (train and val in one), or None.
+    """
+    parts = {_PART_WORDS[w] for w in re.findall("[a-z]+", name.lower()) if w in _PART_WORDS}
+    if parts == {TRAIN, VAL}:
+        return ALL
+    return parts.pop() if len(parts) == 1 else None
+
+
+def part_of_path(path, root, own_name=False):
+    """Tell the part of a data set by the folders that a file is in, the innermost first.
+
+    Args:
+        path: `Path` of the file, in `root`.
+        root: `Path`.
+        own_name: bool: begin with the name of the file itself.
+
+    Returns:
+        As `part_of`, but `all` for None.
+    """
+    relative = path.relative_to(root).with_suffix("")
+    names = relative.parts if own_name else relative.parts[:-1]
+    return next(filter(None, map(part_of, reversed(names))), ALL)
+
+
+def files_by_part(files, root):
+    """Tell which part each label file is for, by its name or else its folder.
+
+    Args:
+        files: `Path`s in `root`.
+        root: `Path`.
+
+    Returns:
+        dict from part to file; `all` beside `train` and `val` is left out, being both.
+
+    Raises:
+        InputError: if two files are for one part; lists them.
+    """
+    parts = {}
+    for file in files:
+        parts.setdefault(part_of_path(file, root, own_name=True), []).append(file)
+    if {TRAIN, VAL} <= set(parts) and all(part_of(file.stem) == ALL for file in parts.get(ALL, ())):
+        parts.pop(ALL, None)
+    if any(len(same) > 1 for same in parts.values()):
+        found = ", ".join(f"{f.relative_to(root)} ({part})" for part in parts for f in parts[part])
+        raise InputError(
+            f"{root}: which files are to be read? Found {found}; wanted one, or one each with "
+            "train, val and perhaps test in its name"
+        )
+    return {part: file for part, (file,) in parts.items()}
+
+
+def read_flag(value):
+    """Read a yes or no of a label file.
+
+    Args:
+        value: str, number, bool or None.
+
+    Returns:
+        bool; None for what is neither. Nothing, and `Unspecified`, are no.
+    """
+    text = str(value).strip().lower()
+    if value is None or text in ("", "0", "0.0", "false", "no", "unspecified"):
+        return False
+    return True if text in ("1", "1.0", "true", "yes") else None
+
+
+class ImageFiles:
+    """The image files of a folder, to be found by what label files call them.
+
+    Args:
+        root: `Path`.
+    """
+
+    def __init__(self, root):
+        self.root = root
+        self.files = walk(root)
+        self.by_key, self.by_stem = {}, {}
+        for file in self.files:
+            relative = file.relative_to(root).as_posix()
+            self.by_key.setdefault(_key(relative), []).append(file)
+            self.by_stem.setdefault(_key(relative[: -len(file.suffix)]), []).append(file)
+
+    def find(self, name, folders, stem=False):
+        """Find the one image that a label file means.
+
+        The name may have folders, of this or of another machine (`C:\\old\\a.jpg`,
+        `..\\..\\media\\a.jpg`), and be quoted as in addresses (`a%20b.jpg`). As many of its
+        folders as are there must agree. Upper and lower case may differ where that leaves
+        one file.
+
+        Args:
+            name: str.
+            folders: `Path`s in `root` to look in, each tried with the whole name, then
+                without its first folder, and so on. The first that has the image counts.
+            stem: bool: `name` has no ending.
+
+        Returns:
+            `(path, problem)`: `Path` or None, and None or what is wrong: no such image,
+            or several.
+        """
+        table = self.by_stem if stem else self.by_key
+        plain = _name_parts(name)
+        for parts in dict.fromkeys((plain, _name_parts(urllib.parse.unquote(name)))):
+            for first in range(len(parts)):
+                for folder in folders:
+                    inside = folder.relative_to(self.root).joinpath(*parts[first:]).as_posix()
+                    found = table.get(_key(inside), [])
+                    if len(found) > 1 and not stem:
+                        found = [f for f in found if f == self.root / inside] or found
+                    if len(found) == 1:
+                        return found[0], None
+                    if found:
+                        return None, f"{name} may be {first_of(f.name for f in found)}"
+        looked = first_of(dict.fromkeys(str(folder) for folder in folders))
+        return None, f"the image {name} does not exist in {looked}"
+
+
+def _key(relative):
+    # Macs decompose accents in file names; cameras and Windows mix upper and lower case.
+    return unicodedata.normalize("NFC", relative).casefold()
+
+
+def _name_parts(name):
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    # Neither the root, a drive, nor steps upwards mean anything on this machine.
+    return tuple(p for p in parts if p not in ("/", "..", ".") and not p.endswith(":"))
+
+
+def read_text(file):
+    """Give the text of a file in UTF-8; an `InputError` names one of another kind."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def read_lines(file):
+    """Give the lines of a text file in UTF-8; an `InputError` names one of another kind."""
+    return read_text(file).splitlines()
+
+
+# ---------------------------------------------------------------- parts
 
 
 def split_by_name(items, name_of, val_fraction, seed, where):
@@ -110,7 +377,7 @@ def split_by_name(items, name_of, val_fraction, seed, where):
         InputError: if there are fewer than two items.
     """
     if len(items) < 2:
-        raise InputError(f"{where}: {len(items)} labelled picture(s); a split needs at least 2")
+        raise InputError(f"{where}: {len(items)} labelled image(s); a split needs at least 2")
 
     def rank(item):
         return hashlib.sha256(f"{seed}:{name_of(item)}".encode()).hexdigest()
@@ -118,9 +385,63 @@ def split_by_name(items, name_of, val_fraction, seed, where):
     num_val = min(max(1, round(len(items) * val_fraction)), len(items) - 1)
     ranked = sorted(items, key=rank)
     return {
-        "train": sorted(ranked[num_val:], key=name_of),
-        "val": sorted(ranked[:num_val], key=name_of),
+        TRAIN: sorted(ranked[num_val:], key=name_of),
+        VAL: sorted(ranked[:num_val], key=name_of),
     }
+
+
+def read_lists(root, folders, known, faults, absence):
+    """Read which images `train.txt`, `val.txt`, `trainval.txt` and `test.txt` name.
+
+    Names stand one a line, with or without folder and ending.
+
+    Args:
+        root: `Path` of the data set.
+        folders: folders of `root` to look for the lists in; the first that has one counts.
+        known: the stems (relative, with `/`) that may be named, anything that iterates.
+        faults: `Faults`.
+        absence: str: what a name that is not known lacks, for messages.
+
+    Returns:
+        dict from part to stems in the order of the lines; None without such files.
+
+    Raises:
+        InputError: if there is `train.txt` and neither `val.txt` nor `test.txt`, or the other
+            way round; or a line is bad and `faults` does not skip it.
+    """
+    names = ("train", "val", "trainval", "test")
+    for folder in folders:
+        files = {name: root / folder / f"{name}.txt" for name in names}
+        present = {name: file for name, file in files.items() if file.is_file()}
+        if present:
+            break
+    else:
+        return None
+    if {"train", "val"} <= set(present):
+        present.pop("trainval", None)  # both in one
+    elif "trainval" in present:
+        present = {ALL: present.pop("trainval")} | {k: v for k, v in present.items() if k == TEST}
+    elif {"train", "val"} & set(present) and set(present) != {"train", "test"}:
+        absent = files["val" if "train" in present else "train"]
+        raise InputError(f"{next(iter(present.values()))} is there, but {absent} is missing")
+    table = {}
+    for stem in known:
+        table.setdefault(stem, stem)
+    for stem in sorted(known):
+        table.setdefault(stem.rsplit("/", 1)[-1], stem)
+    parts, seen = {}, {}
+    for part, file in present.items():
+        parts[part] = _read_list(file, part, table, seen, faults, absence)
+    if set(parts) == {TEST}:
+        parts[ALL] = [stem for stem in known if stem not in set(parts[TEST])]
+    unlisted = set(known).difference(*parts.values())
+    if unlisted:
+        faults.notes.append(
+            f"{len(unlisted)} labelled image(s) are in none of "
+            f"{first_of(file.name for file in present.values())}, and are not read: "
+            f"{first_of(sorted(unlisted), 3)}"
+        )
+    return parts
 
 
 def read_split_files(root, folders, known, faults, absence):
@@ -170,127 +491,162 @@ def read_split_files(root, folders, known, faults, absence):
     return splits
 
 
-def read_lines(file):
-    """Give the lines of a text file in UTF-8; an `InputError` names one of another kind."""
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
+def _read_list(file, part, table, seen, faults, absence):
+    lines = [(n, line.strip()) for n, line in enumerate(read_lines(file), start=1) if line.strip()]
+    names = [_stem(line) for _, line in lines]
+    found = [table.get(name) or table.get(name.rsplit("/", 1)[-1]) for name in names]
+    stems = []
+    if part == TEST and not any(found):
+        faults.notes.append(f"{file}: none of its images is labelled, and it is not read")
+        return stems
+    for (number, line), stem in zip(lines, found, strict=True):
+        where = f"{file}, line {number}"
+        if stem is None:
+            faults.add(f"{where}: {line!r} has no {absence}")
+        elif stem in seen:
+            faults.add(f"{where}: {line!r} is already in {seen[stem]}")
+        else:
+            seen[stem] = where
+            stems.append(stem)
+    return stems
 
 
 def _stem(name):
-    """A name of a split file without folder and, if it has a known one, without ending."""
-    name = name.replace("\\", "/").rsplit("/", 1)[-1]
-    for ending in PICTURE_ENDINGS + (".xml",):
+    """A name of a list without, if it has a known one, its ending."""
+    name = name.replace("\\", "/").removeprefix("./")
+    for ending in IMAGE_ENDINGS + (".xml", ".txt", ".json"):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
 
 
-def build_split(pictures, class_of, faults, where):
-    """Check pictures and labels, and bring the labels to the package's form.
+# ---------------------------------------------------------------- from labels to a data set
+
+
+def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
+    """Check images and targets, and split.
+
+    Every image is decoded once, to find damaged ones now and not in the middle of training.
+    What is bad is left out before the split.
 
     Args:
-        pictures: list of `LabelledPicture`.
-        class_of: dict from `LabelledObject.kind` to the class index.
-        faults: `Faults`.
-        where: str: the split, for messages.
+        labels: `Labels`, with `targets`.
+        faults: `Faults`, with what reading the labels found.
+        source: str, for the data set and messages.
+        val_fraction: float in (0, 1): share to validate on, where `labels` has no `val`.
+        seed: int: which images these are. The choice goes by name.
 
     Returns:
-        `DetectionSplit`.
+        `DataSet`. What was left out before the split is counted with `train`.
 
     Raises:
-        InputError: for the first fault, unless `faults` skips it; and always if
-            no picture is left.
+        InputError: for the first fault, unless `faults` skips it; and always if a part has
+            no image left, or parts do not fit together.
     """
-    present = []
-    for picture in pictures:
-        if picture.path.is_file():
-            present.append(picture)
+    parts = _arrange(labels.images, source)
+    parts = _distinct(parts, faults)
+    splits = {}
+    for part, images in parts.items():
+        known = Faults(faults.skip_bad)
+        if part in (ALL, TRAIN):
+            known.reasons = faults.reasons
+        found = _check_part(images, labels.targets, known)
+        if not found:
+            why = f" left; the first fault was: {faults.reasons[0]}" if faults.reasons else ""
+            why = f" left; the first fault was: {known.reasons[0]}" if known.reasons else why
+            raise InputError(f"{source}, {part} split: no image{why}")
+        _name(found)
+        if part == ALL and labels.targets is not None:
+            both = split_by_name(found, lambda one: one.name, val_fraction, seed, source)
+            splits |= {TRAIN: _split(both[TRAIN], known.reasons), VAL: _split(both[VAL], [])}
         else:
-            faults.add(f"{picture.where}: the picture {picture.path} does not exist")
-    infos, reasons = check_images([picture.path for picture in present], faults.skip_bad)
-    faults.reasons += reasons
+            splits[TRAIN if part == ALL else part] = _split(found, known.reasons)
+    return DataSet(
+        labels.class_names or (),
+        splits[TRAIN],
+        splits.get(VAL),
+        source,
+        colors=labels.colors,
+        test=splits.get(TEST),
+        notes=faults.notes,
+    )
 
-    images, labels, names, sizes, plain = [], [], [], [], []
-    for picture, info in zip(present, infos, strict=True):
-        if info is None:
-            continue
-        rows = _label_rows(picture, info, class_of, faults)
-        if picture.objects and not rows:
-            faults.reasons.append(f"{picture.path}: left out, for none of its objects is usable")
-            continue
-        images.append(str(picture.path))
-        labels.append(np.array(rows, np.float32).reshape(-1, 5))
-        names.append(picture.name)
-        sizes.append((info.height, info.width))
-        plain.append(info.plain)
-    if not images:
-        raise InputError(
-            f"{where}: no picture"
-            + (f" left; the first fault was: {faults.reasons[0]}" if faults.reasons else "")
+
+def _arrange(parts, source):
+    """Parts that fit together: `all` or `train` and `val`; and perhaps `test`."""
+    parts = dict(parts)
+    if ALL in parts and TRAIN not in parts and VAL in parts:
+        parts[TRAIN] = parts.pop(ALL)
+    if TRAIN in parts and VAL not in parts and ALL not in parts:
+        parts[ALL] = parts.pop(TRAIN)
+    if set(parts) - {TEST} not in ({ALL}, {TRAIN, VAL}):
+        firsts = ", ".join(
+            f"{part} ({images[0].where})" for part, images in parts.items() if images
         )
-    return DetectionSplit(
-        images, labels, names, np.array(sizes), np.array(plain), list(faults.reasons)
+        raise InputError(
+            f"{source}: the parts are {firsts or 'none'}; wanted train and val (and test), or "
+            "images of no part, of which a share is set apart"
+        )
+    return {part: parts[part] for part in (ALL, TRAIN, VAL, TEST) if part in parts}
+
+
+def _distinct(parts, faults):
+    """Parts in which every image file is there, and in none twice."""
+    seen, distinct = {}, {}
+    for part, images in parts.items():
+        distinct[part] = []
+        for image in images:
+            real = os.path.realpath(image.path)
+            if not image.path.is_file():
+                faults.add(f"{image.where}: the image {image.path} does not exist")
+            elif real in seen:
+                first, other = seen[real]
+                both = f" ({other} and {part})" if other != part else ""
+                faults.add(f"{image.where}: {image.path} is the same image as in {first}{both}")
+            else:
+                seen[real] = (image.where, part)
+                distinct[part].append(image)
+    return distinct
+
+
+@dataclasses.dataclass
+class _Checked:
+    path: Path
+    info: tuple
+    targets: dict
+    name: str = ""
+
+
+def _check_part(images, targets_of, faults):
+    infos, reasons = check_images([image.path for image in images], faults.skip_bad)
+    faults.reasons += reasons
+    good = [(image, info) for image, info in zip(images, infos, strict=True) if info is not None]
+    targets_of = targets_of or (lambda image, info: ({}, []))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda pair: targets_of(*pair), good))
+    checked = []
+    for (image, info), (targets, problems) in zip(good, found, strict=True):
+        for problem in problems:
+            faults.add(problem)
+        if targets is not None:
+            checked.append(_Checked(image.path, info, targets))
+    return checked
+
+
+def _name(images):
+    """Call images by their paths from the innermost folder that all are in."""
+    common = os.path.commonpath([image.path.parent for image in images])
+    for image in images:
+        image.name = image.path.relative_to(common).as_posix()
+
+
+def _split(images, skipped):
+    targets = {key: [image.targets[key] for image in images] for key in images[0].targets}
+    return Split(
+        [str(image.path) for image in images],
+        targets,
+        [image.name for image in images],
+        np.array([(image.info.height, image.info.width) for image in images]),
+        np.array([image.info.plain for image in images]),
+        list(skipped),
     )
-
-
-def _label_rows(picture, info, class_of, faults):
-    """Rows `[class, x_min, y_min, x_max, y_max]` of the good objects of a picture."""
-    rows = []
-    for item in picture.objects:
-        if item.kind not in class_of:
-            known = ", ".join(str(kind) for kind in class_of)
-            faults.add(f"{item.where}: unknown class {item.kind!r}; known: {known}")
-            continue
-        problem, box = _normalised(item.box_px, picture.stated_size, info)
-        if problem:
-            faults.add(f"{item.where}: {problem}")
-            continue
-        rows.append([class_of[item.kind], *box])
-    return rows
-
-
-def _normalised(box, stated_size, info):
-    """`(what is wrong or None, normalised box)` of a box in pixels."""
-    x_min, y_min, x_max, y_max = box
-    # Edges count from 0 here, whatever the label file counts from.
-    shown = f"the box with edges x {x_min:g} to {x_max:g} and y {y_min:g} to {y_max:g}"
-    if not all(math.isfinite(value) for value in box):
-        return f"{shown} is not finite", None
-    if x_max < x_min or y_max < y_min:
-        return f"{shown} is inside out", None
-    if x_max == x_min or y_max == y_min:
-        return f"{shown} is empty", None
-
-    height, width = info.height, info.width
-    stored_sideways = (
-        info.orientation in SIDEWAYS
-        and height != width
-        and stated_size is not None
-        and tuple(stated_size) == (width, height)
-    )
-    if stored_sideways:
-        x_min, y_min, x_max, y_max = _turn(box, width, height, info.orientation)
-    excess = max(-x_min, -y_min, x_max - width, y_max - height)
-    x_min, x_max = (min(max(x, 0), width) for x in (x_min, x_max))
-    y_min, y_max = (min(max(y, 0), height) for y in (y_min, y_max))
-    if excess > ROUNDING_PX or x_min >= x_max or y_min >= y_max:
-        size = f"{width} x {height} pixels (width x height)"
-        if stated_size is not None and tuple(stated_size) != (height, width):
-            size += f"; the labels say {stated_size[1]} x {stated_size[0]}"
-        return f"{shown} is outside the picture of {size}", None
-    return None, (x_min / width, y_min / height, x_max / width, y_max / height)
-
-
-def _turn(box, width, height, orientation):
-    """A box on the stored pixels of a sideways picture -> on the upright one.
-
-    `width` and `height` are those of the upright picture.
-    """
-    x_min, y_min, x_max, y_max = box
-    if orientation in (6, 7):  # the stored bottom is on the left when upright
-        y_min, y_max = width - y_max, width - y_min
-    if orientation in (7, 8):  # the stored right is at the top
-        x_min, x_max = height - x_max, height - x_min
-    return y_min, x_min, y_max, x_max

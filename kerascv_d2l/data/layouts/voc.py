@@ -1,102 +1,84 @@
 """Pascal VOC XML.
 
-    annotations/ or Annotations/    one XML file for each picture
-    images/ or JPEGImages/          pictures of the same names (or as <filename> says)
-    train.txt and val.txt           names, with or without ending, one a line;
-                                    beside these folders or in ImageSets/Main/
+    annotations/ (Annotations/, annots/, …)   one XML file for each image
+    images/ or JPEGImages/                    images of the same names (or as <filename> says)
+    train.txt, val.txt, test.txt              names, with or without ending, one a line; beside
+    (or trainval.txt and test.txt)            these folders or in ImageSets/Main/
 
-XML files and pictures may also lie in the folder itself. Without split files a share of the
-pictures is set apart. A picture whose XML file has no object is kept as one
-without objects.
+XML files and images may also lie in one folder, in subfolders, and in `train/`, `valid/` and
+`test/`, as Roboflow exports them. Otherwise a share of the images is set apart. An image whose
+XML file has no object is kept as one without objects.
 
-Boxes are those of the VOC development kit: pixels counted from 1, xmin to xmax
-inclusive, so the left edge is xmin - 1 and the right edge xmax. (Labelling
-tools that count from 0 are a pixel off on one side by that, and clipped at the
-border.) The picture's own size counts, not that in the XML file.
+Boxes are those of the VOC development kit: pixels counted from 1, xmin to xmax inclusive, so the
+left edge is xmin - 1 and the right edge xmax. (Labelling tools that count from 0 are a pixel off
+on one side by that, and clipped at the border.) Objects marked as difficult are ignored.
 """
 
 import xml.etree.ElementTree as ElementTree
 
 from kerascv_d2l.data.layouts.records import (
-    PICTURE_ENDINGS,
+    ImageFiles,
+    LabelledImage,
     LabelledObject,
-    LabelledPicture,
-    read_split_files,
-    split_by_name,
+    Labels,
+    part_of_path,
+    read_flag,
+    read_lists,
+    visible,
+    walk,
 )
+from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
 
 TITLE = "Pascal VOC XML"
 LOOKS = (
-    "annotations/*.xml (or Annotations/) and images/ (or JPEGImages/), with or without "
-    "train.txt and val.txt there or in ImageSets/Main/"
+    "annotations/*.xml (or Annotations/, annots/, or beside the images) and images/ (or "
+    "JPEGImages/), with or without train.txt and val.txt there or in ImageSets/Main/"
 )
-ANNOTATION_FOLDERS = ("annotations", "Annotations", ".")
-IMAGE_FOLDERS = ("images", "JPEGImages", ".")
-SPLIT_FOLDERS = (".", "ImageSets/Main")
+TASKS = (DETECTION,)
+ROOT_TAG = "annotation"
+# Folders of labels, and those of the images beside them.
+ANNOTATION_FOLDERS = ("annotations", "annots", "labels", "xml", "xmls")
+IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img")
+LIST_FOLDERS = (".", "ImageSets/Main", "ImageSets")
 BOX_TAGS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def recognises(root):
     """Whether a folder has this layout."""
-    return _annotation_folder(root) is not None
+    file = next(iter(walk(root, (".xml",))), None)
+    if file is None:
+        return False
+    try:
+        return _parsed(file).tag == ROOT_TAG
+    except InputError:  # nothing but the folder says what it should be
+        return file.parent == root or file.parent.name.lower() in ANNOTATION_FOLDERS
 
 
-def read(root, faults, val_fraction, seed, classes, difficult=False):
+def read(root, faults):
     """Read the labels.
 
     Args:
         root: `Path` for which `recognises` holds.
-        faults: dict from "train" and "val" to `Faults`.
-        val_fraction: float in (0, 1), where there are no split files.
-        seed: int, likewise.
-        classes: tuple of names, or None for the names found, sorted.
-        difficult: bool: keep objects that are marked as difficult.
+        faults: `Faults`.
 
     Returns:
-        `(class_names, class_of, pictures)`: the names in order, a dict from
-        name to class index, and a dict from "train" and "val" to lists of
-        `LabelledPicture`.
+        `Labels`.
 
     Raises:
         InputError: for a bad file or object, unless `faults` skips it.
     """
-    annotations = _annotation_folder(root)
-    by_stem = {file.stem: file for file in annotations.glob("*.xml")}
-    splits = read_split_files(
-        root, SPLIT_FOLDERS, by_stem, faults, lambda stem: f"no annotation {stem}.xml"
-    )
-    if splits is None:
-        splits = split_by_name(sorted(by_stem), str, val_fraction, seed, annotations)
-    picture_files = _picture_files(root)
-    pictures = {split: [] for split in splits}
-    for split, stems in splits.items():
-        for stem in stems:
-            picture = _read_xml(by_stem[stem], root, picture_files, faults[split], difficult)
-            if picture is not None:
-                pictures[split].append(picture)
-    if classes is None:
-        classes = sorted({o.kind for part in pictures.values() for p in part for o in p.objects})
-    return classes, {name: index for index, name in enumerate(classes)}, pictures
-
-
-def _annotation_folder(root):
-    for name in ANNOTATION_FOLDERS:
-        if next((root / name).glob("*.xml"), None) is not None:
-            return root / name
-    return None
-
-
-def _picture_files(root):
-    """Pictures by stem and by full name."""
-    files = {}
-    for name in IMAGE_FOLDERS:
-        if (root / name).is_dir():
-            for file in sorted((root / name).iterdir()):
-                if file.suffix.lower() in PICTURE_ENDINGS:
-                    files.setdefault(file.stem, file)
-                    files.setdefault(file.name, file)
-    return files
+    files = _label_files(root)
+    parts = read_lists(root, LIST_FOLDERS, files, faults, "annotation (an XML file)")
+    if parts is None:
+        parts = {}
+        for stem, file in files.items():
+            parts.setdefault(part_of_path(file, root), []).append(stem)
+    images, labels = ImageFiles(root), {}
+    for part, stems in parts.items():
+        found = (_read_xml(files[stem], root, images, faults) for stem in stems)
+        labels[part] = [image for image in found if image is not None]
+    return Labels(labels)
 
 
 def read_objects(file):
@@ -106,73 +88,129 @@ def read_objects(file):
         file: file name, `str` or `Path`.
 
     Returns:
-        List of `(name, box)`: the class, and the box in pixels from the picture's
-        corner, `(x_min, y_min, x_max, y_max)`.
+        List of `(name, box)`: the class, and the box in pixels from the image's corner,
+        `(x_min, y_min, x_max, y_max)`.
 
     Raises:
-        InputError: for a file that is missing or no XML, or an object without a name
-            or box.
+        InputError: for a file that is missing or no XML, or an object without a name or box.
     """
-    try:
-        found = _objects(_parsed(file))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    objects = []
-    for number, name, box, problem in found:
-        if problem:
-            raise InputError(f"{file}, object {number}: {problem}")
-        objects.append((name, box))
-    return objects
+    objects = [_read_object(*item, file) for item in enumerate(_objects(_parsed(file)), start=1)]
+    for item in objects:
+        if item.problem:
+            raise InputError(f"{item.where}: {item.problem}")
+    return [(item.kind, item.box) for item in objects]
+
+
+def _label_files(root):
+    """Dict from stem, relative to the folder of the labels, to XML file."""
+    table = {}
+    for file in walk(root, (".xml",)):
+        relative = file.relative_to(root).with_suffix("")
+        if len(relative.parts) > 1 and relative.parts[0].lower() in ANNOTATION_FOLDERS:
+            relative = relative.relative_to(relative.parts[0])
+        stem = relative.as_posix()
+        if stem in table:
+            raise InputError(f"{table[stem]} and {file} label the same image: remove one")
+        table[stem] = file
+    return table
 
 
 def _parsed(file):
     try:
-        return ElementTree.parse(file).getroot()
+        tree = ElementTree.parse(file).getroot()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (ElementTree.ParseError, UnicodeDecodeError, ValueError, LookupError) as error:
         raise InputError(f"{file}: not a whole XML file ({error})") from error
+    for element in tree.iter():
+        if isinstance(element.tag, str):
+            element.tag = element.tag.rsplit("}", 1)[-1]  # without its namespace
+    return tree
 
 
-def _objects(tree, difficult=True):
-    """`(number, name, box, what is wrong or None)` of each object."""
-    found = []
-    for number, item in enumerate(tree.findall("object"), start=1):
-        if not difficult and (item.findtext("difficult") or "").strip() == "1":
-            continue
-        name = (item.findtext("name") or "").strip()
-        problem, box = _read_box(item)
-        found.append((number, name, box, problem if name else "no <name>"))
-    return found
+def _objects(tree):
+    return list(tree.iter("object"))  # whatever they are wrapped in
 
 
-def _read_xml(file, root, picture_files, faults, difficult):
+def _problem(tree):
+    """Why a file does not say what is on its image, or None."""
+    if tree.tag != ROOT_TAG:
+        return f"its top element is <{tree.tag}>, where VOC has <{ROOT_TAG}>"
+    objects = _objects(tree)
+    inside = sum(len(list(item.iter("bndbox"))) for item in objects)
+    if len(list(tree.iter("bndbox"))) > inside:
+        return "it has a <bndbox> that is in no <object>"
+    if not objects and tree.find("filename") is None and tree.find("size") is None:
+        return "it has no <object>, nor <filename> or <size> of an image without objects"
+    return None
+
+
+def _read_xml(file, root, images, faults):
     try:
         tree = _parsed(file)
+        problem = _problem(tree)
     except InputError as error:
         faults.add(str(error))
         return None
-    filename = (tree.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
-    path = picture_files.get(file.stem) or picture_files.get(filename)
-    if path is None:
-        tried = " or ".join(str(root / f) for f in IMAGE_FOLDERS if (root / f).is_dir())
+    path = None
+    if problem is None:
+        path, problem = _find(file, tree, root, images)
+    if problem:
+        faults.add(f"{file}: {problem}")
+        return None
+    objects = [_read_object(*item, file) for item in enumerate(_objects(tree), start=1)]
+    return LabelledImage(path, str(file), objects, _stated_size(tree))
+
+
+def _find(file, tree, root, images):
+    """`(path of the image or None, what is wrong)`: by the XML file's name, or by <filename>."""
+    folders = _image_folders(file, root)
+    relative = file.relative_to(root)
+    if relative.parts[0].lower() in ANNOTATION_FOLDERS and len(relative.parts) > 1:
+        relative = relative.relative_to(relative.parts[0])
+    stem = relative.as_posix()[: -len(file.suffix)]
+    filename = (tree.findtext("filename") or "").strip()
+    by_name = images.find(filename, folders)[0] if filename else None
+    # x.jpg.xml is of x.jpg.
+    by_stem, problem = images.find(stem, folders)
+    if by_stem is None:
+        by_stem, problem = images.find(stem, folders, stem=True)
+    if by_stem is None and by_name is not None:
+        # Of several images of that name <filename> tells which; with none it alone counts.
+        return by_name, None
+    if by_stem is None and "does not exist" in problem:
         named = f" ({filename} in the file)" if filename else ""
-        faults.add(f"{file}: no picture of the name {file.stem}{named} in {tried}")
-        return None
-    objects, num_bad = [], 0
-    for number, name, box, problem in _objects(tree, difficult):
-        where = f"{file}, object {number}"
-        if problem:
-            num_bad += 1
-            faults.add(f"{where}: {problem}")
-            continue
-        objects.append(LabelledObject(name, box, where))
-    if num_bad and not objects:
-        faults.reasons.append(f"{path}: left out, for none of its objects is usable")
-        return None
-    return LabelledPicture(path, path.name, str(file), objects, _stated_size(tree))
+        tried = " or ".join(str(folder) for folder in folders)
+        return None, f"no image of the name {file.stem}{named} in {tried}"
+    return by_stem, problem
+
+
+def _image_folders(file, root):
+    """Folders in which the image of an XML file may be, the likeliest first."""
+    folders = [file.parent]
+    for parent in dict.fromkeys((file.parent.parent, root)):
+        if parent == root or root in parent.parents:
+            folders += [
+                f for f in visible(parent) if f.name.lower() in IMAGE_FOLDERS and f.is_dir()
+            ]
+            folders.append(parent)
+    return list(dict.fromkeys(folders))
+
+
+def _read_object(number, item, file):
+    """`LabelledObject` of an element <object>, its box with edges counted from 0."""
+    problem, box = _read_box(item)
+    name = (item.findtext("name") or "").strip()
+    difficult = read_flag(item.findtext("difficult"))
+    if not name:
+        problem = "no <name>"
+    elif difficult is None:
+        problem = f"<difficult> is {item.findtext('difficult')!r}; wanted 0 or 1"
+    return LabelledObject(name, box, f"{file}, object {number}", bool(difficult), problem=problem)
 
 
 def _read_box(item):
-    """`(what is wrong or None, box with edges counted from 0)`."""
+    """`(what is wrong or None, box)`."""
     box = item.find("bndbox")
     if box is None:
         return "no <bndbox>", None
@@ -187,6 +225,6 @@ def _read_box(item):
 
 def _stated_size(tree):
     try:
-        return int(tree.findtext("size/height")), int(tree.findtext("size/width"))
-    except (TypeError, ValueError):
+        return tuple(int(float(tree.findtext(f"size/{side}"))) for side in ("height", "width"))
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -1,0 +1,166 @@
+"""Boxes in a table (CSV): TensorFlow's object detection tutorials, and the book's bananas.
+
+    filename,width,height,class,xmin,ymin,xmax,ymax      train_labels.csv, test_labels.csv, …
+    img_name,label,xmin,ymin,xmax,ymax                   bananas_train/label.csv, bananas_val/…
+
+Corners are in pixels, counted from 0; width and height are optional. An image with several
+objects has several lines, one without objects a line with only its name; images without a line
+are not part of the data set. Images lie beside the table, in `images/` there, or in a folder
+named as the part. Without files for a validation part a share of the images is set apart.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+from kerascv_d2l.data.layouts.records import (
+    ImageFiles,
+    LabelledImage,
+    LabelledObject,
+    Labels,
+    files_by_part,
+    part_of,
+    read_text,
+    visible,
+    walk,
+)
+from kerascv_d2l.data.splits import DETECTION
+from kerascv_d2l.errors import InputError
+
+TITLE = "CSV"
+LOOKS = (
+    "bananas_train/label.csv and bananas_train/images/, the same in bananas_val/; or "
+    "train_labels.csv with filename,width,height,class,xmin,ymin,xmax,ymax and images/"
+)
+TASKS = (DETECTION,)
+BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
+NAME_COLUMNS = ("img_name", "filename", "file_name", "image", "file", "path", "image_path")
+CLASS_COLUMNS = ("label", "class", "class_name")
+BANANA_FILE, BANANA_FOLDERS = "label.csv", ("bananas_train", "bananas_val")
+# What the only label, 0, of the book's own data set stands for.
+BOOK_CLASS = "banana"
+
+
+def recognises(root):
+    """Whether a folder has this layout."""
+    return bool(_label_files(root))
+
+
+def read(root, faults):
+    """Read the labels.
+
+    Args:
+        root: `Path` for which `recognises` holds.
+        faults: `Faults`.
+
+    Returns:
+        `Labels`. Where the labels of all objects are whole numbers, these are the classes.
+
+    Raises:
+        InputError: for a bad file or line, unless `faults` skips it.
+    """
+    images, labels = ImageFiles(root), {}
+    for part, file in files_by_part(_label_files(root), root).items():
+        labels[part] = _read_table(file, root, images, faults)
+    items = [o for part in labels.values() for image in part for o in image.objects]
+    kinds = {item.kind for item in items if item.problem is None}
+    class_names = None
+    if all(kind.isdecimal() for kind in kinds):  # "0" and "00" are one class
+        for item in items:
+            item.kind = int(item.kind or 0)
+        if {int(kind) for kind in kinds} == {0} and (root / BANANA_FOLDERS[0]).is_dir():
+            class_names = [BOOK_CLASS]
+            for item in items:
+                item.kind = BOOK_CLASS
+    return Labels(labels, class_names)
+
+
+def _label_files(root):
+    bananas = [root / name / BANANA_FILE for name in BANANA_FOLDERS if (root / name).is_dir()]
+    if bananas:
+        return bananas
+    return [file for file in walk(root, (".csv",)) if file.name == BANANA_FILE or _has_boxes(file)]
+
+
+def _has_boxes(file):
+    try:
+        columns = [name.strip().lower() for name in read_text(file).split("\n", 1)[0].split(",")]
+    except InputError:
+        return False
+    return set(BOX_COLUMNS) <= set(columns)
+
+
+def _read_table(file, root, found, faults):
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    folders = _image_folders(file, root)
+    images = {}
+    try:
+        lines = csv.DictReader(io.StringIO(read_text(file), newline=""))
+        columns = _columns(lines, file)
+        for line in lines:
+            where = f"{file}, line {lines.line_num}"
+            _read_line(line, columns, where, found, folders, images, faults)
+    except csv.Error as error:
+        raise InputError(f"{file}: not a CSV file ({error})") from error
+    return list(images.values())
+
+
+def _columns(lines, file):
+    """Dict from what is needed to the name of its column."""
+    names = [column.strip().lower() for column in lines.fieldnames or []]
+    lines.fieldnames = names
+    columns = {name: name for name in (*BOX_COLUMNS, "width", "height") if name in names}
+    for meaning, known in (("name", NAME_COLUMNS), ("class", CLASS_COLUMNS)):
+        if present := [name for name in known if name in names]:
+            columns[meaning] = present[0]
+    missing = [name for name in ("name", "class", *BOX_COLUMNS) if name not in columns]
+    if missing:
+        raise InputError(
+            f"{file}, line 1: no column {', '.join(missing)}; it has {', '.join(names) or 'none'}, "
+            f"wanted {' or '.join(NAME_COLUMNS[:2])}, {' or '.join(CLASS_COLUMNS[:2])}, "
+            f"{', '.join(BOX_COLUMNS)}"
+        )
+    return columns
+
+
+def _read_line(line, columns, where, found, folders, images, faults):
+    if None in line:
+        faults.add(f"{where}: {len(line[None])} more fields than columns")
+        return
+    fields = {meaning: (line[column] or "").strip() for meaning, column in columns.items()}
+    if not fields["name"]:
+        faults.add(f"{where}: {columns['name']} is empty")
+        return
+    path, problem = found.find(fields["name"], folders)
+    if problem:
+        faults.add(f"{where}: {problem}")
+        return
+    image = images.setdefault(path, LabelledImage(path, where, stated_size=_size(fields)))
+    if not any(fields[column] for column in ("class", *BOX_COLUMNS)):
+        return  # only the name: an image without objects
+    item = LabelledObject(fields["class"], None, where)
+    try:
+        item.box = tuple(float(fields[column]) for column in BOX_COLUMNS)
+    except ValueError:
+        shown = ", ".join(f"{column} {fields[column]!r}" for column in BOX_COLUMNS)
+        item.problem = f"not four numbers: {shown}"
+    if not fields["class"]:
+        item.problem = f"{columns['class']} is empty"
+    image.objects.append(item)
+
+
+def _size(fields):
+    try:
+        return int(fields["height"]), int(fields["width"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _image_folders(file, root):
+    """Folders in which the images of a table may be, the likeliest first."""
+    part, inside = part_of(file.stem), root / "images"
+    named = []
+    for folder in filter(Path.is_dir, (inside, root)):
+        named += [f for f in visible(folder) if part and f.is_dir() and part_of(f.name) == part]
+    return [file.parent / "images", *named, file.parent, inside, root]
