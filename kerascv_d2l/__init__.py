@@ -114,8 +114,17 @@ _MODULES = {
         "resize_and_center_crop",
     ],
     "ops.matching": ["assign_anchor_to_bbox", "multibox_target"],
+    "ops.mask_pasting": ["paste_masks"],
     "ops.nms": ["multibox_detection", "nms"],
+    "ops.position_sensitive": ["ps_roi_align", "ps_roi_pool"],
     "ops.resize": ["resize"],
+    "ops.roi": [
+        "multilevel_roi_align",
+        "pyramid_levels",
+        "roi_align",
+        "roi_pool",
+        "spatial_pyramid_pooling",
+    ],
     "ops.segmentation": ["class_map", "confusion_matrix"],
     "ops.upsampling": ["bilinear_upsampling", "transposed_upsampling"],
     "training.optimizers": [

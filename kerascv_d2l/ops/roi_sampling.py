@@ -1,0 +1,229 @@
+"""Where a region's bins take their samples, and two ways to read a map there.
+
+Rows and columns are separable: a region has P·s sample rows and Q·s sample
+columns, and its samples are their crossings.
+
+- `gather_means` reads the samples with `tf.image.crop_and_resize`. Its time
+  depends on the number of samples only. Neither XLA nor TensorFlow Lite has it.
+- `bilinear_weights` and `apply_weights` write the same as two small matrices a
+  region. Their time grows with the map, and they run everywhere.
+
+Boxes carry no gradient: where samples lie is taken as given.
+"""
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.checks import as_boxes
+
+# crop_and_resize computes positions in another order, so they differ in the last bits. That
+# matters where a sample counts or not: samples closer than this share of a side are looked at.
+_CLOSE = 1e-5
+
+
+def as_regions(features, boxes, image_indices):
+    """Convert and check what all RoI operators take.
+
+    Args:
+        features: `(batch, h, w, c)`.
+        boxes: `(n, 4)`.
+        image_indices: `(n,)`, whole numbers.
+
+    Returns:
+        Tuple of float32 `(batch, h, w, c)`, float32 `(n, 4)` without gradient,
+        int32 `(n,)`, and the dtype that results are to have.
+
+    Raises:
+        InputError: if a shape is another.
+    """
+    features = tf.convert_to_tensor(features)
+    dtype = features.dtype if features.dtype.is_floating else tf.float32
+    image_indices = tf.cast(tf.convert_to_tensor(image_indices), tf.int32)
+    boxes = as_boxes(boxes, "boxes", rank=2)
+    if features.shape.rank not in (4, None):
+        raise InputError(
+            f"features must be (batch, height, width, channels); got {tuple(features.shape)}."
+        )
+    if image_indices.shape.rank not in (1, None) or not boxes.shape[:1].is_compatible_with(
+        image_indices.shape[:1]
+    ):
+        raise InputError(
+            "image_indices must hold one index for each box; got shape "
+            f"{tuple(image_indices.shape)} for boxes {tuple(boxes.shape)}."
+        )
+    return tf.cast(features, tf.float32), tf.stop_gradient(boxes), image_indices, dtype
+
+
+def as_size(output_size, name="output_size"):
+    """Return `(rows, columns)` from an int or a pair; `InputError` unless both are at least 1."""
+    size = tuple(output_size) if hasattr(output_size, "__len__") else (output_size, output_size)
+    if len(size) != 2 or min(size) < 1:
+        raise InputError(f"{name} must be one or two whole numbers from 1 up; got {output_size!r}.")
+    return int(size[0]), int(size[1])
+
+
+def compiled_by_xla():
+    """Whether the code being traced is inside `tf.function(jit_compile=True)`.
+
+    TensorFlow has no public way to ask; this one is what its own control flow uses.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
+def map_size(features):
+    """Return `(batch, height, width, channels)`, ints where known, else scalar tensors."""
+    dynamic = tf.shape(features)
+    return tuple(dynamic[i] if n is None else n for i, n in enumerate(features.shape))
+
+
+def sample_positions(start, extent, bins, samples):
+    """Place `samples` points in each of `bins` equal parts of an interval.
+
+    The order of the operations is torchvision's, so that a sample that lies on
+    the border of the map does so to the last bit.
+
+    Args:
+        start: float32 `(n,)`, in pixels of the map.
+        extent: float32 `(n,)`.
+        bins: int.
+        samples: int.
+
+    Returns:
+        float32 `(n, bins, samples)`.
+    """
+    size = extent / float(bins)  # (n,)
+    starts = start[:, tf.newaxis] + tf.range(bins, dtype=tf.float32) * size[:, tf.newaxis]
+    inside = (tf.range(samples, dtype=tf.float32) + 0.5) * size[:, tf.newaxis] / float(samples)
+    return starts[:, :, tf.newaxis] + inside[:, tf.newaxis]  # (n, bins, samples)
+
+
+def _valid(positions, size):
+    return (positions >= -1.0) & (positions <= tf.cast(size, tf.float32))
+
+
+def _triangle(positions, size):
+    """Bilinear weights of `size` pixels for positions of any shape: shape + (size,)."""
+    last = tf.cast(size - 1, tf.float32)
+    near = tf.clip_by_value(positions, 0.0, last)[..., tf.newaxis]
+    weights = tf.nn.relu(1.0 - tf.abs(near - tf.range(size, dtype=tf.float32)))
+    return tf.where(_valid(positions, size)[..., tf.newaxis], weights, 0.0)
+
+
+def bilinear_weights(start, extent, bins, samples, size):
+    """Weights with which each bin reads the pixels of a line of the map.
+
+    Args:
+        start: float32 `(n,)`, in pixels of the map.
+        extent: float32 `(n,)`.
+        bins: int.
+        samples: int, points in a bin; 0 or less for ceil(extent / bins) points,
+            another number for every region.
+        size: int or int scalar, pixels of the line.
+
+    Returns:
+        float32 `(n, bins, size)`.
+    """
+    if samples > 0:
+        positions = sample_positions(start, extent, bins, samples)
+        return tf.reduce_mean(_triangle(positions, size), axis=2)
+    part = extent / float(bins)  # (n,)
+    counts = tf.math.ceil(part)  # (n,)
+    starts = start[:, tf.newaxis] + tf.range(bins, dtype=tf.float32) * part[:, tf.newaxis]
+
+    def add(k, total):
+        inside = (k + 0.5) * part / tf.maximum(counts, 1.0)  # (n,)
+        weights = _triangle(starts + inside[:, tf.newaxis], size)  # (n, bins, size)
+        return k + 1, total + tf.where((k < counts)[:, tf.newaxis, tf.newaxis], weights, 0.0)
+
+    most = tf.reduce_max(tf.concat([counts, [0.0]], axis=0))
+    zeros = tf.zeros([tf.shape(start)[0], bins, size])
+    shape = tf.TensorShape([start.shape[0], bins, size if isinstance(size, int) else None])
+    zeros = tf.ensure_shape(zeros, shape)
+    _, total = tf.while_loop(lambda k, _: k < most, add, (0.0, zeros), (tf.TensorShape([]), shape))
+    return total / tf.maximum(counts, 1.0)[:, tf.newaxis, tf.newaxis]
+
+
+def apply_weights(features, rows, columns, image_indices):
+    """Read the map of each region through a matrix for rows and one for columns.
+
+    With several images their rows are stacked to one tall map, which costs as
+    many times as much arithmetic as there are images, but no copy of a map for
+    each region.
+
+    Args:
+        features: float32 `(batch, h, w, c)`.
+        rows: float32 `(n, bins, h)`.
+        columns: float32 `(n, bins, w)`.
+        image_indices: int32 `(n,)`.
+
+    Returns:
+        float32 `(n, bins, bins, c)`.
+    """
+    batch, height, width, channels = map_size(features)
+    bins = rows.shape[1]
+    if features.shape[0] != 1:
+        own = tf.one_hot(image_indices, batch)  # (n, batch)
+        rows = rows[:, :, tf.newaxis] * own[:, tf.newaxis, :, tf.newaxis]  # (n, bins, batch, h)
+    rows = tf.reshape(rows, [-1, batch * height])  # (n·bins, batch·h)
+    tall = tf.reshape(features, [batch * height, width * channels])
+    lines = tf.reshape(tf.matmul(rows, tall), [-1, bins, width, channels])
+    return tf.matmul(columns[:, tf.newaxis], lines)  # (n, 1, bins, w) @ (n, bins, w, c)
+
+
+def gather_means(features, ys, xs, image_indices):
+    """Mean of the samples of each bin, read with `tf.image.crop_and_resize`.
+
+    Args:
+        features: float32 `(batch, h, w, c)`.
+        ys: float32 `(n, rows, s)` of `sample_positions`.
+        xs: float32 `(n, columns, s)`.
+        image_indices: int32 `(n,)`.
+
+    Returns:
+        float32 `(n, rows, columns, c)`.
+    """
+    _, height, width, _ = map_size(features)
+
+    def close(positions, size):
+        size = tf.cast(size, tf.float32)
+        distance = tf.minimum(tf.abs(positions + 1.0), tf.abs(positions - size))
+        return tf.reduce_any(distance < _CLOSE * (size + 1.0))
+
+    return tf.cond(
+        close(ys, height) | close(xs, width),
+        lambda: _mean_of_crops(features, ys, xs, image_indices, exact=True),
+        lambda: _mean_of_crops(features, ys, xs, image_indices, exact=False),
+    )
+
+
+def _mean_of_crops(features, ys, xs, image_indices, exact):
+    """One crop for the k-th row and l-th column of all bins, for each k and l.
+
+    A map padded by its own border is 0 outside [-1, size], as RoI align wants
+    it. `exact` pads by one more, so that the crop never decides which samples
+    are outside, and leaves them out itself.
+    """
+    _, height, width, _ = map_size(features)
+    margin = 2 if exact else 1
+    padded = features
+    for _ in range(margin):
+        padded = tf.pad(padded, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+
+    def normalised(positions, size):
+        return (positions + margin) / tf.cast(size + (2 * margin - 1), tf.float32)
+
+    tops, bottoms = normalised(ys[:, 0], height), normalised(ys[:, -1], height)  # (n, s)
+    lefts, rights = normalised(xs[:, 0], width), normalised(xs[:, -1], width)
+    rows = tf.cast(_valid(ys, height), tf.float32)[:, :, tf.newaxis, :, tf.newaxis]
+    columns = tf.cast(_valid(xs, width), tf.float32)[:, tf.newaxis, :, :, tf.newaxis]
+    crops = []
+    for k in range(ys.shape[2]):
+        for m in range(xs.shape[2]):
+            window = tf.stack([tops[:, k], lefts[:, m], bottoms[:, k], rights[:, m]], axis=-1)
+            crop = tf.image.crop_and_resize(
+                padded, window, image_indices, (ys.shape[1], xs.shape[1])
+            )  # (n, rows, columns, c)
+            crops.append(crop * rows[:, :, :, k] * columns[:, :, :, m] if exact else crop)
+    return tf.add_n(crops) / float(len(crops))
