@@ -16,13 +16,13 @@ To add one, write the module and add it to `LAYOUTS`.
 import inspect
 import time
 
-from kerascv_d2l.data.layouts import coco, tables, voc
+from kerascv_d2l.data.layouts import coco, cvat, labelme, tables, voc, yolo
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
 from kerascv_d2l.data.layouts.records import Faults, build_data_set, unwrapped, visible
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, first_of
 from kerascv_d2l.errors import InputError
 
-LAYOUTS = (voc, coco, tables)
+LAYOUTS = (voc, coco, yolo, labelme, cvat, tables)
 
 
 def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **options):

@@ -52,7 +52,15 @@ class ObjectTargets:
             kinds = range(len(self.class_names)) if numbers else self.class_names
         else:
             self.class_names = [str(kind) for kind in kinds]
+        if masks and (missing := next(self._without_mask(labels), None)):
+            raise InputError(f"masks: {missing.where} has none (segmentation, polygon)")
         self.class_of = {kind: index for index, kind in enumerate(kinds)}
+
+    @staticmethod
+    def _without_mask(labels):
+        for item in (o for part in labels.images.values() for i in part for o in i.objects):
+            if not (item.outline or item.ignore or item.problem):
+                yield item
 
     def __call__(self, image, info):
         """Give `boxes`, `classes`, `ignore` (and `masks`) of an image; and what is wrong.
@@ -207,9 +215,7 @@ def _encoded(item, size, orientation):
 
     height, width = size
     outline = item.outline
-    if not outline:
-        if not item.ignore:
-            return "has no mask (segmentation), and masks were asked for", None
+    if not outline:  # an ignored object without a mask
         x_min, y_min, x_max, y_max = item.box
         outline = [[x_min, y_min, x_max, y_min, x_max, y_max, x_min, y_max]]
     try:

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 import urllib.parse
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -350,6 +351,29 @@ def read_text(file):
         raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def read_xml(file):
+    """Give the top `Element` of an XML file, its tags without namespaces.
+
+    Raises:
+        InputError: for a file that is missing, or no XML.
+    """
+    try:
+        tree = ElementTree.parse(file).getroot()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ElementTree.ParseError, UnicodeDecodeError, ValueError, LookupError) as error:
+        raise InputError(f"{file}: not a whole XML file ({error})") from error
+    for element in tree.iter():
+        if isinstance(element.tag, str):  # comments have a function
+            element.tag = element.tag.rsplit("}", 1)[-1]
+    return tree
+
+
+def hull(values):
+    """Give the box `(x_min, y_min, x_max, y_max)` around points `[x, y, x, y, …]`."""
+    return (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
 
 
 def read_lines(file):

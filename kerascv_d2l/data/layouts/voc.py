@@ -14,8 +14,6 @@ left edge is xmin - 1 and the right edge xmax. (Labelling tools that count from 
 on one side by that, and clipped at the border.) Objects marked as difficult are ignored.
 """
 
-import xml.etree.ElementTree as ElementTree
-
 from kerascv_d2l.data.layouts.records import (
     ImageFiles,
     LabelledImage,
@@ -24,6 +22,7 @@ from kerascv_d2l.data.layouts.records import (
     part_of_path,
     read_flag,
     read_lists,
+    read_xml,
     visible,
     walk,
 )
@@ -50,7 +49,7 @@ def recognises(root):
     if file is None:
         return False
     try:
-        return _parsed(file).tag == ROOT_TAG
+        return read_xml(file).tag == ROOT_TAG
     except InputError:  # nothing but the folder says what it should be
         return file.parent == root or file.parent.name.lower() in ANNOTATION_FOLDERS
 
@@ -94,7 +93,7 @@ def read_objects(file):
     Raises:
         InputError: for a file that is missing or no XML, or an object without a name or box.
     """
-    objects = [_read_object(*item, file) for item in enumerate(_objects(_parsed(file)), start=1)]
+    objects = [_read_object(*item, file) for item in enumerate(_objects(read_xml(file)), start=1)]
     for item in objects:
         if item.problem:
             raise InputError(f"{item.where}: {item.problem}")
@@ -113,19 +112,6 @@ def _label_files(root):
             raise InputError(f"{table[stem]} and {file} label the same image: remove one")
         table[stem] = file
     return table
-
-
-def _parsed(file):
-    try:
-        tree = ElementTree.parse(file).getroot()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    except (ElementTree.ParseError, UnicodeDecodeError, ValueError, LookupError) as error:
-        raise InputError(f"{file}: not a whole XML file ({error})") from error
-    for element in tree.iter():
-        if isinstance(element.tag, str):
-            element.tag = element.tag.rsplit("}", 1)[-1]  # without its namespace
-    return tree
 
 
 def _objects(tree):
@@ -147,7 +133,7 @@ def _problem(tree):
 
 def _read_xml(file, root, images, faults):
     try:
-        tree = _parsed(file)
+        tree = read_xml(file)
         problem = _problem(tree)
     except InputError as error:
         faults.add(str(error))

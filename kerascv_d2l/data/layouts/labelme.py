@@ -1,0 +1,117 @@
+"""labelme: a JSON file for each image, with rectangles and polygons.
+
+    a.jpg, a.json …               in one folder, in subfolders, or in `train/` and `val/`
+
+The image is the one that `imagePath` names, seen from the JSON file, or the one of the JSON
+file's name. Polygons of one label and `group_id` are parts of one object.
+"""
+
+import json
+
+from kerascv_d2l.data.layouts.records import (
+    ImageFiles,
+    LabelledImage,
+    LabelledObject,
+    Labels,
+    hull,
+    part_of_path,
+    read_text,
+    walk,
+)
+from kerascv_d2l.data.splits import DETECTION
+from kerascv_d2l.errors import InputError
+
+TITLE = "labelme JSON"
+LOOKS = "a .json file with `shapes` and `imagePath` for each image, beside it or in a folder"
+TASKS = (DETECTION,)
+SHAPES = ("rectangle", "polygon", "circle", "mask")
+
+
+def recognises(root):
+    """Whether a folder has this layout."""
+    file = next(iter(walk(root, (".json",))), None)
+    return file is not None and b'"shapes"' in file.read_bytes()
+
+
+def read(root, faults):
+    """Read the labels.
+
+    Args:
+        root: `Path` for which `recognises` holds.
+        faults: `Faults`.
+
+    Returns:
+        `Labels`.
+
+    Raises:
+        InputError: for a bad file or shape, unless `faults` skips it.
+    """
+    images, labels = ImageFiles(root), {}
+    for file in walk(root, (".json",)):
+        try:
+            image = _read_file(file, root, images)
+        except InputError as error:
+            faults.add(str(error))
+            continue
+        labels.setdefault(part_of_path(file, root), []).append(image)
+    return Labels(labels)
+
+
+def _read_file(file, root, images):
+    try:
+        content = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise InputError(f"{file}: no list `shapes` at its top, as labelme writes it")
+    folders = (file.parent, *(f for f in (file.parent.parent / "images", root / "images", root)))
+    folders = [folder for folder in folders if folder == root or root in folder.parents]
+    name = str(content.get("imagePath") or "")
+    path, problem = images.find(name, folders) if name else (None, "no imagePath")
+    if path is None:
+        path, _ = images.find(file.stem, folders, stem=True)
+    if path is None:
+        raise InputError(f"{file}: {problem}")
+    size = content.get("imageHeight"), content.get("imageWidth")
+    stated = size if all(isinstance(side, int) for side in size) else None
+    return LabelledImage(path, str(file), _read_shapes(content["shapes"], file), stated)
+
+
+def _read_shapes(shapes, file):
+    objects, groups = [], {}
+    for number, shape in enumerate(shapes):
+        item = LabelledObject("", None, f"{file}, shapes[{number}]")
+        item.problem = _read_shape(shape, item)
+        group = None if item.problem or not item.outline else shape.get("group_id")
+        first = groups.setdefault((item.kind, group), item) if group is not None else item
+        if first is item:
+            objects.append(item)
+        else:
+            first.outline += item.outline
+            first.box = hull([value for polygon in first.outline for value in polygon])
+    return objects
+
+
+def _read_shape(shape, item):
+    """Fill in an object; returns what is wrong with the shape, or None."""
+    if not isinstance(shape, dict) or not shape.get("label"):
+        return f"no label: {shape!r}"
+    item.kind = str(shape["label"])
+    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    if kind not in SHAPES:
+        return f"a {kind}, where {', '.join(SHAPES[:-1])} are read"
+    try:
+        points = [(float(x), float(y)) for x, y in points]
+    except (TypeError, ValueError):
+        return f"points are not pairs of numbers: {points!r}"
+    if len(points) < 2 + (kind == "polygon"):
+        return f"a {kind} of {len(points)} points"
+    if kind == "circle":
+        (x, y), (x_edge, y_edge) = points[:2]
+        radius = ((x - x_edge) ** 2 + (y - y_edge) ** 2) ** 0.5
+        points = [(x - radius, y - radius), (x + radius, y + radius)]
+    values = [value for point in points for value in point]
+    item.box = hull(values)
+    if kind == "polygon":
+        item.outline = [values]
+    return None

@@ -1,0 +1,218 @@
+"""YOLO: a text file of boxes or polygons for each image.
+
+    data.yaml                     train: images/train, val: images/val, (test: …,) names: […]
+    images/train/a.jpg            (or train/images/a.jpg, or images and labels in one folder)
+    labels/train/a.txt            lines `class x y width height`, or `class x y x y x y …`
+
+Numbers are shares of the image from 0 to 1, (x, y) the centre of a box. Without `data.yaml` the
+parts are told by the folders, and the names by `classes.txt` (or `obj.names`); without that,
+classes are called by their numbers. An image without a label file has no object.
+"""
+
+import yaml
+
+from kerascv_d2l.data.layouts.records import (
+    ALL,
+    ImageFiles,
+    LabelledImage,
+    LabelledObject,
+    Labels,
+    hull,
+    part_of_path,
+    read_lines,
+    read_text,
+    visible,
+    walk,
+)
+from kerascv_d2l.data.splits import DETECTION, first_of
+from kerascv_d2l.errors import InputError
+
+TITLE = "YOLO"
+LOOKS = "data.yaml, images/ and labels/ with a .txt file for each image (or train/images/, …)"
+TASKS = (DETECTION,)
+NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+IMAGE_FOLDERS, LABEL_FOLDER = ("images", "jpegimages"), "labels"
+PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+
+
+def recognises(root):
+    """Whether a folder has this layout."""
+    if _config_file(root) is not None:
+        return True
+    for image in walk(root):
+        file = _label_file(image, root)
+        if file is not None:
+            lines = read_lines(file)
+            return not lines or _numbers(lines[0]) is not None
+    return False
+
+
+def read(root, faults):
+    """Read the labels.
+
+    Args:
+        root: `Path` for which `recognises` holds.
+        faults: `Faults`.
+
+    Returns:
+        `Labels`, its classes in order of their numbers.
+
+    Raises:
+        InputError: for a bad file or line, unless `faults` skips it.
+    """
+    file = _config_file(root)
+    config = {} if file is None else _config(file)
+    names = _names(config, file, root)
+    parts = _images_by_part(config, file, root) or {}
+    if not parts:
+        for image in walk(root):
+            parts.setdefault(part_of_path(image, root), []).append(image)
+    owners, labels, missing = {}, {}, []
+    for part, images in parts.items():
+        labels[part] = []
+        for image in images:
+            label_file = _label_file(image, root)
+            if label_file is None:
+                missing.append(image.name)
+            elif owners.setdefault(label_file, image).resolve() != image.resolve():
+                faults.add(f"{label_file}: is it of {owners[label_file]} or of {image}?")
+                labels[part] = [i for i in labels[part] if i.path != owners[label_file]]
+                continue
+            objects = [] if label_file is None else _read_objects(label_file, names)
+            labels[part].append(LabelledImage(image, str(label_file or image), objects))
+    _check_files(owners, missing, faults)
+    return Labels(labels, None if names is None else [names[k] for k in sorted(names)])
+
+
+def _check_files(owners, missing, faults):
+    folders = {file.parent for file in owners}
+    unused = {f for folder in folders for f in visible(folder) if f.suffix == ".txt"} - set(owners)
+    for file in sorted(file for file in unused if file.name not in NAME_FILES):
+        if any(_numbers(line) for line in read_lines(file)[:1]):
+            faults.add(f"{file}: there is no image for these labels")
+    if missing:
+        faults.notes.append(
+            f"{len(missing)} image(s) have no label file, and so no object: {first_of(missing, 3)}"
+        )
+
+
+def _config_file(root):
+    files = [file for file in visible(root) if file.suffix.lower() in (".yaml", ".yml")]
+    files = [file for file in files if "names" in read_text(file)]
+    named = [file for file in files if file.stem.lower() == "data"]
+    if len(named or files) > 1:
+        raise InputError(f"{root}: which file is to be read, {first_of(f.name for f in files)}?")
+    return next(iter(named or files), None)
+
+
+def _config(file):
+    try:
+        config = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not YAML ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("names"), list | dict):
+        raise InputError(f"{file}: no `names` of classes, a list or a table from number to name")
+    if "kpt_shape" in config:
+        raise InputError(f"{file}: labels of keypoints, where boxes or polygons are wanted")
+    return config
+
+
+def _names(config, file, root):
+    """Dict from number to name of the classes, or None if nothing names them."""
+    if config:
+        names = config["names"]
+        names = names if isinstance(names, dict) else dict(enumerate(names))
+        if config.get("nc", len(names)) != len(names):
+            raise InputError(f"{file}: nc is {config['nc']}, but there are {len(names)} names")
+        try:
+            return {int(number): str(name) for number, name in names.items()}
+        except ValueError as error:
+            raise InputError(f"{file}: the numbers of names are {first_of(names)}") from error
+    for folder in (root, *(folder for folder in visible(root) if folder.is_dir())):
+        for name in NAME_FILES:
+            if (folder / name).is_file():
+                lines = [line.strip() for line in read_lines(folder / name)]
+                return dict(enumerate(line for line in lines if line))
+    return None
+
+
+def _images_by_part(config, file, root):
+    """Dict from part to image files that `data.yaml` names; empty without any."""
+    parts = {}
+    for key in PARTS:
+        entries = config.get(key)
+        entries = entries if isinstance(entries, list) else [entries]
+        for entry in filter(None, entries):
+            place = _place(str(entry), str(config.get("path") or ""), root)
+            if place is None:
+                if key == "test":  # often written down and left out
+                    continue
+                raise InputError(f"{file}: {key} is {entry}, and there is no such file or folder")
+            images = walk(place) if place.is_dir() else _listed(place, root)
+            parts.setdefault(PARTS[key], []).extend(images)
+    return {ALL if set(parts) == {"train"} else part: images for part, images in parts.items()}
+
+
+def _place(entry, base, root):
+    """The folder or list that an entry of `data.yaml` means, inside the data set if it is there."""
+    parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    inside = [root.joinpath(*parts[first:]) for first in range(len(parts))]
+    for place in (*inside, root / base / entry):
+        if place.exists():
+            return place
+    return None
+
+
+def _listed(file, root):
+    found, images = ImageFiles(root), []
+    for number, line in enumerate(read_lines(file), start=1):
+        if line.strip():
+            path, problem = found.find(line.strip(), (file.parent, root))
+            if problem:
+                raise InputError(f"{file}, line {number}: {problem}")
+            images.append(path)
+    return images
+
+
+def _label_file(image, root):
+    """The label file of an image, or None."""
+    parts = image.relative_to(root).with_suffix(".txt").parts
+    places = [image.with_suffix(".txt"), root.joinpath(LABEL_FOLDER, *parts)]
+    for i, part in enumerate(parts[:-1]):
+        if part.lower() in IMAGE_FOLDERS:
+            places.append(root.joinpath(*parts[:i], LABEL_FOLDER, *parts[i + 1 :]))
+    return next((place for place in reversed(places) if place.is_file()), None)
+
+
+def _numbers(line):
+    try:
+        return [float(field) for field in line.split()]
+    except ValueError:
+        return None
+
+
+def _read_objects(file, names):
+    objects = []
+    for number, line in enumerate(read_lines(file), start=1):
+        if line.strip():
+            item = LabelledObject(0, None, f"{file}, line {number}", shares=True)
+            item.problem = _read_line(line, item, names)
+            objects.append(item)
+    return objects
+
+
+def _read_line(line, item, names):
+    """Fill in an object; returns what is wrong with the line, or None."""
+    values = _numbers(line)
+    if values is None or len(values) < 5 or len(values) % 2 == 0:
+        return f"{line.strip()!r} is not `class x y width height` or `class x y x y x y …`"
+    kind, *values = values
+    if not kind.is_integer() or kind < 0:
+        return f"the class is {kind:g}; wanted a whole number from 0 on"
+    item.kind = int(kind) if names is None else names.get(int(kind), int(kind))
+    if len(values) == 4:
+        x, y, width, height = values
+        item.box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    else:
+        item.box, item.outline = hull(values), [values]
+    return None
