@@ -535,7 +535,7 @@ def test_folders_without_a_known_layout(tmp_path):
     (tmp_path / "some" / "notes.md").write_text("")
     with pytest.raises(
         InputError,
-        match=r"(?s)some: no known layout. It holds images/, notes.md\. .*banana.*VOC.*COCO",
+        match=r"(?s)some: no known layout for detection. It holds images/, notes.md\. .*VOC.*COCO",
     ):
         read(tmp_path / "some")
 
