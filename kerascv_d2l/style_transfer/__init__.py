@@ -1,7 +1,7 @@
-"""Style transfer: the image is the only variable, the network stands still.
+"""Style transfer: the image is the only variable, the network is frozen.
 
-The book's names come from `book`, `images` and `losses`; `StyleTransfer` is the same with
-everything that the book leaves out.
+The book's names come from `book`, `images` and `losses`; `StyleTransfer` adds what the book
+leaves out.
 """
 
 from kerascv_d2l.style_transfer.book import (
@@ -13,7 +13,6 @@ from kerascv_d2l.style_transfer.book import (
     train,
 )
 from kerascv_d2l.style_transfer.fast import FastStyleTrainer
-from kerascv_d2l.style_transfer.flags import network_of, weights_of
 from kerascv_d2l.style_transfer.images import postprocess, preprocess
 from kerascv_d2l.style_transfer.losses import (
     BOOK_WEIGHTS,
@@ -58,12 +57,10 @@ __all__ = [
     "keras_vgg19",
     "mobilenet",
     "named_network",
-    "network_of",
     "postprocess",
     "preprocess",
     "style_loss",
     "torchvision_vgg19",
     "train",
     "tv_loss",
-    "weights_of",
 ]

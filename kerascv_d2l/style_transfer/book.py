@@ -1,23 +1,26 @@
 """The book's way through style transfer: its names, its order, its numbers.
 
-What the book takes from global variables (the network, the two pictures, the layers) are
+What the book takes from global variables (the network, the two images, the layers) are
 arguments here, after its own; `device` is gone.
 """
 
 # ruff: noqa: N803, N806 - X and Y are the book's names
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from kerascv_d2l.style_transfer.adam import Adam
 from kerascv_d2l.style_transfer.images import preprocess
 from kerascv_d2l.style_transfer.losses import compute_loss, gram
 
+# PyTorch's. It adds its epsilon after the bias correction, Keras before, so images differ where
+# gradients are as small.
+EPSILON = 1e-8
 LR_DECAY = 0.8  # the book's factor of the learning rate every `lr_decay_epoch` epochs
 
 
 def extract_features(X, content_layers, style_layers, net):
-    """Features of an image at some layers.
+    """Extract features of an image at some layers.
 
     Args:
         X: float32 `(1, h, w, 3)`, normalised.
@@ -39,7 +42,7 @@ def extract_features(X, content_layers, style_layers, net):
 
 
 def get_contents(image_shape, content_img, net):
-    """The content picture and its content features.
+    """Give the content image and its content features.
 
     Args:
         image_shape: `(height, width)` to resize to.
@@ -58,7 +61,7 @@ def get_contents(image_shape, content_img, net):
 
 
 def get_styles(image_shape, style_img, net):
-    """The style picture and its style features.
+    """Give the style image and its style features.
 
     Args:
         image_shape: `(height, width)` to resize to; the proportions are not kept.
@@ -100,7 +103,7 @@ class SynthesizedImage(tf.Module):
 
 
 def get_inits(X, lr, styles_Y):
-    """The image to optimise, the style's Gram matrices and the optimizer.
+    """Make the image to optimise, the style's Gram matrices and the optimizer.
 
     Args:
         X: float32 `(1, h, w, 3)`, normalised, where the image starts.
@@ -108,20 +111,22 @@ def get_inits(X, lr, styles_Y):
         styles_Y: list of style features.
 
     Returns:
-        `(variable, styles_Y_gram, trainer)`: `tf.Variable`, list of `(c, c)`, `Adam`.
+        `(variable, styles_Y_gram, trainer)`: `tf.Variable`, list of `(c, c)`,
+        `keras.optimizers.Adam`.
 
     Source:
         D2L 1.0.3, section 14.12.5.
     """
     gen_img = SynthesizedImage(X.shape)
     gen_img.weight.assign(X)
-    trainer = Adam(gen_img.weight, lr)
+    trainer = keras.optimizers.Adam(lr, epsilon=EPSILON)
+    trainer.build([gen_img.weight])
     styles_Y_gram = [gram(Y) for Y in styles_Y]
     return gen_img(), styles_Y_gram, trainer
 
 
 def train(X, contents_Y, styles_Y, lr, num_epochs, lr_decay_epoch, net, callback=None):
-    """The book's loop: Adam on the image, its rate times 0.8 every `lr_decay_epoch` epochs.
+    """Train as the book does: Adam on the image, its rate times 0.8 every `lr_decay_epoch` epochs.
 
     Args:
         X: float32 `(1, h, w, 3)`, normalised, where the image starts.
@@ -150,7 +155,7 @@ def train(X, contents_Y, styles_Y, lr, num_epochs, lr_decay_epoch, net, callback
             contents_l, styles_l, tv_l, l = compute_loss(  # noqa: E741
                 image, contents_Y_hat, styles_Y_hat, contents_Y, styles_Y_gram
             )
-        trainer.apply(tape.gradient(l, image))
+        trainer.apply([tape.gradient(l, image)])
         return tf.add_n(contents_l), tf.add_n(styles_l), tv_l
 
     for epoch in range(num_epochs):

@@ -6,17 +6,16 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.style_transfer.images import RGB_MEAN, RGB_STD
+from kerascv_d2l.style_transfer.images import normalise
 from kerascv_d2l.style_transfer.losses import LossWeights, batch_gram, tv_loss
 from kerascv_d2l.style_transfer.objective import as_targets
 
-_PIXEL_MAX = 255.0
 LOSSES = ("content_loss", "style_loss", "tv_loss")
 _LEAST = 1e-12  # keeps a photograph that is flat, or equal to the style, from dividing by 0
 
 
 class FastStyleTrainer(keras.Model):
-    """Trains `transformer_net` with `fit`: the data are batches of photographs alone.
+    """Train a `TransformerNet` with `fit`, on batches of photographs alone.
 
     The losses are normalised, photograph by photograph, so that weights for `StyleTransfer`
     hold here: the content loss by the variance of the photograph's features, the style loss by
@@ -45,23 +44,23 @@ class FastStyleTrainer(keras.Model):
         if not self._loss_weights.normalize:
             raise InputError("weights of FastStyleTrainer must be normalised ones")
         if not styles:
-            raise InputError("styles is empty: give at least one picture")
+            raise InputError("styles is empty: give at least one image")
         targets = [as_targets(style) for style in styles]
         total = sum(weight for _, weight, _ in targets)
         self._targets = []
         for style_X, weight, mask in targets:
             if mask is not None:
-                raise InputError("a mask of a style is not taken here: cut the picture instead")
+                raise InputError("a mask of a style is not taken here: crop the image instead")
             grams = [batch_gram(features) for features in network.extract(style_X)[1]]  # (1, c, c)
             self._targets.append((weight / total, grams))
         self._trackers = [keras.metrics.Mean(name=name) for name in LOSSES]
 
     def call(self, pixels, training=False):
-        """The network's pictures."""
+        """Paint `pixels`."""
         return self.net(pixels, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Weighted content, style and total-variation loss of pictures for photographs `x`.
+        """Weighted content, style and total-variation loss of images for photographs `x`.
 
         Args:
             x: `(batch, h, w, 3)`, pixels 0-255, the photographs.
@@ -71,11 +70,11 @@ class FastStyleTrainer(keras.Model):
             training: unused.
 
         Returns:
-            float32 scalar.
+            float32 scalar: this device's share of the loss, which `fit` adds up.
         """
-        photographs, pictures = _normalised(x), _normalised(y_pred)
+        photographs, painted = normalise(x), normalise(y_pred)
         contents, styles_before = self._network.extract(photographs)
-        contents_hat, styles_hat = self._network.extract(pictures)
+        contents_hat, styles_hat = self._network.extract(painted)
         content_value = _mean(
             tf.reduce_mean(tf.square(a - b), (1, 2, 3)) / (_LEAST + _variance(b))
             for a, b in zip(_float32(contents_hat), _float32(contents), strict=True)
@@ -92,16 +91,11 @@ class FastStyleTrainer(keras.Model):
         values = [
             weights.content * content_value,
             weights.style * style_value,
-            weights.tv * tv_loss(pictures),
+            weights.tv * tv_loss(painted),
         ]
         for tracker, value in zip(self._trackers, values, strict=True):
             tracker.update_state(value, sample_weight=tf.shape(x)[0])
-        # `fit` adds up the devices, each of which has the mean over its own part of the batch.
         return tf.add_n(values) / tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def _normalised(pixels):
-    return (tf.cast(pixels, tf.float32) / _PIXEL_MAX - RGB_MEAN) / RGB_STD
 
 
 def _float32(tensors):

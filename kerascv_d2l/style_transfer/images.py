@@ -1,24 +1,25 @@
-"""Pictures in and out of the normalised space in which the image is optimised."""
+"""Images in and out of the normalised space in which they are optimised."""
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
+PIXEL_MAX = 255.0
 # ImageNet's mean and standard deviation of RGB in [0, 1], as the book and torchvision use them.
-RGB_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-RGB_STD = np.array([0.229, 0.224, 0.225], np.float32)
-# What black and white become: the bounds of a normalised image.
+RGB_MEAN, RGB_STD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+# Black and white: the bounds of a normalised image.
 LOWEST = -RGB_MEAN / RGB_STD
 HIGHEST = (1 - RGB_MEAN) / RGB_STD
 
-# BT.601's shares of red, green and blue in luminance, as Pillow and television count them.
+# BT.601's weights of red, green and blue in luminance, as Pillow has them.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def as_rgb(img, name="img"):
-    """A picture as uint8 RGB.
+    """Convert an image to uint8 RGB.
 
     Args:
         img: `PIL.Image` of any mode, or uint8 array `(h, w, 3)`.
@@ -68,7 +69,7 @@ def resize(img, image_shape):
 
 
 def preprocess(img, image_shape):
-    """Resize a picture and normalise it with ImageNet's mean and standard deviation.
+    """Resize an image and normalise it with ImageNet's mean and standard deviation.
 
     Args:
         img: `PIL.Image` or uint8 array `(h, w, 3)`.
@@ -83,12 +84,16 @@ def preprocess(img, image_shape):
     Source:
         D2L 1.0.3, section 14.12.2.
     """
-    pixels = resize(img, image_shape).astype(np.float32) / 255
-    return tf.constant(((pixels - RGB_MEAN) / RGB_STD)[None])
+    return normalise(resize(img, image_shape)[None])
+
+
+def normalise(pixels):
+    """Normalise pixels 0-255 `(..., 3)` of any number type with ImageNet's statistics: float32."""
+    return (tf.cast(pixels, tf.float32) / PIXEL_MAX - RGB_MEAN) / RGB_STD
 
 
 def postprocess(img):
-    """The inverse of `preprocess`, clipped to what a picture can show.
+    """Invert `preprocess`, clipped to what an image can show.
 
     Args:
         img: float `(1, h, w, 3)` or `(h, w, 3)`, normalised.
@@ -102,11 +107,13 @@ def postprocess(img):
     """
     img = np.asarray(img, np.float32)
     img = img[0] if img.ndim == 4 else img
-    return Image.fromarray(np.rint(np.clip(img * RGB_STD + RGB_MEAN, 0, 1) * 255).astype(np.uint8))
+    return Image.fromarray(
+        np.rint(np.clip(img * RGB_STD + RGB_MEAN, 0, 1) * PIXEL_MAX).astype(np.uint8)
+    )
 
 
 def grey(img):
-    """The luminance of a picture in all three channels.
+    """Replace all three channels by the luminance.
 
     Args:
         img: uint8 array `(h, w, 3)`.
@@ -119,9 +126,9 @@ def grey(img):
 
 
 def match_luminance(img, reference):
-    """Give one grey picture the mean and spread of luminance of another.
+    """Give one grey image the mean and standard deviation of another.
 
-    Without it, a dark style would darken a picture whose colours are kept.
+    Without it, a dark style would darken an image whose colours are kept.
 
     Args:
         img: uint8 array `(h, w, 3)`, grey.
@@ -133,13 +140,13 @@ def match_luminance(img, reference):
     Source:
         Gatys et al., Preserving Color in Neural Artistic Style Transfer (2016), section 4.2.
     """
-    spread = max(float(img.std()), 1.0)  # a flat picture stays flat
+    spread = max(float(img.std()), 1.0)  # a flat image stays flat
     matched = (img - img.mean()) * (reference.std() / spread) + reference.mean()
     return np.rint(np.clip(matched, 0, 255)).astype(np.uint8)
 
 
 def with_colors_of(img, content):
-    """The luminance of one picture with the colours of another.
+    """Combine the luminance of one image with the colours of another.
 
     Args:
         img: uint8 array `(h, w, 3)`, which gives its luminance.

@@ -16,13 +16,13 @@ BOOK_CONTENT_WEIGHT, BOOK_STYLE_WEIGHT, BOOK_TV_WEIGHT = 1.0, 1e4, 10.0
 class LossWeights:
     """How much each loss counts, and in which unit it is measured.
 
-    Normalised losses mean the same whatever the network: multiplying the features of a layer
+    Normalised losses do not depend on the network: multiplying the features of a layer
     by any factor changes nothing, nor does the number of layers.
 
     - content: squared difference of features as a share of their variance over the content
-      picture, averaged over the layers.
+      image, averaged over the layers.
     - style: squared difference of Gram matrices as a share of that between the content and
-      the style picture, averaged over the layers: 1 = the content picture, 0 = the style.
+      the style image, averaged over the layers: 1 = the content image, 0 = the style.
     - tv: as in the book; it does not depend on the network.
 
     Attributes:
@@ -148,8 +148,8 @@ def compute_loss(
         X: float `(1, h, w, 3)`, the normalised image.
         contents_Y_hat: list of the image's content features.
         styles_Y_hat: list of the image's style features.
-        contents_Y: list of the content picture's features.
-        styles_Y_gram: list of the style picture's Gram matrices.
+        contents_Y: list of the content image's features.
+        styles_Y_gram: list of the style image's Gram matrices.
         content_weight: factor of every content loss.
         style_weight: factor of every style loss.
         tv_weight: factor of the total variation.

@@ -1,4 +1,4 @@
-"""Frozen networks that tell content and style: which layers, and in which pixels they think."""
+"""Frozen feature extractors for style transfer, and the input scaling that each expects."""
 
 # ruff: noqa: N803, N806 - X and Y are the book's names
 
@@ -7,17 +7,13 @@ from pathlib import Path
 
 import h5py
 import keras
-import numpy as np
-import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models import backbones
+from kerascv_d2l.models import backbones, preprocessing
 from kerascv_d2l.models.vgg import BOOK_CONTENT_LAYERS, BOOK_STYLE_LAYERS, vgg19_features
 from kerascv_d2l.models.weights import load_weights
-from kerascv_d2l.style_transfer.images import RGB_MEAN, RGB_STD
+from kerascv_d2l.style_transfer.images import PIXEL_MAX, RGB_MEAN, RGB_STD
 
-# What keras.applications' VGG-19 takes: BGR in 0-255 less these means (of B, G, R).
-_CAFFE_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
 _VGG19_HUB_NAME = "timm/vgg19.tv_in1k"
 # The convolutions after the last layer, and the classifier by torchvision's and timm's names.
 _VGG19_UNUSED = r"features\.(30|32|34)\..*|(classifier|pre_logits|head)\..*"
@@ -33,6 +29,15 @@ MOBILENET_CONTENT_LAYERS = ("conv_pw_5_relu",)
 BACKBONE_STYLE_STRIDES, BACKBONE_CONTENT_STRIDE = (2, 4, 8, 16), 8
 _KERAS_FILES = (".h5", ".hdf5", ".keras")
 POOLINGS = ("average", "max")
+# What models take, in the terms of `keras.applications` -> the way there from pixels 0-255;
+# None for the normalised image itself.
+PREPROCESSING = {
+    "torch": None,
+    "tf": preprocessing.to_unit_range,
+    "caffe": preprocessing.caffe,
+    "0-255": preprocessing.nothing,
+    "0-1": lambda pixels: pixels / PIXEL_MAX,
+}
 
 
 class Network:
@@ -42,12 +47,10 @@ class Network:
         taps: dict layer -> position among the model's outputs.
         content_layers: tuple of layers, keys of `taps`.
         style_layers: tuple of layers, keys of `taps`.
-        model: the `keras.Model` inside, with one output by tap.
+        model: the `keras.Model` inside, with one output for each of `taps`.
     """
 
-    def __init__(
-        self, model, layers, content_layers, style_layers, scale=1.0, offset=0.0, bgr=False
-    ):
+    def __init__(self, model, layers, content_layers, style_layers, pixels="torch"):
         """Wrap a model whose outputs are the layers.
 
         Args:
@@ -56,19 +59,20 @@ class Network:
             layers: hashable names of the outputs, in order.
             content_layers: those that tell content.
             style_layers: those that tell style.
-            scale: float or `(3,)`; the model is fed `normalised * scale + offset`.
-            offset: float or `(3,)`.
-            bgr: bool, whether the model wants blue first (`scale`, `offset` in RGB order).
+            pixels: what the model takes, a key of `PREPROCESSING`.
 
         Raises:
-            InputError: if a content or style layer is not among the layers.
+            InputError: if a content or style layer is not among the layers, or `pixels` is
+                not known.
         """
+        if pixels not in PREPROCESSING:
+            raise InputError(f"pixels = {pixels!r} must be one of {list(PREPROCESSING)}")
         self.taps = {layer: position for position, layer in enumerate(layers)}
         self.content_layers, self.style_layers = tuple(content_layers), tuple(style_layers)
         self._positions(self.content_layers + self.style_layers)
         model.trainable = False
         self.model = model
-        self._scale, self._offset, self._bgr = scale, offset, bgr
+        self._preprocess = PREPROCESSING[pixels]
 
     def _positions(self, layers):
         unknown = [layer for layer in layers if layer not in self.taps]
@@ -77,7 +81,7 @@ class Network:
         return [self.taps[layer] for layer in layers]
 
     def features(self, X):
-        """The outputs of all layers.
+        """Compute the outputs of all layers.
 
         Args:
             X: float32 `(batch, h, w, 3)`, normalised.
@@ -85,13 +89,13 @@ class Network:
         Returns:
             list of float `(batch, h / s, w / s, c)` in the order of `taps`.
         """
-        X = X * self._scale + self._offset
-        if self._bgr:
-            X = tf.reverse(X, [-1])
+        if self._preprocess is not None:
+            with _policy("float32"):
+                X = self._preprocess(X * (PIXEL_MAX * RGB_STD) + PIXEL_MAX * RGB_MEAN)
         return _as_list(self.model(X, training=False))
 
     def extract(self, X, content_layers=None, style_layers=None):
-        """Content and style features of an image.
+        """Compute content and style features of an image.
 
         Args:
             X: float32 `(batch, h, w, 3)`, normalised.
@@ -113,7 +117,7 @@ class Network:
         return [features[i] for i in contents], [features[i] for i in styles]
 
     def shapes(self, image_shape):
-        """Height and width of every output for an image.
+        """Compute the height and width of every output for an image.
 
         Args:
             image_shape: `(height, width)` in pixels.
@@ -142,17 +146,17 @@ def _as_list(outputs, of=(list, tuple)):
 
 
 def average_pooled(model):
-    """A model with means where it took maxima.
+    """Replace max pooling by average pooling.
 
     The gradient of a maximum reaches one pixel of a window, that of a mean all of them. So an
-    image optimised through max-pooling changes in single pixels, which filters that never saw
+    image optimised through max pooling changes in single pixels, which networks that never saw
     a photograph do nothing against: dots all over it.
 
     Args:
         model: functional `keras.Model`.
 
     Returns:
-        `keras.Model` of the same weights, or `model` itself if it takes no maxima.
+        `keras.Model` of the same weights, or `model` itself if it has no max pooling.
 
     Source:
         Gatys et al., Image Style Transfer Using Convolutional Neural Networks (2016), section 2.
@@ -172,7 +176,7 @@ def average_pooled(model):
 
 
 def named_network(name, weights=None, dtype=None, seed=None, pooling="max"):
-    """Any network by its name.
+    """Build a network by its name.
 
     Args:
         name: "vgg19" (torchvision's, the book's), "keras_vgg19", "mobilenet" with or without a
@@ -192,36 +196,29 @@ def named_network(name, weights=None, dtype=None, seed=None, pooling="max"):
     """
     if pooling not in POOLINGS:
         raise InputError(f"pooling = {pooling!r} must be one of {POOLINGS}")
-    network = _named_network(name, weights, dtype, seed)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    base, _, width = name.partition("_")
+    if name == "vgg19":
+        network = torchvision_vgg19(weights, dtype, seed)
+    elif name == "keras_vgg19":
+        network = keras_vgg19(weights, dtype)
+    elif base == "mobilenet":
+        network = mobilenet(weights, dtype, _as_width(name, width) if width else None)
+    else:
+        network = _backbone(name, weights, dtype)
     if pooling == "average":
         network.model = average_pooled(network.model)
         network.model.trainable = False
     return network
 
 
-def _named_network(name, weights, dtype, seed):
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
-    if name == "vgg19":
-        return torchvision_vgg19(weights, dtype, seed)
-    if name == "keras_vgg19":
-        return keras_vgg19(weights, dtype)
-    base, _, width = name.partition("_")
-    if base == "mobilenet":
-        return mobilenet(weights, dtype, _as_width(name, width) if width else None)
+def _backbone(name, weights, dtype):
     with _policy(dtype):
-        strides = backbones.strides_of(name)
-        strides = [stride for stride in BACKBONE_STYLE_STRIDES if stride in strides]
+        strides = [s for s in BACKBONE_STYLE_STRIDES if s in backbones.strides_of(name)]
         model = backbones.backbone(name, weights, strides)
-    content = BACKBONE_CONTENT_STRIDE
-    return Network(
-        model,
-        strides,
-        [content if content in strides else strides[-1]],
-        strides,
-        scale=tf.constant(255 * RGB_STD),
-        offset=tf.constant(255 * RGB_MEAN),
-    )
+    content = BACKBONE_CONTENT_STRIDE if BACKBONE_CONTENT_STRIDE in strides else strides[-1]
+    return Network(model, strides, [content], strides, pixels="0-255")
 
 
 def _as_width(name, width):
@@ -234,7 +231,7 @@ def _as_width(name, width):
 
 
 def torchvision_vgg19(weights=None, dtype=None, seed=None):
-    """VGG-19 of torchvision with the book's layers.
+    """Build VGG-19 of torchvision with the book's layers.
 
     Args:
         weights: path of a safetensors file with torchvision's names, "imagenet" for
@@ -264,7 +261,7 @@ def torchvision_vgg19(weights=None, dtype=None, seed=None):
 
 
 def keras_vgg19(weights=None, dtype=None):
-    """VGG-19 of keras.applications with the book's layers, all of them after ReLU.
+    """Build VGG-19 of keras.applications with the book's layers, all of them after ReLU.
 
     Args:
         weights: "imagenet" (kept in Keras' cache, else downloaded), path of a file that Keras
@@ -282,7 +279,7 @@ def keras_vgg19(weights=None, dtype=None):
 
 
 def mobilenet(weights=None, dtype=None, alpha=None):
-    """MobileNet v1 of keras.applications.
+    """Build MobileNet v1 of keras.applications.
 
     Args:
         weights: "imagenet", path of a file that Keras wrote, or None for random weights.
@@ -321,7 +318,7 @@ def _policy(dtype):
 
 
 def _mobilenet_alpha(path):
-    """The width of the MobileNet whose weights a file holds, from its narrowest kernel."""
+    """Read the width of the MobileNet whose weights a file holds from its narrowest kernel."""
     if not Path(path).is_file():
         raise InputError(f"weights {path}: there is no such file.")
     widths = []
@@ -330,31 +327,29 @@ def _mobilenet_alpha(path):
         if isinstance(item, h5py.Dataset) and item.ndim == 4 and item.shape[:3] == (3, 3, 3):
             widths.append(item.shape[3])
 
-    how = "name the network with its width, as mobilenet_0.75"
     try:
         with h5py.File(path) as file:
             file.visititems(visit)
-    except OSError as error:  # .keras, which is an archive, or no weights file at all
-        raise InputError(
-            f"weights {path}: the width of the MobileNet cannot be read from it ({error}); {how}"
-        ) from error
+    except OSError:  # .keras, which is an archive, or no weights file at all
+        widths = []
     if len(widths) != 1:
         raise InputError(
-            f"weights {path}: not a MobileNet's, which has one 3 x 3 x 3 kernel; else {how}"
+            f"weights {path}: the width of the MobileNet cannot be read from it, as from the one "
+            "3 x 3 x 3 kernel of a weights file; name the network with its width, as mobilenet_0.75"
         )
     return widths[0] / 32  # the first convolution of MobileNet has 32 · alpha channels
 
 
 def from_model(model, content_layers, style_layers, pixels):
-    """Any Keras network by the names of its layers.
+    """Take any Keras network by the names of its layers.
 
     Args:
         model: functional `keras.Model` of one image input `(batch, h, w, 3)`.
         content_layers: names of layers that tell content.
         style_layers: names of layers that tell style.
         pixels: what the model takes, in the terms of `keras.applications`: "torch" (RGB
-            normalised by ImageNet's mean and deviation), "tf" (RGB in [-1, 1]), "caffe" (BGR
-            0-255 less the mean), "0-255" or "0-1" (RGB).
+            normalised by ImageNet's mean and standard deviation), "tf" (RGB in [-1, 1]),
+            "caffe" (BGR 0-255 less the mean), "0-255" or "0-1" (RGB).
 
     Returns:
         `Network`.
@@ -373,23 +368,7 @@ def from_model(model, content_layers, style_layers, pixels):
                 f"layer {name!r} of {model.name} gives {known[name].output.shape}, which has no "
                 "height and width"
             )
-    # Networks take p · factor + shift of RGB p in [0, 1]; the image is (p - RGB_MEAN) / RGB_STD.
-    factors = {
-        "torch": (1 / RGB_STD, -RGB_MEAN / RGB_STD),
-        "tf": (2.0, -1.0),
-        "caffe": (255.0, -_CAFFE_MEAN[::-1]),
-        "0-255": (255.0, 0.0),
-        "0-1": (1.0, 0.0),
-    }
-    if pixels not in factors:
-        raise InputError(f"pixels = {pixels!r} must be one of {list(factors)}")
-    factor, shift = factors[pixels]
+    outputs = [known[name].output for name in layers]
     return Network(
-        keras.Model(model.inputs[0], [known[name].output for name in layers]),
-        layers,
-        content_layers,
-        style_layers,
-        scale=tf.constant(RGB_STD * factor, tf.float32),
-        offset=tf.constant(RGB_MEAN * factor + shift, tf.float32),
-        bgr=pixels == "caffe",
+        keras.Model(model.inputs[0], outputs), layers, content_layers, style_layers, pixels
     )

@@ -1,16 +1,21 @@
-"""Cutting a picture into tiles whose features are exactly those of the whole.
+"""Cutting an image into tiles whose features are exactly those of the whole.
 
 A feature depends on the pixels within reach of it. A tile is a core, which it answers for,
 and a margin around it as wide as that reach. Cores begin at multiples of the coarsest
-stride, so that pooling windows fall where they fall in the whole picture, and tiles end at
-places equal to the picture's side modulo that stride, so that layers which pad by the parity
+stride, so that pooling windows fall where they fall in the whole image, and tiles end at
+places equal to the image's side modulo that stride, so that layers which pad by the parity
 of what they get pad in the same way.
 """
 
 import dataclasses
 
+import keras
+import numpy as np
+import tensorflow as tf
+
 from kerascv_d2l.errors import InputError
 
+END = np.iinfo(np.int32).max
 # Layers after which a feature still depends on its own position alone.
 _POINTWISE = {
     *("InputLayer", "Identity", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"),
@@ -41,24 +46,46 @@ class Span:
         start: first pixel of the tile.
         stop: one past its last pixel.
         core_start: first pixel it answers for.
-        core_stop: one past the last, None at the picture's end: every feature that is left.
+        core_stop: one past the last, `END` at the image's end: every feature that is left.
     """
 
     start: int
     stop: int
     core_start: int
-    core_stop: int | None
+    core_stop: int
 
     def features(self, stride):
-        """Which of the tile's features at a stride belong to its core, as a slice."""
-        first = (self.core_start - self.start) // stride
-        return slice(
-            first, None if self.core_stop is None else (self.core_stop - self.start) // stride
+        """Give first and one past the last of the tile's features that belong to its core."""
+        if self.core_stop == END:
+            return (self.core_start - self.start) // stride, END
+        return tuple((n - self.start) // stride for n in (self.core_start, self.core_stop))
+
+    def place(self, stride):
+        """Give the slice of the whole image's features that the core's are."""
+        stop = None if self.core_stop == END else self.core_stop // stride
+        return slice(self.core_start // stride, stop)
+
+
+class Tile:
+    """A tile of an image.
+
+    Attributes:
+        crop: pair of slices, the tile's pixels in the image.
+        cores: int32 `(outputs, 2, 2)`: of the tile's features at each output the first and one
+            past the last row, and column, that belong to its core.
+        places: for each output a pair of slices: where these are in the image's features.
+    """
+
+    def __init__(self, rows, columns, strides):
+        self.crop = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
+        self.cores = tf.constant(
+            [[rows.features(down), columns.features(across)] for down, across in strides], tf.int32
         )
+        self.places = [(rows.place(down), columns.place(across)) for down, across in strides]
 
 
 def reaches(model):
-    """How far the features of each output of a model see.
+    """Find how far the features of each output of a model see.
 
     Args:
         model: functional `keras.Model` of one image input.
@@ -68,17 +95,20 @@ def reaches(model):
 
     Raises:
         InputError: if a layer mixes positions in a way that is not known here (global
-            pooling, attention, upsampling …), so that the picture cannot be cut.
+            pooling, attention, upsampling …), so that the image cannot be cut.
     """
+    producers = {id(layer.output): layer for layer in model.layers}
     known = {}
 
     def visit(tensor):
-        operation, node_index, _ = tensor._keras_history
-        key = (id(operation), node_index)
-        if key not in known:
-            inputs = operation._inbound_nodes[node_index].input_tensors
-            known[key] = _after(operation, [visit(x) for x in inputs])
-        return known[key]
+        layer = producers.get(id(tensor))
+        if layer is None:
+            raise InputError("tile: the network calls a layer twice; use tile=None")
+        if id(tensor) not in known:
+            first = type(layer).__name__ == "InputLayer"
+            inputs = [] if first else keras.tree.flatten(layer.input)
+            known[id(tensor)] = _after(layer, [visit(x) for x in inputs])
+        return known[id(tensor)]
 
     return [visit(output) for output in model.outputs]
 
@@ -88,7 +118,7 @@ def _after(layer, inputs):
     if kind not in _POINTWISE | _WINDOWED | {"ZeroPadding2D"}:
         raise InputError(
             f"tile: layer {layer.name!r} ({kind}) of the network is not known to see only a "
-            "neighbourhood, so the picture cannot be cut into tiles; use tile=None"
+            "neighbourhood, so the image cannot be cut into tiles; use tile=None"
         )
     result = []
     for axis in (0, 1):
@@ -118,17 +148,39 @@ def _after(layer, inputs):
     return tuple(result)
 
 
+def cut(image_shape, tile, model_reaches):
+    """Cut an image into tiles.
+
+    Args:
+        image_shape: `(height, width)` in pixels.
+        tile: int, wanted pixels of a core's side, or None for a single tile.
+        model_reaches: what `reaches` gives; for a single tile any `Reach`es.
+
+    Returns:
+        list of `Tile`, row by row.
+    """
+    rows, columns = (
+        spans(side, tile, [reach[axis] for reach in model_reaches])
+        for axis, side in enumerate(image_shape)
+    )
+    strides = [(down.stride, across.stride) for down, across in model_reaches]
+    return [Tile(row, column, strides) for row in rows for column in columns]
+
+
 def spans(side, tile, axis_reaches):
-    """Cut one side of a picture.
+    """Cut one side of an image.
 
     Args:
         side: int, pixels.
-        tile: int, wanted pixels of a core; rounded up to a multiple of the coarsest stride.
+        tile: int, wanted pixels of a core, rounded up to a multiple of the coarsest stride; or
+            None for a single tile.
         axis_reaches: `Reach` of every output along this axis.
 
     Returns:
         list of `Span`; one that covers the side if it is no longer than a core.
     """
+    if tile is None:
+        return [Span(0, side, 0, END)]
     stride = max(reach.stride for reach in axis_reaches)
     before = max(reach.before for reach in axis_reaches)
     # The last feature of a core begins up to a stride before the core's end.
@@ -139,7 +191,7 @@ def spans(side, tile, axis_reaches):
     for i, core_start in enumerate(starts):
         start = max(0, core_start - -(-before // stride) * stride)
         if i + 1 == len(starts):
-            result.append(Span(start, side, core_start, None))
+            result.append(Span(start, side, core_start, END))
             continue
         core_stop = starts[i + 1]
         margin = max(0, after)

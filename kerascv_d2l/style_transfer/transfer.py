@@ -1,17 +1,14 @@
 """Style transfer beyond the book: several styles, masks, sizes, optimizers, tiles, resuming."""
 
-import hashlib
 import math
-import zipfile
 
+import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import whole
-from kerascv_d2l.style_transfer.adam import EPSILON, Adam
-from kerascv_d2l.style_transfer.book import LR_DECAY
+from kerascv_d2l.style_transfer.book import EPSILON, LR_DECAY
 from kerascv_d2l.style_transfer.images import (
     HIGHEST,
     LOWEST,
@@ -29,19 +26,19 @@ OPTIMIZERS = ("adam", "lbfgs")
 STARTS = ("content", "style", "noise")
 SCHEDULES = ("cosine", "steps")
 # Adam's rate. With normalised losses the book's 0.3, a fifteenth of the whole range of colours,
-# left a noisier picture after 200 steps than 0.05 did (MobileNet, 150 x 225).
+# left a noisier image after 200 steps than 0.05 did (MobileNet, 150 x 225).
 BOOK_LEARNING_RATE, LEARNING_RATE = 0.3, 0.1
 DECAYS = 10  # by "steps": the book's 500 steps see ten decays of the rate
-# A finer level starts from a picture that is nearly done, which the full rate would undo.
+# A finer level starts from an image that is nearly done, which the full rate would undo.
 LEVEL_DECAY = 0.5
-# Normalised losses are around 1 whatever the picture's size, so a pixel's gradient is far
-# below PyTorch's 1e-8 in a large picture, and must still count.
+# Normalised losses are around 1 whatever the image's size, so a pixel's gradient is far
+# below 1e-8 in a large image, and must still count.
 NORMALIZED_EPSILON = 1e-14
-# SciPy does not give out the state of L-BFGS, so its memory is begun anew every so many
+# SciPy does not give out the state of L-BFGS, so its memory is cleared every so many
 # evaluations: only there can a run be saved and go on as if it had not stopped.
 LBFGS_ROUND = 100
 LBFGS_MEMORY = 10  # pairs of steps and gradients it remembers; SciPy's default too
-# Above this many pixels the picture is cut into tiles of this side. VGG-19 keeps some 300 float32
+# Above this many pixels the image is cut into tiles of this side. VGG-19 keeps some 300 float32
 # values a pixel for the gradient (block 1 alone 2 x 64), so 1.5 megapixels are about 2 GB of them
 # before what the convolutions need besides: an estimate, see benchmarks/style_step.py --memory.
 AUTO_TILE_PIXELS = 1_500_000
@@ -54,9 +51,9 @@ class _StopRunError(Exception):
 
 
 class StyleTransfer:
-    """One picture painted in another's manner, step by step.
+    """Paint one image in the style of another, step by step.
 
-    `run` does all steps; `image` is the picture so far. `save` and `restore` carry a run over
+    `run` does all steps; `image` is the image so far. `state` and `set_state` carry a run over
     to another process: it goes on as if it had not been stopped.
 
     Attributes:
@@ -91,7 +88,7 @@ class StyleTransfer:
 
         Args:
             content: uint8 array `(h, w, 3)` or `PIL.Image`.
-            styles: one picture, one `Style`, or a list of them.
+            styles: one image, one `Style`, or a list of them.
             network: `Network`.
             image_shape: `(height, width)` of the result, None for the content's own.
             steps: int ≥ 1, evaluations of the loss over all levels, each of which gets an
@@ -111,16 +108,16 @@ class StyleTransfer:
                 from the result of the one before.
             preserve_color: bool, whether only luminance is transferred, and the content
                 keeps its colours.
-            style_scale: float > 0, size of the style's brush: side of the style picture in
+            style_scale: float > 0, size of the style's brush: side of the style image in
                 units of the result's (areas are compared, proportions kept).
             bounded: bool, whether the image stays among the colours that exist; None: yes,
                 except with plain weights, as the book has it.
             tile: int, side in pixels of the tiles that bound memory, None for the whole
-                picture at once, or "auto": tiles for pictures above 1.5 megapixels.
+                image at once, or "auto": tiles for images above 1.5 megapixels.
             seed: int for the noise to start from.
 
         Raises:
-            InputError: if an argument is none of these, or a picture is too small.
+            InputError: if an argument is none of these, or an image is too small.
         """
         self._weights = LossWeights() if weights is None else weights
         if lr is None:
@@ -131,7 +128,7 @@ class StyleTransfer:
         self._content = as_rgb(content, "content")
         styles = styles if isinstance(styles, (list, tuple)) else [styles]
         if not styles:
-            raise InputError("styles is empty: give at least one picture")
+            raise InputError("styles is empty: give at least one image")
         self._styles = [s if isinstance(s, Style) else Style(s) for s in styles]
         self._styles = [
             Style(as_rgb(s.image, f"styles[{i}]"), s.weight, s.mask)
@@ -162,7 +159,7 @@ class StyleTransfer:
         self._ends = [self.steps * (k + 1) // levels for k in range(levels)]
         self.history = []
         self.done = False
-        self._saved = self._digest = None
+        self._saved = None
         self._start_level(0, None)
 
     @staticmethod
@@ -191,7 +188,7 @@ class StyleTransfer:
             raise InputError(
                 f"levels = {len(self.level_shapes)}: the coarsest has {self.level_shapes[0]} "
                 "pixels (height, width), too few for the network: take fewer levels or a larger "
-                "picture"
+                "image"
             ) from error
 
     # ---- levels
@@ -212,11 +209,14 @@ class StyleTransfer:
             image = tf.image.resize(image, shape, method="bicubic", antialias=True)
         self._image = tf.Variable(self._within_bounds(tf.cast(image, tf.float32)))
         epsilon = NORMALIZED_EPSILON if self._weights.normalize else EPSILON
-        self._adam = Adam(self._image, self._lr, epsilon) if self._optimizer == "adam" else None
+        self._adam = None
+        if self._optimizer == "adam":
+            self._adam = keras.optimizers.Adam(self._lr, epsilon=epsilon)
+            self._adam.build([self._image])
         objective, adam = self._objective, self._adam
 
         def update(gradient):
-            adam.apply(gradient)
+            adam.apply([gradient])
             if self._bounded:
                 self._image.assign(self._within_bounds(self._image))
 
@@ -226,7 +226,7 @@ class StyleTransfer:
             return losses
 
         self._update = tf.function(update)
-        self._step = step if tile is not None else tf.function(step)
+        self._step = tf.function(step)
 
     def _style_shape(self, style, shape):
         height, width = style.image.shape[:2]
@@ -352,7 +352,7 @@ class StyleTransfer:
     # ---- results and state
 
     def losses(self):
-        """Weighted losses of the picture so far.
+        """Weighted losses of the image so far.
 
         Returns:
             float32 array `(4,)` in the order of `LOSS_NAMES`. (`history` holds those of before
@@ -378,7 +378,7 @@ class StyleTransfer:
         return done / work
 
     def image(self):
-        """The picture so far.
+        """Give the image so far.
 
         Returns:
             `PIL.Image`, RGB, of the current level's shape.
@@ -390,37 +390,8 @@ class StyleTransfer:
             image = Image.fromarray(with_colors_of(np.asarray(image), content))
         return image
 
-    def _fingerprint(self):
-        """What a saved run must agree in to be gone on with."""
-        if self._digest is not None:
-            return self._digest
-        digest = hashlib.sha256()
-        for picture in (self._content, *(s.image for s in self._styles)):
-            digest.update(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes())
-        for style in self._styles:
-            mask = None if style.mask is None else np.asarray(style.mask, np.float32).tobytes()
-            digest.update(repr(style.weight).encode() + (mask or b""))
-        for weight in self._network.model.get_weights():
-            digest.update(np.ascontiguousarray(weight, np.float32).tobytes())
-        settings = (
-            *(self._weights, self._optimizer, self._lr, self._schedule, self._start),
-            *(
-                self._preserve_color,
-                self._style_scale,
-                self._bounded,
-                self._seed,
-                self.steps,
-                self.level_shapes,
-            ),
-            *(self._network.content_layers, self._network.style_layers),
-            [type(layer).__name__ for layer in self._network.model.layers],  # max or average
-        )
-        digest.update(repr(settings).encode())
-        self._digest = digest.hexdigest()
-        return self._digest
-
     def state(self):
-        """Everything that changes over a run, as arrays.
+        """Give everything that changes over a run.
 
         Returns:
             dict of arrays. Within a round of L-BFGS it is the state at the round's beginning,
@@ -429,57 +400,35 @@ class StyleTransfer:
         state = {"image": self._image.numpy(), "steps": len(self.history)}
         state.update(self._saved or {})
         state["history"] = np.array(self.history[: state["steps"]], np.float32).reshape(-1, 4)
-        state.update(level=self.level, done=self.done, fingerprint=self._fingerprint())
+        state.update(level=self.level, done=self.done)
         if self._adam:
-            state.update(self._adam.state())
+            state.update({f"adam_{i}": v.numpy() for i, v in enumerate(self._adam.variables)})
         return {name: np.asarray(value) for name, value in state.items()}
 
     def set_state(self, state):
         """Go on from what `state` gave, in this or another process.
 
+        The images, the network and the settings must be the same; see `Run` for a check.
+
         Args:
             state: dict of arrays.
 
         Raises:
-            InputError: if it belongs to a run of other pictures, network or settings.
+            InputError: if it belongs to images of another shape or to another optimizer.
         """
-        if str(state.get("fingerprint")) != self._fingerprint():
-            raise InputError(
-                "the saved run is one of other pictures, another network or other settings: give "
-                "the same again, or begin anew"
-            )
-        self._start_level(int(state["level"]), tf.constant(state["image"]))
-        self._image.assign(state["image"])
-        self.history = list(state["history"])
+        names = {name for name in state if name.startswith("adam_")}
+        level, image = int(state["level"]), np.asarray(state["image"], np.float32)
+        if (
+            bool(names) != (self._optimizer == "adam")
+            or level >= len(self.level_shapes)
+            or image.shape != (1, *self.level_shapes[level], 3)
+        ):
+            raise InputError("state is that of a run with other settings: give the same again")
+        self._start_level(level, tf.constant(image))
+        self._image.assign(image)
+        self.history = list(np.asarray(state["history"], np.float32))
         self.done = bool(state["done"])
         self._saved = None
         if self._adam:
-            self._adam.restore(state)
-
-    def save(self, path):
-        """Write the state to a file, which is never half written.
-
-        Args:
-            path: file name ending in .npz.
-        """
-        with whole(path) as temporary:
-            np.savez(temporary, **self.state())
-
-    def restore(self, path):
-        """Go on from a saved file.
-
-        Args:
-            path: file that `save` wrote.
-
-        Raises:
-            InputError: if it cannot be read, or belongs to another run.
-        """
-        try:
-            with np.load(path) as file:
-                state = dict(file)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: no saved run can be read from it ({error})") from error
-        try:
-            self.set_state(state)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            for i, variable in enumerate(self._adam.variables):
+                variable.assign(state[f"adam_{i}"])

@@ -83,7 +83,10 @@ def test_spans_cover_every_feature_once():
             covered = []
             for span in spans:
                 features = list(range(span.start // stride, -(-span.stop // stride)))
-                covered += features[span.features(stride)]
+                core = slice(*span.features(stride))
+                covered += features[core]
+                whole = list(range(-(-side // stride)))
+                assert features[core] == whole[span.place(stride)]
             assert covered == list(range(-(-side // stride))), (side, stride)
 
 
@@ -97,6 +100,13 @@ def test_a_network_that_mixes_all_positions_is_not_cut():
     st.Objective(net, noise(0, 16, 16), styles)
     with pytest.raises(InputError, match="squeeze"):
         st.Objective(net, noise(0, 16, 16), styles, tile=8)
+
+
+def test_a_network_that_calls_a_layer_twice_is_not_cut():
+    inputs = keras.Input((None, None, 3))
+    layer = keras.layers.Conv2D(3, 3, padding="same", name="a")
+    with pytest.raises(InputError, match="calls a layer twice"):
+        tiles.reaches(keras.Model(inputs, layer(layer(inputs))))
 
 
 def test_normalised_losses_do_not_depend_on_the_scale_of_a_layer():
@@ -151,8 +161,8 @@ def test_networks_by_name():
     gray = st.preprocess(np.full((32, 32, 3), 200, np.uint8), (32, 32))
     seen = net.model.get_layer("pixels_to_unit_range")
     probe = keras.Model(net.model.inputs, seen.output)
-    pixels = gray * net._scale + net._offset
-    np.testing.assert_allclose(probe(pixels), 200 / 127.5 - 1, atol=1e-4)
+    net.model = probe
+    np.testing.assert_allclose(net.features(gray)[0], 200 / 127.5 - 1, atol=1e-4)
     for name, message in (("mobilenet_wide", "'wide'"), ("vgg", "not known")):
         with pytest.raises(InputError, match=message):
             st.named_network(name)
@@ -196,7 +206,7 @@ def test_normalised_style_loss_is_one_at_the_content_and_nothing_at_the_style():
     assert float(objective(style)[0][1]) == pytest.approx(0, abs=1e-5)
 
 
-def test_equal_or_flat_pictures_give_numbers():
+def test_equal_or_flat_images_give_numbers():
     net = network(pooled)
     flat = tf.zeros((1, 16, 24, 3))
     for content, style in ((flat, flat), (noise(0, 16, 24), noise(0, 16, 24))):
@@ -243,7 +253,7 @@ def test_styles_that_make_no_sense_are_refused(style, message):
         as_targets(style)
 
 
-def test_empty_mask_and_small_pictures_are_refused():
+def test_empty_mask_and_small_images_are_refused():
     net = network(pooled)
     with pytest.raises(InputError, match="selects nothing"):
         st.Objective(net, noise(0, 16, 16), [(noise(1, 8, 8), 1.0, np.zeros((8, 8)))])
