@@ -69,6 +69,7 @@ _MODULES = {
     ],
     "layers.upsampling": ["BilinearUpsampling", "TransposedUpsampling"],
     "losses.detection": ["SSDLoss", "smooth_l1"],
+    "losses.regions": ["ciou_loss", "giou_loss", "sigmoid_focal_loss"],
     "losses.segmentation": ["SegmentationCrossEntropy"],
     "metrics.callbacks": ["MeanAveragePrecisionCallback"],
     "metrics.detection": ["DetectionEvaluator", "bbox_eval", "cls_eval", "evaluate_detections"],
@@ -79,6 +80,7 @@ _MODULES = {
     ],
     "models.backbones": ["backbone", "classifier"],
     "models.fcn": ["FCN"],
+    "models.fpn": ["FPN", "feature_pyramid"],
     "models.resnet": ["ResNet18", "ResNet34", "resnet18"],
     "models.ssd": [
         "SSD",
@@ -94,6 +96,7 @@ _MODULES = {
     "models.vgg": ["vgg19_features"],
     "multi_worker": ["MultiWorkerStrategy", "make_multi_worker_strategy"],
     "ops.anchors": ["multibox_prior", "offset_boxes", "offset_inverse"],
+    "ops.box_coding": ["decode_boxes", "encode_boxes"],
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
     "ops.color": [
         "adjust_brightness",
@@ -114,9 +117,12 @@ _MODULES = {
         "resize_and_center_crop",
     ],
     "ops.matching": ["assign_anchor_to_bbox", "multibox_target"],
+    "ops.iou": ["complete_iou", "generalized_iou"],
     "ops.mask_pasting": ["paste_masks"],
+    "ops.region_matching": ["match_by_iou", "sample_balanced"],
     "ops.nms": ["multibox_detection", "nms"],
     "ops.position_sensitive": ["ps_roi_align", "ps_roi_pool"],
+    "ops.pyramid_anchors": ["pyramid_anchors"],
     "ops.resize": ["resize"],
     "ops.roi": [
         "multilevel_roi_align",

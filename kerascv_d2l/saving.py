@@ -15,6 +15,7 @@ _REGISTERING = (
     "losses.segmentation",
     "metrics.segmentation",
     "models.fcn",
+    "models.fpn",
     "models.ssd",
     "models.transformer_net",
     "models.unet",

@@ -1,0 +1,48 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l import ciou_loss, giou_loss, sigmoid_focal_loss
+
+RECORDING = Path(__file__).parents[1] / "recording"
+sys.path.insert(0, str(RECORDING))
+import region_inputs as given  # noqa: E402
+
+RECORDED = np.load(RECORDING / "regions.npz")
+pytestmark = pytest.mark.quick
+
+
+@pytest.mark.parametrize(("name", "loss"), [("giou", giou_loss), ("ciou", ciou_loss)])
+def test_overlap_losses_equal_torchvision(name, loss):
+    boxes1, boxes2 = tf.constant(given.boxes(9, 3)[:7]), given.boxes(7, 4)
+    with tf.GradientTape() as tape:
+        tape.watch(boxes1)
+        values = loss(boxes1, boxes2)
+    np.testing.assert_allclose(values, RECORDED[f"{name}_loss"], atol=1e-5)
+    gradient = tape.gradient(values, boxes1)
+    np.testing.assert_allclose(gradient, RECORDED[f"{name}_loss_gradient"], atol=1e-5)
+    np.testing.assert_allclose(loss(boxes2 / 1e5, boxes2 / 1e5), np.zeros(7), atol=1e-6)
+
+
+@pytest.mark.parametrize("case", range(len(given.FOCAL)))
+def test_focal_loss_equals_torchvision(case):
+    logits, targets = (tf.constant(array) for array in given.logits())
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        values = sigmoid_focal_loss(targets, logits, *given.FOCAL[case])
+    np.testing.assert_allclose(values, RECORDED[f"focal_{case}"], rtol=1e-4, atol=1e-6)
+    gradient = tape.gradient(values, logits)
+    np.testing.assert_allclose(gradient, RECORDED[f"focal_{case}_gradient"], rtol=1e-3, atol=1e-5)
+
+
+def test_focal_loss_far_out():
+    logits = tf.constant([-200.0, -30, 0, 30, 200])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        values = sigmoid_focal_loss(tf.ones(5), logits)
+    np.testing.assert_allclose(values[:2], [50, 7.5], rtol=1e-5)
+    np.testing.assert_allclose(values[3:], [0, 0], atol=1e-12)
+    assert np.isfinite(tape.gradient(values, logits)).all()
