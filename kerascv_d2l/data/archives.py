@@ -1,6 +1,6 @@
 """Archives of data sets: finding or downloading them, checking their sum, reading from them.
 
-Nothing is ever unpacked: pictures and labels are read straight from the zip or
+Nothing is ever unpacked: images and labels are read straight from the zip or
 tar file. So no half-unpacked folder can be taken for a whole one, a name such
 as `../x` in an archive has nowhere to go, and no second copy fills the disk.
 """
@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import lzma
+import os
 import shutil
 import tarfile
 import zipfile
@@ -85,6 +86,47 @@ def check_sha1(path, archive):
         )
 
 
+def check(path, archive):
+    """See that what is at hand is the archive, or a folder unpacked from it.
+
+    Args:
+        path: file or folder name.
+        archive: the `Archive` that it should hold.
+
+    Returns:
+        `Path` of the data set's folder, or None for an archive file of the right sum.
+
+    Raises:
+        InputError: as `open_source`.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        check_sha1(path, archive)
+        return None
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: no such file or folder; give {archive.name}, or the folder unpacked from it"
+        )
+    root = _root_in(path, archive)
+    if root is None:
+        raise InputError(
+            f"{path}: this folder does not hold the data set of {archive.name}: "
+            f"{archive.folder}/{archive.landmark} is missing in it"
+        )
+    return root
+
+
+def fingerprint(folder):
+    """Tell a folder by the names, sizes and times of its files: 12 hexadecimal digits."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    for file in sorted(Path(folder).rglob("*")):
+        if file.is_file():
+            status = file.stat()
+            name = os.fsencode(file.relative_to(folder))
+            digest.update(b"%s\0%d %d\n" % (name, status.st_size, status.st_mtime_ns))
+    return digest.hexdigest()[:12]
+
+
 def find(archive, dl_manager, at_hand=None):
     """Find the data set on this machine, or download it.
 
@@ -132,25 +174,15 @@ def open_source(path, archive, downloaded=False):
             file cannot be read, or the data set is not inside.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        root = _root_in(path, archive)
-        if root is None:
-            raise InputError(
-                f"{path}: this folder does not hold the data set of {archive.name}: "
-                f"{archive.folder}/{archive.landmark} is missing in it"
-            )
-        return _Folder(root)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file or folder; give {archive.name}, or the folder unpacked from it"
-        )
     try:
-        check_sha1(path, archive)
+        root = check(path, archive)
     except InputError:
         if downloaded:
             path.unlink()
             path.with_name(path.name + ".INFO").unlink(missing_ok=True)  # TFDS' note on it
         raise
+    if root is not None:
+        return _Folder(root)
     try:
         members = _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
     except _DAMAGE as error:
@@ -240,7 +272,7 @@ class _Zip(_Members):
 class _Tar(_Members):
     def __init__(self, path):
         # "r:" takes uncompressed files only: a compressed one would be read from
-        # the start for every picture.
+        # the start for every image.
         self._file = tarfile.open(path, "r:")  # noqa: SIM115 - lives as long as the source
         super().__init__(path, ((m.name, m) for m in self._file if m.isreg()))
 
@@ -284,7 +316,7 @@ def _download(archive, dl_manager):
         f"{archive.name} could not be downloaded:\n"
         + "\n".join(failures)
         + f"\nWhere there is no network: put {archive.name}, or the folder unpacked from it, into "
-        f"{manual or hint}, or name it with `archive=` (scripts: --archive)."
+        f"{manual or hint}, or name it as `archive`."
     )
 
 

@@ -1,4 +1,4 @@
-"""Generated pictures with objects in them: a data set that needs no network.
+"""Generated images with objects in them: a data set that needs no network.
 
 Shaded, rotated and partly hidden shapes lie on textured ground, among clutter
 that looks like them but is no object. Only additions, multiplications,
@@ -14,9 +14,7 @@ import time
 
 import numpy as np
 
-from kerascv_d2l.data.classification import ClassificationData, ClassificationSplit
-from kerascv_d2l.data.detection import DetectionData, DetectionSplit
-from kerascv_d2l.data.segmentation import SegmentationData, SegmentationSplit
+from kerascv_d2l.data.splits import DataSet, Split
 from kerascv_d2l.errors import InputError
 
 CLASS_NAMES = (
@@ -49,14 +47,14 @@ TRAIN_STREAM, VAL_STREAM = 0, 1
 
 @dataclasses.dataclass(frozen=True)
 class SceneSettings:
-    """How hard the generated pictures are.
+    """How hard the generated images are.
 
     Attributes:
-        max_objects: int: most objects on a picture.
+        max_objects: int: most objects on an image.
         object_size: `(smallest, largest)` longer side of an object, as a share
-            of the shorter side of the picture.
-        empty: float in [0, 1]: share of pictures without any object.
-        clutter: int: most pieces of clutter on a picture.
+            of the shorter side of the image.
+        empty: float in [0, 1]: share of images without any object.
+        clutter: int: most pieces of clutter on an image.
         occlusion: float in [0, 1]: chance of each object to have a bar, or
             another thing, laid over it.
         min_visible: float in (0, 1]: share of its area that stays visible of
@@ -112,7 +110,7 @@ ONE_OBJECT = SceneSettings(
     turn=0.125,
 )
 
-# For pictures of 32 x 32 pixels: a network from random weights has it after some 7000 pictures
+# For images of 32 x 32 pixels: a network from random weights has it after some 7000 images
 # because things are always light; with either lighter or darker ones it needs many more. A linear
 # classifier fails on where they lie and how large they are.
 ONE_LIGHT_OBJECT = dataclasses.replace(
@@ -122,13 +120,13 @@ ONE_LIGHT_OBJECT = dataclasses.replace(
 
 @dataclasses.dataclass
 class Scene:
-    """One generated picture.
+    """One generated image.
 
     Attributes:
         image: uint8 `(h, w, 3)`.
         classes: int `(objects,)`, 0-based.
         boxes_px: float32 `(objects, 4)` corners in pixels: the whole extent of
-            each object inside the picture, hidden parts included.
+            each object inside the image, hidden parts included.
         instances: int16 `(h, w)`: 0 for ground and clutter, k + 1 where object
             k is what one sees.
     """
@@ -145,75 +143,61 @@ class Scene:
 
 
 def generate_detection(
-    num_train=800, num_val=200, seed=0, num_classes=1, image_size=128, settings=None
+    num_train=800,
+    num_val=200,
+    seed=0,
+    num_classes=1,
+    image_size=128,
+    settings=None,
+    masks=False,
 ):
     """Generate a detection data set.
 
-    The pictures of a split are drawn one by one, each from its own stream of
-    random numbers: its first k do not depend on how many follow.
+    The images of a split are drawn one by one, each from its own stream of random numbers: its
+    first k do not depend on how many follow.
 
     Args:
-        num_train: int: pictures to train on.
-        num_val: int: pictures to validate on, from a stream of their own.
+        num_train: int: images to train on.
+        num_val: int: images to validate on, from a stream of their own.
         seed: int, 0 or more.
         num_classes: int from 1 to `len(CLASS_NAMES)`.
         image_size: int, or `(height, width)`, pixels, at least 32.
         settings: `SceneSettings`; None for the usual ones.
+        masks: bool: whether targets have the mask of each object, too: its visible pixels.
 
     Returns:
-        `DetectionData` with uint8 arrays of pictures.
+        `DataSet` with uint8 arrays of images.
 
     Raises:
-        InputError: for an argument out of its range.
+        InputError: if an argument is out of range.
     """
-    start = time.perf_counter()
-    splits = [
-        generate_split(count, seed, stream, num_classes, image_size, settings)
-        for count, stream in ((num_train, TRAIN_STREAM), (num_val, VAL_STREAM))
-    ]
-    return DetectionData(
-        class_names=CLASS_NAMES[:num_classes],
-        train=splits[0],
-        val=splits[1],
-        source=f"generated shapes, seed {seed}",
-        seconds=time.perf_counter() - start,
-    )
 
+    def split(scenes):
+        targets = {"boxes": [], "classes": []} | ({"masks": []} if masks else {})
+        images = []
+        for scene in scenes:
+            height, width = scene.instances.shape
+            images.append(scene.image)
+            targets["classes"].append(scene.classes)
+            targets["boxes"].append(
+                scene.boxes_px / np.array([width, height, width, height], np.float32)
+            )
+            if masks:
+                targets["masks"].append(_encoded_instances(scene))
+        return np.stack(images), targets
 
-def generate_split(count, seed, stream, num_classes=1, image_size=128, settings=None):
-    """Generate one split of `generate_detection`.
-
-    Args:
-        count: int, at least 1.
-        seed: int, 0 or more.
-        stream: int: pictures of different streams are independent.
-        num_classes: int from 1 to `len(CLASS_NAMES)`.
-        image_size: int, or `(height, width)`, pixels, at least 32.
-        settings: `SceneSettings`; None for the usual ones.
-
-    Returns:
-        `DetectionSplit`.
-
-    Raises:
-        InputError: for an argument out of its range.
-    """
-    images, labels = [], []
-    for scene in _scenes(count, seed, stream, num_classes, image_size, settings):
-        height, width = scene.instances.shape
-        images.append(scene.image)
-        boxes = scene.boxes_px / np.array([width, height, width, height], np.float32)
-        labels.append(np.column_stack([scene.classes, boxes]).astype(np.float32).reshape(-1, 5))
-    return DetectionSplit(np.stack(images), labels, _names(count))
+    names = CLASS_NAMES[:num_classes]
+    return _generate(split, names, (num_train, num_val), seed, num_classes, image_size, settings)
 
 
 def generate_segmentation(
     num_train=800, num_val=200, seed=0, num_classes=4, image_size=128, settings=None
 ):
-    """Generate a segmentation data set: the pictures of `generate_detection`, with masks.
+    """Generate a segmentation data set: the images of `generate_detection`, with masks.
 
     Args:
-        num_train: int: pictures to train on.
-        num_val: int: pictures to validate on, from a stream of their own.
+        num_train: int: images to train on.
+        num_val: int: images to validate on, from a stream of their own.
         seed: int, 0 or more.
         num_classes: int from 1 to `len(CLASS_NAMES)`: kinds of objects. The
             first class of the data set is the background: ground and clutter.
@@ -221,31 +205,77 @@ def generate_segmentation(
         settings: `SceneSettings`; None for the usual ones.
 
     Returns:
-        `SegmentationData` with uint8 arrays of pictures and masks.
+        `DataSet` with uint8 arrays of images and masks.
 
     Raises:
-        InputError: for an argument out of its range.
+        InputError: if an argument is out of range.
     """
-    start = time.perf_counter()
-    splits = []
-    for count, stream in ((num_train, TRAIN_STREAM), (num_val, VAL_STREAM)):
-        scenes = _scenes(count, seed, stream, num_classes, image_size, settings)
+
+    def split(scenes):
         pairs = [(scene.image, scene.class_mask.astype(np.uint8)) for scene in scenes]
         images, masks = (np.stack(part) for part in zip(*pairs, strict=True))
-        splits.append(SegmentationSplit(images, masks, _names(count)))
-    return SegmentationData(
-        ("background", *CLASS_NAMES[:num_classes]),
-        *splits,
-        source=f"generated shapes, seed {seed}",
-        seconds=time.perf_counter() - start,
-    )
+        return images, {"mask": masks}
+
+    names = ("background", *CLASS_NAMES[:num_classes])
+    return _generate(split, names, (num_train, num_val), seed, num_classes, image_size, settings)
+
+
+def generate_classification(
+    num_train=800, num_val=200, seed=0, num_classes=4, image_size=96, settings=ONE_OBJECT
+):
+    """Generate images with one object each, whose kind is their class.
+
+    Args:
+        num_train: int: images to train on.
+        num_val: int: images to validate on, from a stream of their own.
+        seed: int, 0 or more.
+        num_classes: int from 2 to `len(CLASS_NAMES)`.
+        image_size: int, or `(height, width)`, pixels, at least 32.
+        settings: `SceneSettings` with one object on each image.
+
+    Returns:
+        `DataSet` with uint8 arrays of images.
+
+    Raises:
+        InputError: if an argument is out of range.
+    """
+    if num_classes < 2:
+        raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
+
+    def split(scenes):
+        # No other thing lies on the object, which fits into the image: it is always there.
+        pairs = [(scene.image, scene.classes[0]) for scene in scenes]
+        images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
+        return images, {"label": labels}
+
+    names = CLASS_NAMES[:num_classes]
+    return _generate(split, names, (num_train, num_val), seed, num_classes, image_size, settings)
+
+
+def _generate(split, class_names, counts, seed, num_classes, image_size, settings):
+    """`DataSet` of what the function `split` makes of scenes: images and targets."""
+    start = time.perf_counter()
+    splits = []
+    for count, stream in zip(counts, (TRAIN_STREAM, VAL_STREAM), strict=True):
+        images, targets = split(_scenes(count, seed, stream, num_classes, image_size, settings))
+        splits.append(Split(images, targets, [f"generated-{i}" for i in range(count)]))
+    source = f"generated shapes, seed {seed}"
+    return DataSet(class_names, *splits, source, seconds=time.perf_counter() - start)
+
+
+def _encoded_instances(scene):
+    """Run-length encodings of the visible pixels of each object of a scene."""
+    from pycocotools import mask  # here, so that other scenes do not need it
+
+    each = scene.instances[..., None] == np.arange(1, len(scene.classes) + 1)  # (h, w, objects)
+    return mask.encode(np.asfortranarray(each, np.uint8))
 
 
 def _scenes(count, seed, stream, num_classes, image_size, settings):
     """Yield `count` scenes of one stream; checks the arguments first."""
     size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
     if count < 1:
-        raise InputError(f"{count} pictures asked for; wanted at least 1")
+        raise InputError(f"{count} images asked for; wanted at least 1")
     if seed < 0:
         raise InputError(f"seed is {seed}; wanted 0 or more")
     if not 1 <= num_classes <= len(CLASS_NAMES):
@@ -257,51 +287,11 @@ def _scenes(count, seed, stream, num_classes, image_size, settings):
         yield generate_scene((seed, stream, index), size, num_classes, settings)
 
 
-def _names(count):
-    return [f"generated-{index}" for index in range(count)]
-
-
-def generate_classification(
-    num_train=800, num_val=200, seed=0, num_classes=4, image_size=96, settings=ONE_OBJECT
-):
-    """Generate pictures with one object each, whose kind is their class.
-
-    Args:
-        num_train: int: pictures to train on.
-        num_val: int: pictures to test on, from a stream of their own.
-        seed: int, 0 or more.
-        num_classes: int from 2 to `len(CLASS_NAMES)`.
-        image_size: int, or `(height, width)`, pixels, at least 32.
-        settings: `SceneSettings` with one object on each picture.
-
-    Returns:
-        `ClassificationData` with uint8 arrays of pictures.
-
-    Raises:
-        InputError: for an argument out of its range.
-    """
-    start = time.perf_counter()
-    if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
-    splits = []
-    for count, stream in ((num_train, TRAIN_STREAM), (num_val, VAL_STREAM)):
-        # No other thing lies on the object, which fits into the picture: it is always there.
-        scenes = generate_split(count, seed, stream, num_classes, image_size, settings)
-        labels = [rows[0, 0] for rows in scenes.labels]
-        splits.append(ClassificationSplit(scenes.images, labels, scenes.names))
-    return ClassificationData(
-        CLASS_NAMES[:num_classes],
-        *splits,
-        source=f"generated shapes, seed {seed}",
-        seconds=time.perf_counter() - start,
-    )
-
-
 def generate_scene(seeds, size, num_classes, settings):
-    """Compose one picture: ground, then clutter and objects over one another.
+    """Compose one image: ground, then clutter and objects over one another.
 
     Args:
-        seeds: tuple of ints, 0 or more, that name the picture.
+        seeds: tuple of ints, 0 or more, that name the image.
         size: `(height, width)`, pixels.
         num_classes: int.
         settings: `SceneSettings`.
@@ -327,7 +317,7 @@ def generate_scene(seeds, size, num_classes, settings):
 
 
 class _Canvas:
-    """A picture in the making, and what is known of the objects on it."""
+    """An image in the making, and what is known of the objects on it."""
 
     def __init__(self, ground, settings):
         self.image = ground  # float32 (h, w, 3)
@@ -437,7 +427,7 @@ def _rasterise(shape, x, y):
     Returns:
         `(opacity, u, v, left, top)`: float32 `(patch height, patch width)`
         arrays, the last two the shape's own coordinates from about -1 to 1; and
-        where in the picture the patch begins, in pixels.
+        where in the image the patch begins, in pixels.
     """
     # Half sides of the upright box around the rotated box around the shape.
     reach_x = abs(shape.cosine) * shape.half_width + abs(shape.sine) * shape.half_height + 1

@@ -14,7 +14,7 @@ COLUMNS = ["img_name", "label", "xmin", "ymin", "xmax", "ymax"]
 
 
 class BananaDetection(base.ArchiveBuilder):
-    """1000 + 100 pictures, each with one banana and its box."""
+    """1000 + 100 images, each with one banana and its box."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
@@ -34,6 +34,7 @@ class BananaDetection(base.ArchiveBuilder):
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
+            metadata=tfds.core.MetadataDict(),  # why examples were left out
             description=(
                 "Photographs of 256 x 256 pixels with one banana pasted on each, at a random "
                 "place, size and angle: 1000 for training and 100 for validation. Made for the "
@@ -59,7 +60,7 @@ class BananaDetection(base.ArchiveBuilder):
 
     def _entries(self, source, split):
         table = f"{split}/label.csv"
-        objects = {}  # picture's name -> [(line, row)], in the order of the file
+        objects = {}  # image's name -> [(line, row)], in the order of the file
         rows = csv.reader(source.text(table).splitlines())
         header = next(rows, None)
         if header != COLUMNS:
@@ -71,15 +72,15 @@ class BananaDetection(base.ArchiveBuilder):
                 where = f"{source.where(table)}, line {rows.line_num}"
                 objects.setdefault(row[0], []).append((where, row))
         if not objects:
-            raise InputError(f"{source.where(table)}: names no picture")
+            raise InputError(f"{source.where(table)}: names no image")
         for name, entries in objects.items():
             yield name, lambda name=name, entries=entries: _example(source, split, name, entries)
 
 
 def _example(source, split, name, entries):
     if "/" in name or "\\" in name:
-        raise InputError(f"{entries[0][0]}: {name!r} is not the name of a picture in images/")
-    image, size = base.picture(source, f"{split}/images/{name}")
+        raise InputError(f"{entries[0][0]}: {name!r} is not the name of an image in images/")
+    image, size = base.image(source, f"{split}/images/{name}")
     return {
         "image": image,
         "file_name": name,
@@ -98,6 +99,6 @@ def _object(where, row, size):
         ) from None
     if label not in range(len(CLASSES)):
         raise InputError(f"{where}: unknown class {row[1]}; 0 is {CLASSES[0]}, the only one")
-    # The book divides by 256, the side of all its pictures: the same for those.
+    # The book divides by 256, the side of all its images: the same for those.
     box = (x_min / width, y_min / height, x_max / width, y_max / height)
     return {"bbox": base.yxyx(box, where), "label": int(label)}

@@ -1,4 +1,4 @@
-"""What the builders have in common: where the data comes from, and checked pictures."""
+"""What the builders have in common: where the data comes from, and checked images."""
 
 import io
 import logging
@@ -6,7 +6,7 @@ import tempfile
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import ExifTags, Image
 
 from kerascv_d2l.data import archives
 from kerascv_d2l.errors import InputError
@@ -26,7 +26,7 @@ BOOK_CITATION = """\
 }
 """
 
-_EXIF_ORIENTATION = 0x0112
+SKIP_BAD = "skip_bad"  # end of the name of a variant without its damaged examples
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -42,24 +42,49 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             log their names, instead of raising.
         **kwargs: TFDS' own, `data_dir` above all.
 
-    Attributes:
-        skipped: after preparing, the reasons why examples were left out.
+    An archive is told by its SHA-1, so that what is prepared from one is the same wherever it came
+    from. A folder has no such sum: what is prepared from it, and what is prepared with
+    `skip_bad`, is kept beside, as a configuration with a name of its own (`variant`).
     """
 
     ARCHIVE = None  # `archives.Archive`
     SPLIT_NAMES: ClassVar = {}  # name in TFDS -> name in the archive
 
-    def __init__(self, *, archive=None, skip_bad=False, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, *, archive=None, skip_bad=False, config=None, **kwargs):
+        if config is None and (name := self.variant(archive, skip_bad)):
+            config = tfds.core.BuilderConfig(name=name, description="Prepared from other files.")
+        super().__init__(config=config, **kwargs)
         self._archive = archive
         self._skip_bad = skip_bad
-        self.skipped = []
         # TFDS pickles builders by these.
         self._original_state.update(archive=archive, skip_bad=skip_bad)
 
+    @classmethod
+    def variant(cls, archive, skip_bad):
+        """Name what is prepared from these arguments: of a folder and its files, or `""`.
+
+        Args:
+            archive: as for the class.
+            skip_bad: as for the class.
+
+        Returns:
+            str.
+
+        Raises:
+            InputError: if `archive` is not there or is something else.
+        """
+        folder = None if archive is None else archives.check(archive, cls.ARCHIVE)
+        parts = [f"folder-{archives.fingerprint(folder)}"] if folder else []
+        return "-".join(parts + [SKIP_BAD] * skip_bad)
+
+    @property
+    def skipped(self):
+        """list of str: why examples were left out when this was prepared."""
+        return list((self.info.metadata or {}).get("skipped", ()))
+
     def _split_generators(self, dl_manager):
         source = archives.find(self.ARCHIVE, dl_manager, self._archive)
-        self.skipped = []
+        self.info.metadata["skipped"] = []
         return {
             split: self._generate_examples(source, folder)
             for split, folder in self.SPLIT_NAMES.items()
@@ -72,7 +97,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             except InputError as error:
                 if not self._skip_bad:
                     raise
-                self.skipped.append(str(error))
+                self.info.metadata["skipped"].append(str(error))
                 logging.getLogger(__name__).warning("Left out: %s", error)
                 continue
             yield key, example
@@ -87,19 +112,19 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
 
-def picture(source, name):
-    """Read a picture and see that it is whole.
+def image(source, name):
+    """Read an image and see that it is whole.
 
     Args:
         source: what `archives.find` returned.
-        name: the picture's name in it.
+        name: the image's name in it.
 
     Returns:
         `(stream, (height, width))`: the file's own bytes where every decoder
-        reads them as the same upright 8-bit picture, else a PNG made from it.
+        reads them as the same upright 8-bit image, else a PNG made from it.
 
     Raises:
-        InputError: for a file that is missing, damaged or no picture.
+        InputError: for a file that is missing, damaged or no image.
     """
     content = source.read(name)
     try:
@@ -109,11 +134,11 @@ def picture(source, name):
             plain = (
                 opened.format in ("JPEG", "PNG")
                 and opened.mode in ("L", "RGB")
-                and opened.getexif().get(_EXIF_ORIENTATION, 1) == 1
+                and opened.getexif().get(ExifTags.Base.Orientation, 1) == 1
             )
     except Exception as error:  # Pillow raises SyntaxError, struct.error and more
         raise InputError(
-            f"{source.where(name)}: damaged or truncated picture, or none ({error})"
+            f"{source.where(name)}: damaged or truncated image, or none ({error})"
         ) from error
     if plain:
         return io.BytesIO(content), (height, width)
@@ -152,7 +177,7 @@ def yxyx(box, where):
     x_min, y_min, x_max, y_max = (float(value) for value in box)
     if not (0 <= x_min < x_max <= 1 and 0 <= y_min < y_max <= 1):
         raise InputError(
-            f"{where}: the box is outside the picture, empty or inside out: x from {x_min:.4g} to "
+            f"{where}: the box is outside the image, empty or inside out: x from {x_min:.4g} to "
             f"{x_max:.4g} of the width, y from {y_min:.4g} to {y_max:.4g} of the height"
         )
     return tfds.features.BBox(ymin=y_min, xmin=x_min, ymax=y_max, xmax=x_max)

@@ -14,7 +14,7 @@ _ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 class Hotdog(base.ArchiveBuilder):
-    """2000 + 800 pictures of two classes."""
+    """2000 + 800 images of two classes."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
@@ -38,8 +38,9 @@ class Hotdog(base.ArchiveBuilder):
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
+            metadata=tfds.core.MetadataDict(),  # why examples were left out
             description=(
-                "Pictures from the web, half of them of hot dogs and half of other things: 2000 "
+                "Images from the web, half of them of hot dogs and half of other things: 2000 "
                 "for training and 800 for testing, of many sizes. The fine-tuning section of Dive "
                 "into Deep Learning uses it."
             ),
@@ -54,7 +55,7 @@ class Hotdog(base.ArchiveBuilder):
             homepage="https://d2l.ai/chapter_computer-vision/fine-tuning.html",
             citation=base.BOOK_CITATION,
             license=(
-                "None is stated with the archive; the pictures come from the web and may be under "
+                "None is stated with the archive; the images come from the web and may be under "
                 "copyright."
             ),
         )
@@ -68,14 +69,13 @@ class Hotdog(base.ArchiveBuilder):
             ]
             if not names:
                 raise InputError(
-                    f"{source.where(f'{split}/{label}/')}: no pictures there "
-                    f"({', '.join(_ENDINGS)})"
+                    f"{source.where(f'{split}/{label}/')}: no images there ({', '.join(_ENDINGS)})"
                 )
             for name in names:
                 yield (
                     f"{label}/{PurePosixPath(name).name}",
                     lambda name=name, label=label: {
-                        "image": base.picture(source, name)[0],
+                        "image": base.image(source, name)[0],
                         "file_name": PurePosixPath(name).name,
                         "label": label,
                     },

@@ -1,4 +1,4 @@
-"""Pascal VOC 2012: the pictures with class masks, and the boxes of their objects."""
+"""Pascal VOC 2012: the images with class masks, and the boxes of their objects."""
 
 import io
 import xml.etree.ElementTree as ElementTree
@@ -19,7 +19,7 @@ _XML_NAMES = {"pottedplant": "potted plant", "tvmonitor": "tv/monitor"}
 
 
 class Voc2012Segmentation(base.ArchiveBuilder):
-    """1464 + 1449 pictures with class masks."""
+    """1464 + 1449 images with class masks."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
@@ -42,11 +42,12 @@ class Voc2012Segmentation(base.ArchiveBuilder):
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
+            metadata=tfds.core.MetadataDict(),  # why examples were left out
             description=(
                 "The part of the Pascal Visual Object Classes Challenge 2012 that has a class for "
-                "every pixel: 1464 pictures for training and 1449 for validation, of 20 classes "
+                "every pixel: 1464 images for training and 1449 for validation, of 20 classes "
                 f"and background. Masks hold class indices, {VOC_VOID} along the borders of "
-                "objects, where the class is void. The boxes are those of the same pictures' "
+                "objects, where the class is void. The boxes are those of the same images' "
                 "annotations."
             ),
             features=tfds.features.FeaturesDict(
@@ -85,7 +86,7 @@ class Voc2012Segmentation(base.ArchiveBuilder):
                 "}\n"
             ),
             license=(
-                "The pictures come from flickr; their use must respect flickr's terms of use "
+                "The images come from flickr; their use must respect flickr's terms of use "
                 "(https://www.flickr.com/help/terms)."
             ),
         )
@@ -94,18 +95,18 @@ class Voc2012Segmentation(base.ArchiveBuilder):
         listing = f"ImageSets/Segmentation/{split}.txt"
         names = source.text(listing).split()
         if not names:
-            raise InputError(f"{source.where(listing)}: names no picture")
+            raise InputError(f"{source.where(listing)}: names no image")
         for name in dict.fromkeys(names):
             yield name, lambda name=name: _example(source, name)
 
 
 def _example(source, name):
-    image, size = base.picture(source, f"JPEGImages/{name}.jpg")
+    image, size = base.image(source, f"JPEGImages/{name}.jpg")
     mask = _class_indices(source, f"SegmentationClass/{name}.png")
     if mask.shape != size:
         raise InputError(
             f"{source.where(f'SegmentationClass/{name}.png')}: {mask.shape[0]} x {mask.shape[1]} "
-            f"(height x width), but its picture is {size[0]} x {size[1]}"
+            f"(height x width), but its image is {size[0]} x {size[1]}"
         )
     return {
         "image": image,
@@ -125,7 +126,7 @@ def _class_indices(source, name):
         raise
     except Exception as error:  # Pillow raises SyntaxError, struct.error and more
         raise InputError(
-            f"{source.where(name)}: damaged or truncated picture, or none ({error})"
+            f"{source.where(name)}: damaged or truncated image, or none ({error})"
         ) from error
     if pixels.ndim == 2:  # the palette's index is the class
         classes = pixels
