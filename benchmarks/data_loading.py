@@ -92,11 +92,11 @@ def class_mask(rng, palette):
 
 def make_voc(folder, count):
     """Write `count` training and a few validation pictures in VOC's layout."""
-    from kerascv_d2l.data.voc_classes import VOC_COLORMAP, VOC_VOID_COLOR
+    from kerascv_d2l.data.voc_classes import VOC_COLORMAP, VOC_IGNORE_COLOR
 
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(VOC_COLORMAP)] = VOC_COLORMAP
-    palette[255] = VOC_VOID_COLOR
+    palette[255] = VOC_IGNORE_COLOR
     rng = np.random.default_rng(0)
     pairs = [
         (

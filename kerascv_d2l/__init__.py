@@ -10,7 +10,20 @@ __version__ = "0.1.0"
 
 # module -> the names of it that are public here
 _MODULES = {
-    "data.cifar10": ["load_cifar10", "read_cifar10"],
+    "book": [
+        "load_cifar10",
+        "load_data_bananas",
+        "load_data_hotdog",
+        "load_data_voc",
+        "read_data_bananas",
+        "read_voc_images",
+        "train_batch_ch13",
+        "train_ch13",
+        "train_with_data_aug",
+        "voc_colormap2label",
+        "voc_label_indices",
+        "voc_rand_crop",
+    ],
     "data.classification": [
         "ClassificationData",
         "ClassificationSplit",
@@ -25,19 +38,10 @@ _MODULES = {
         "generate_detection",
         "generate_segmentation",
     ],
-    "data.loaders": [
-        "load_data_bananas",
-        "load_data_hotdog",
-        "load_data_voc",
-        "read_classification",
-        "read_data_bananas",
-        "read_detection",
-        "read_segmentation",
-    ],
+    "data.prepared": ["read_prepared"],
     "data.photographs": ["read_photographs"],
     "data.segmentation": ["SegmentationData", "SegmentationSplit"],
-    "data.voc": ["read_voc_images", "voc_colormap2label", "voc_label_indices", "voc_rand_crop"],
-    "data.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP", "VOC_VOID"],
+    "data.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP"],
     "distribution": [
         "evaluation_batch_size",
         "make_strategy",
@@ -162,7 +166,6 @@ _MODULES = {
     "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
     "models.segmenter": ["Segmenter", "window_starts"],
     "training": ["LiveCurves", "Run", "add_run_arguments", "run_main", "set_up"],
-    "training.book": ["train_batch_ch13", "train_ch13", "train_with_data_aug"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

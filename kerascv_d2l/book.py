@@ -18,7 +18,7 @@ import tensorflow as tf
 from kerascv_d2l.data import cifar10
 from kerascv_d2l.data.generated import ONE_LIGHT_OBJECT, generate_classification
 from kerascv_d2l.data.images import decode_content, decode_image, decode_window, read_image
-from kerascv_d2l.data.prepared import is_prepared, read_prepared
+from kerascv_d2l.data.prepared import is_at_hand, read_prepared
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, IGNORE_LABEL, SEGMENTATION
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.devices import resolve_jit_compile
@@ -430,7 +430,7 @@ def load_cifar10(is_train, augs, batch_size, *, data=None, archive=None, data_di
     """
     _check_batch_size(batch_size)
     if data is None:
-        at_hand = archive is not None or is_prepared(cifar10.NAME, data_dir)
+        at_hand = archive is not None or is_at_hand(cifar10.NAME, data_dir)
         source = cifar10.NAME if at_hand else "generated"
     else:
         source = data
@@ -439,6 +439,8 @@ def load_cifar10(is_train, augs, batch_size, *, data=None, archive=None, data_di
             GENERATED_TRAIN, GENERATED_VAL, 0, cifar10.NUM_CLASSES, cifar10.SIZE, ONE_LIGHT_OBJECT
         )
     else:
+        from kerascv_d2l.data.load import load
+
         loaded = load(source, CLASSIFICATION, archive=archive, data_dir=data_dir)
     if data is None:
         print(

@@ -9,12 +9,21 @@ the same bytes on any machine.
 
 import dataclasses
 import functools
+import inspect
 import math
 import time
 
 import numpy as np
 
-from kerascv_d2l.data.splits import DataSet, Split
+from kerascv_d2l.data.splits import (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    UNLABELLED,
+    DataSet,
+    Split,
+    first_of,
+)
 from kerascv_d2l.errors import InputError
 
 CLASS_NAMES = (
@@ -140,6 +149,49 @@ class Scene:
     def class_mask(self):
         """int16 `(h, w)`: 0 for ground and clutter, class + 1 elsewhere."""
         return np.concatenate([[0], self.classes + 1]).astype(np.int16)[self.instances]
+
+
+# What can be asked for by name.
+SCENES = {"usual": SceneSettings(), "one": ONE_OBJECT, "one-light": ONE_LIGHT_OBJECT}
+
+
+def generate(task, *, seed=0, scenes=None, **options):
+    """Generate a data set for a task.
+
+    Args:
+        task: `"detection"`, `"classification"`, `"segmentation"` or `"unlabelled"`.
+        seed: int, 0 or more.
+        scenes: name of `SCENES`, or `SceneSettings`; None for the task's own.
+        options: further arguments of `generate_detection`, `generate_classification` or
+            `generate_segmentation`.
+
+    Returns:
+        `DataSet`.
+
+    Raises:
+        InputError: if an argument is out of range or unknown.
+    """
+    functions = {
+        DETECTION: generate_detection,
+        CLASSIFICATION: generate_classification,
+        SEGMENTATION: generate_segmentation,
+        UNLABELLED: generate_detection,
+    }
+    known = set(inspect.signature(functions[task]).parameters) - {"seed", "settings"}
+    if unknown := set(options) - known:
+        raise InputError(
+            f"unknown option {first_of(sorted(unknown))} for generated images; known: "
+            f"{first_of(sorted(known))}"
+        )
+    if scenes is not None:
+        if isinstance(scenes, str) and scenes not in SCENES:
+            raise InputError(f"scenes is {scenes!r}; wanted one of {', '.join(SCENES)}")
+        options["settings"] = SCENES[scenes] if isinstance(scenes, str) else scenes
+    data = functions[task](seed=seed, **options)
+    if task == UNLABELLED:
+        for split in data.splits.values():
+            split.targets = {}
+    return data
 
 
 def generate_detection(

@@ -1,10 +1,12 @@
 """Data sets that tensorflow-datasets prepares: the chapter's own, CIFAR-10, and others by name."""
 
+import contextlib
 import importlib
 import io
 import time
 from pathlib import Path
 
+import absl.logging
 import numpy as np
 from PIL import Image
 
@@ -21,30 +23,11 @@ from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP
 from kerascv_d2l.errors import InputError
 
 VOC = "voc2012_segmentation"
-# What can be asked for by name, by task; other names of tensorflow-datasets work as well.
-PREPARED = {
-    CLASSIFICATION: ("hotdog", cifar10.NAME),
-    DETECTION: ("banana_detection", VOC),
-    SEGMENTATION: (VOC,),
-    UNLABELLED: (),
-}
 OWN = ("banana_detection", "hotdog", VOC)  # of this package, and from an archive
 _FEATURES = {CLASSIFICATION: "label", DETECTION: "objects", SEGMENTATION: "segmentation_mask"}
 
 
-def is_prepared_name(source):
-    """Whether a str names a data set of this package or of tensorflow-datasets."""
-    if source in OWN or source == cifar10.NAME:
-        return True
-    import tensorflow_datasets as tfds  # here and below: folders are read without it
-
-    try:
-        return bool(tfds.builder_cls(source))
-    except (tfds.core.DatasetNotFoundError, ValueError):
-        return False
-
-
-def is_prepared(name, data_dir=None):
+def is_at_hand(name, data_dir=None):
     """Whether a data set can be read without its files and without a network.
 
     Args:
@@ -86,9 +69,10 @@ def prepare(name, *, data_dir=None, archive=None, skip_bad=False):
         if archive is not None or skip_bad:
             raise InputError(f"archive and skip_bad are for {', '.join(OWN)}, not for {name}")
         options = {}
-    builder = tfds.builder(name, data_dir=data_dir, **options)
-    if name in OWN and not builder.is_prepared():
-        builder = _variant_at_hand(builder, data_dir, options) or builder
+    with _quietly():
+        builder = tfds.builder(name, data_dir=data_dir, **options)
+        if name in OWN and not builder.is_prepared():
+            builder = _variant_at_hand(builder, data_dir, options) or builder
     try:
         builder.download_and_prepare()
     except InputError:
@@ -98,6 +82,17 @@ def prepare(name, *, data_dir=None, archive=None, skip_bad=False):
             f"{name} is not prepared in {builder.data_dir}, and preparing it failed: {error}"
         ) from error
     return builder
+
+
+@contextlib.contextmanager
+def _quietly():
+    """Without TFDS' warnings of configurations that its lists do not have."""
+    before = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(before)
 
 
 def _variant_at_hand(builder, data_dir, options):
@@ -132,9 +127,9 @@ def read_prepared(name, task, *, data_dir=None, archive=None, skip_bad=False):
     array. Objects that VOC marks as difficult, and COCO's crowds, are ignored.
 
     Args:
-        name: one of `PREPARED[task]`, or another of tensorflow-datasets whose examples have
-            `image` and what the task needs: `label`; `objects` with `bbox` and `label`;
-            nothing for unlabelled images.
+        name: one of `OWN`, or another of tensorflow-datasets whose examples have `image` and
+            what the task needs: `label`; `objects` with `bbox` and `label`; nothing for
+            unlabelled images.
         task: one of `TASKS`.
         data_dir: as `prepare`.
         archive: as `prepare`; for CIFAR-10 `cifar-10-binary.tar.gz`, or the folder unpacked from
@@ -179,10 +174,10 @@ def _class_names(builder, name, task):
             raise InputError(f"{name}: no data set for {task}; known is {VOC}")
         return VOC_CLASSES
     needed = _FEATURES.get(task, "image")
-    label = features.get(needed)
-    if task == DETECTION and needed in features:
-        objects = label.feature if hasattr(label, "feature") else {}
-        label = objects.get("label") if "bbox" in objects else None
+    label = features[needed] if needed in features else None  # noqa: SIM401 - it has no `get`
+    if task == DETECTION and label is not None:
+        objects = getattr(label, "feature", {})
+        label = objects["label"] if "bbox" in objects and "label" in objects else None
     if label is None or "image" not in features:
         raise InputError(f"{name}: not for {task} (its features are {', '.join(features)})")
     return () if task == UNLABELLED else label.names

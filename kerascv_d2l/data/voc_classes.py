@@ -49,5 +49,4 @@ VOC_CLASSES = [
     "tv/monitor",
 ]
 
-VOC_VOID = 255  # class index of the borders drawn around objects: no class at all
-VOC_VOID_COLOR = [224, 224, 192]
+VOC_IGNORE_COLOR = [224, 224, 192]  # of the borders drawn around objects: no class at all

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kerascv_d2l.data.voc_classes import VOC_COLORMAP, VOC_VOID_COLOR
+from kerascv_d2l.data.voc_classes import VOC_COLORMAP, VOC_IGNORE_COLOR
 
 ODD_SIZE = (130, 210)  # height, width
 TRUNCATED = "truncated"
@@ -74,7 +74,7 @@ def palette():
     """VOC's palette, as many colours as its masks use."""
     colors = np.zeros((256, 3), np.uint8)
     colors[: len(VOC_COLORMAP)] = VOC_COLORMAP
-    colors[255] = VOC_VOID_COLOR
+    colors[255] = VOC_IGNORE_COLOR
     return colors.ravel().tolist()
 
 

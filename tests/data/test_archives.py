@@ -15,7 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from kerascv_d2l.data import archives, builders, loaders
+from kerascv_d2l.data import archives, builders, prepared
 from kerascv_d2l.errors import InputError
 
 HOTDOG = builders.Hotdog.ARCHIVE
@@ -49,7 +49,7 @@ def counts(builder):
 
 @pytest.mark.quick
 def test_archive_at_hand(hotdog, tmp_path, no_network):
-    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
+    builder = prepared.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
     assert counts(builder) == {"train": 8, "test": 8}
     no_network.assert_not_called()
     # The second time nothing but the records is needed.
@@ -62,9 +62,41 @@ def test_archive_at_hand(hotdog, tmp_path, no_network):
 def test_unpacked_folder(tmp_path, no_network, given):
     fake_archives.write(fake_archives.hotdogs(bad=False), tmp_path / "data")
     folder = tmp_path / "data" / given
-    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds", archive=folder)
+    builder = prepared.prepare("hotdog", data_dir=tmp_path / "tfds", archive=folder)
     assert counts(builder) == {"train": 8, "test": 8}
     no_network.assert_not_called()
+
+
+def test_what_was_prepared_from_other_files_is_not_taken(tmp_path, no_network):
+    """`archive` and `skip_bad` belong to the key of what is prepared."""
+    fake_archives.write(fake_archives.hotdogs(), tmp_path / "bad")
+    fake_archives.write(fake_archives.hotdogs(num=3, bad=False), tmp_path / "good")
+    tfds_folder = tmp_path / "tfds"
+
+    def prepare(archive=None, skip_bad=False):
+        return prepared.prepare("hotdog", data_dir=tfds_folder, archive=archive, skip_bad=skip_bad)
+
+    skipping = prepare(tmp_path / "bad", skip_bad=True)
+    assert counts(skipping)["train"] == 7 and len(skipping.skipped) == 1
+    # The same files: what was left out is known again. Strictly, they are still bad.
+    again = prepare(tmp_path / "bad", skip_bad=True)
+    assert again.data_dir == skipping.data_dir and again.skipped == skipping.skipped
+    with pytest.raises(InputError, match=r"hotdog/2\.png: damaged"):
+        prepare(tmp_path / "bad")
+    with pytest.raises(InputError, match="could not be downloaded"):
+        prepare()
+    # Other files.
+    assert counts(prepare(tmp_path / "good"))["train"] == 6
+    assert counts(prepare(tmp_path / "bad", skip_bad=True))["train"] == 7
+    # Without files: what was prepared from a folder without leaving anything out.
+    assert counts(prepare())["train"] == 6
+    # Nothing was bad: no second copy is made for skip_bad.
+    assert prepare(tmp_path / "good", skip_bad=True).data_dir == prepare().data_dir
+    # A file that changed, and one that is not there.
+    (tmp_path / "good/hotdog/train/hotdog/0.png").unlink()
+    assert counts(prepare(tmp_path / "good"))["train"] == 5
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        prepare(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("unpacked", [False, True])
@@ -75,7 +107,7 @@ def test_manual_folder(hotdog, tmp_path, no_network, unpacked):
     else:
         manual.mkdir(parents=True)
         hotdog.rename(manual / "hotdog.zip")
-    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+    builder = prepared.prepare("hotdog", data_dir=tmp_path / "tfds")
     assert counts(builder) == {"train": 8, "test": 8}
     no_network.assert_not_called()
 
@@ -90,7 +122,7 @@ def test_wrong_sum_shows_both_and_leaves_nothing(hotdog, tmp_path):
         mock.patch.object(zipfile, "ZipFile", side_effect=AssertionError("opened")),
         pytest.raises(InputError, match=rf"(?s)hotdog\.zip.*{found}.*{expected}"),
     ):
-        loaders.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
+        prepared.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
     assert left_behind(tmp_path / "tfds") == []
     assert hotdog.exists()  # the user's own file
 
@@ -104,7 +136,7 @@ def test_damaged_download_is_deleted(hotdog, tmp_path):
         mock.patch.object(tfds.download.DownloadManager, "download", return_value=copy),
         pytest.raises(InputError, match="SHA-1"),
     ):
-        loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+        prepared.prepare("hotdog", data_dir=tmp_path / "tfds")
     assert left_behind(tmp_path / "tfds") == []
 
 
@@ -118,19 +150,19 @@ def test_next_mirror_where_one_is_down(hotdog, tmp_path):
         return hotdog
 
     with mock.patch.object(tfds.download.DownloadManager, "download", download):
-        builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+        builder = prepared.prepare("hotdog", data_dir=tmp_path / "tfds")
     assert counts(builder) == {"train": 8, "test": 8}
 
 
 @pytest.mark.quick
 def test_no_network_says_what_to_do(tmp_path, no_network):
     with pytest.raises(InputError) as error:
-        loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+        prepared.prepare("hotdog", data_dir=tmp_path / "tfds")
     for text in (
         *HOTDOG.urls,
         "host not found",
         str(tmp_path / "tfds/downloads/manual"),
-        "archive=",
+        "as `archive`",
     ):
         assert text in str(error.value)
     assert no_network.call_count == len(HOTDOG.urls)
@@ -220,7 +252,7 @@ def prepare_voc(tmp_path, change):
     files = fake_archives.voc(bad=False)
     change(files)
     fake_archives.write(files, tmp_path / "data")
-    loaders.prepare("voc2012_segmentation", data_dir=tmp_path / "tfds", archive=tmp_path / "data")
+    prepared.prepare("voc2012_segmentation", data_dir=tmp_path / "tfds", archive=tmp_path / "data")
 
 
 ROOT = "VOCdevkit/VOC2012/"
@@ -258,7 +290,7 @@ def index_mask(height, width, value):
         (lambda files: files.pop(f"{ROOT}JPEGImages/2007_000003.jpg"), r"003\.jpg: no such file"),
         (
             put("SegmentationClass/2007_000003.png", index_mask(150, 201, 1)),
-            r"2007_000003\.png: 150 x 201 .* its picture is 150 x 200",
+            r"2007_000003\.png: 150 x 201 .* its image is 150 x 200",
         ),
         (
             put("SegmentationClass/2007_000003.png", index_mask(150, 200, 21)),
@@ -278,7 +310,7 @@ def index_mask(height, width, value):
             lambda f: f.update(
                 {k: v.replace(b"60.5", b"260") for k, v in f.items() if "000003.xml" in k}
             ),
-            r"2007_000003\.xml, object 2: the box is outside the picture",
+            r"2007_000003\.xml, object 2: the box is outside the image",
         ),
     ],
 )
@@ -292,7 +324,8 @@ def test_masks_in_colours_become_the_same_indices(tmp_path):
     classes = fake_archives.voc_mask(0, 150, 200)
     colors = np.reshape(fake_archives.palette(), (256, 3)).astype(np.uint8)[classes]
     prepare_voc(tmp_path, put("SegmentationClass/2007_000000.png", fake_archives.encoded(colors)))
-    data = tfds.load("voc2012_segmentation", data_dir=tmp_path / "tfds", split="train")
+    builder = prepared.prepare("voc2012_segmentation", data_dir=tmp_path / "tfds")
+    data = builder.as_dataset(split="train")
     masks = {bytes(e["file_name"]): e["segmentation_mask"] for e in tfds.as_numpy(data)}
     np.testing.assert_array_equal(masks[b"2007_000000.jpg"][..., 0], classes)
 
@@ -321,23 +354,23 @@ def test_bad_banana_labels_are_named(tmp_path, old, new, message):
     files[table] = files[table].replace(old, new)
     fake_archives.write(files, tmp_path / "data")
     with pytest.raises(InputError, match=message):
-        loaders.prepare("banana_detection", data_dir=tmp_path / "tfds", archive=tmp_path / "data")
+        prepared.prepare("banana_detection", data_dir=tmp_path / "tfds", archive=tmp_path / "data")
     assert left_behind(tmp_path / "tfds") == []
 
 
 def test_interrupted_preparation_is_not_taken_for_whole(hotdog, tmp_path):
-    def stop(source, name, read=builders.base.picture):
+    def stop(source, name, read=builders.base.image):
         if name.endswith("not-hotdog/2.png"):
             raise KeyboardInterrupt
         return read(source, name)
 
-    with mock.patch.object(builders.base, "picture", stop), pytest.raises(KeyboardInterrupt):
-        loaders.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
-    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
+    with mock.patch.object(builders.base, "image", stop), pytest.raises(KeyboardInterrupt):
+        prepared.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
+    builder = prepared.prepare("hotdog", data_dir=tmp_path / "tfds", archive=hotdog)
     assert counts(builder) == {"train": 8, "test": 8}
 
 
-def test_sideways_pictures_are_stored_upright(tmp_path):
+def test_sideways_images_are_stored_upright(tmp_path):
     upright = fake_archives.picture(1, 30, 50)
     stream = io.BytesIO()
     exif = Image.Exif()
@@ -346,7 +379,7 @@ def test_sideways_pictures_are_stored_upright(tmp_path):
     files = fake_archives.hotdogs(bad=False)
     files["hotdog/train/hotdog/7.png"] = stream.getvalue()
     fake_archives.write(files, tmp_path / "data")
-    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds", archive=tmp_path / "data")
+    builder = prepared.prepare("hotdog", data_dir=tmp_path / "tfds", archive=tmp_path / "data")
     examples = tfds.as_numpy(builder.as_dataset(split="train"))
     (found,) = (e["image"] for e in examples if e["file_name"] == b"7.png")
     np.testing.assert_array_equal(found, upright)
@@ -366,7 +399,7 @@ def test_an_interrupted_download_leaves_nothing(hotdog, tmp_path):
         mock.patch.object(tfds.download.DownloadManager, "download", download),
         pytest.raises(KeyboardInterrupt),
     ):
-        loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+        prepared.prepare("hotdog", data_dir=tmp_path / "tfds")
     assert left_behind(tmp_path / "tfds") == [theirs / "other.zip"]
 
 
@@ -410,16 +443,16 @@ def mirrors(hotdog):
 
 def test_download_from_the_second_mirror(mirrors, tmp_path):
     mirrors("missing", "good")
-    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+    builder = prepared.prepare("hotdog", data_dir=tmp_path / "tfds")
     assert counts(builder) == {"train": 8, "test": 8}
 
 
 def test_a_download_that_breaks_off_is_not_kept(mirrors, tmp_path):
     mirrors("short")
     with pytest.raises(InputError, match=r"hotdog\.zip"):
-        loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+        prepared.prepare("hotdog", data_dir=tmp_path / "tfds")
     assert list((tmp_path / "tfds").rglob("*hotdog*.tmp.*")) == []
     assert left_behind(tmp_path / "tfds") == []
     mirrors("good")
-    builder = loaders.prepare("hotdog", data_dir=tmp_path / "tfds")
+    builder = prepared.prepare("hotdog", data_dir=tmp_path / "tfds")
     assert counts(builder) == {"train": 8, "test": 8}

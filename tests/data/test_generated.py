@@ -1,4 +1,4 @@
-"""Generated pictures: the same on any machine, with boxes that fit what is drawn."""
+"""Generated images: the same on any machine, with boxes that fit what is drawn."""
 
 import hashlib
 
@@ -10,9 +10,10 @@ from kerascv_d2l.data.generated import (
     CLASS_NAMES,
     CLUTTER_NAMES,
     SceneSettings,
+    generate_classification,
     generate_detection,
     generate_scene,
-    generate_split,
+    generate_segmentation,
 )
 from kerascv_d2l.errors import InputError
 
@@ -28,8 +29,8 @@ def scenes():
 
 def fingerprint(split):
     digest = hashlib.sha256(split.images.tobytes())
-    for rows in split.labels:
-        digest.update(rows.tobytes())
+    for classes, boxes in zip(split.targets["classes"], split.targets["boxes"], strict=True):
+        digest.update(np.column_stack([classes, boxes]).astype(np.float32).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -40,13 +41,14 @@ def test_bytes_are_those_recorded():
     assert fingerprint(data.val) == "5112791f3ef41025"
 
 
-def test_first_pictures_do_not_depend_on_how_many_follow():
+def test_first_images_do_not_depend_on_how_many_follow():
     few = generate_detection(4, 3, seed=2, num_classes=3, image_size=48)
     many = generate_detection(9, 5, seed=2, num_classes=3, image_size=48)
     for small, large in ((few.train, many.train), (few.val, many.val)):
         np.testing.assert_array_equal(small.images, large.images[: len(small)])
-        for a, b in zip(small.labels, large.labels, strict=False):
-            np.testing.assert_array_equal(a, b)
+        for name, values in small.targets.items():
+            for a, b in zip(values, large.targets[name], strict=False):
+                np.testing.assert_array_equal(a, b)
     other = generate_detection(4, 4, seed=3, num_classes=3, image_size=48)
     everything = np.concatenate([many.train.images, many.val.images, other.train.images])
     assert len({image.tobytes() for image in everything}) == len(everything)
@@ -57,16 +59,31 @@ def test_data_set_is_well_formed():
     assert data.class_names == CLASS_NAMES[:2]
     assert data.train.images.shape == (30, *SIZE, 3)
     assert data.train.images.dtype == np.uint8
-    assert all(rows.dtype == np.float32 and rows.shape[1:] == (5,) for rows in data.train.labels)
-    classes = np.concatenate(data.train.labels)[:, 0]
-    assert set(classes) == {0, 1}
+    targets = data.train.targets
+    assert set(targets) == {"boxes", "classes", "ignore"}
+    assert set(np.concatenate(targets["classes"])) == {0, 1}
     assert data.train.sizes.tolist() == [list(SIZE)] * 30
-    counts = [len(rows) for rows in data.train.labels]
+    counts = [len(rows) for rows in targets["boxes"]]
     assert min(counts) == 0 and max(counts) >= 3
     text = data.describe()
-    assert f"training: 30 pictures (60 x 90 pixels), {sum(counts)} objects" in text
-    assert f"{counts.count(0)} pictures without any" in text
+    assert f"train: 30 images (60 x 90 pixels), {sum(counts)} objects" in text
+    assert f"{counts.count(0)} images without objects" in text
     assert "2 class(es): star, ring" in text and "seed 0" in text
+
+
+def test_instance_masks_are_what_one_sees():
+    mask_api = pytest.importorskip("pycocotools.mask")
+    data = generate_detection(8, 2, seed=5, num_classes=3, image_size=SIZE, masks=True)
+    plain = generate_detection(8, 2, seed=5, num_classes=3, image_size=SIZE)
+    np.testing.assert_array_equal(data.train.images, plain.train.images)
+    total = 0
+    for k, codes in enumerate(data.train.targets["masks"]):
+        scene = generate_scene((5, 0, k), SIZE, 3, SceneSettings())
+        assert len(codes) == len(scene.classes) == len(data.train.targets["boxes"][k])
+        for i, code in enumerate(codes):
+            np.testing.assert_array_equal(mask_api.decode(code), scene.instances == i + 1)
+        total += len(codes)
+    assert total > 5
 
 
 def test_boxes_are_tight_around_what_one_sees(scenes):
@@ -179,7 +196,7 @@ def test_every_shape_fills_its_box(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, "0 pictures asked for"),
+        ({"num_val": 0}, "0 images asked for"),
         ({"seed": -1}, "seed is -1"),
         ({"num_classes": 11}, "num_classes is 11; wanted 1 to 10"),
         ({"image_size": (64, 16)}, r"image_size is \(64, 16\)"),
@@ -187,7 +204,7 @@ def test_every_shape_fills_its_box(name):
 )
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
-        generate_split(**({"count": 1, "seed": 0, "stream": 0} | arguments))
+        generate_detection(**({"num_train": 1, "num_val": 1} | arguments))
 
 
 @pytest.mark.parametrize(
@@ -202,3 +219,43 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_wrong_settings_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         SceneSettings(**arguments)
+
+
+def test_one_object_for_each_class():
+    data = generate_classification(30, 10, 1, num_classes=3, image_size=(40, 48))
+    assert data.train.images.shape == (30, 40, 48, 3)
+    assert set(data.train.targets["label"]) == {0, 1, 2}
+    again = generate_classification(5, 5, 1, num_classes=3, image_size=(40, 48))
+    np.testing.assert_array_equal(again.train.images, data.train.images[:5])
+    np.testing.assert_array_equal(again.train.targets["label"], data.train.targets["label"][:5])
+    assert not np.array_equal(again.val.images, again.train.images)
+    with pytest.raises(InputError, match="num_classes is 1"):
+        generate_classification(num_classes=1)
+
+
+def test_masks_of_scenes():
+    data = generate_segmentation(6, 3, seed=4, num_classes=3, image_size=(40, 56))
+    assert data.class_names == ("background", "star", "ring", "cross")
+    scene = generate_scene((4, 1, 2), (40, 56), 3, SceneSettings())
+    np.testing.assert_array_equal(data.val.images[2], scene.image)
+    np.testing.assert_array_equal(data.val.mask(2), scene.class_mask)
+    assert data.train.targets["mask"].shape == (6, 40, 56)
+    assert data.train.counts(4).min() > 0
+    assert not np.array_equal(data.train.images[0], data.val.images[0])
+
+
+def test_ten_light_shapes_take_learning():
+    """Ten classes about equally often, which a linear classifier tells apart badly."""
+    data = generate_classification(700, 300, 4, 10, 32, generated.ONE_LIGHT_OBJECT)
+    labels = data.train.targets["label"]
+    assert len(data.class_names) == 10 and data.train.counts(10).min() > 40
+    # Least squares on a coarser view of the images, with a bias and some decay.
+    views = []
+    for split in (data.train, data.val):
+        coarse = split.images.reshape(-1, 8, 4, 8, 4, 3).mean((2, 4)) / 255  # (n, 8, 8, 3)
+        ones = np.ones((len(split), 1))
+        views.append(np.hstack([coarse.reshape(len(split), -1), ones]))
+    a, wanted = views[0], np.eye(10)[labels]
+    weights = np.linalg.solve(a.T @ a + 5 * np.eye(a.shape[1]), a.T @ wanted)
+    accuracy = np.mean((views[1] @ weights).argmax(1) == data.val.targets["label"])
+    assert accuracy < 0.45  # a network ends at twice that

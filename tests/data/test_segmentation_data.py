@@ -13,7 +13,7 @@ from kerascv_d2l.data.segmentation import (
     default_colors,
     encode_mask,
 )
-from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_VOID_COLOR
+from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_IGNORE_COLOR
 
 pytestmark = pytest.mark.quick
 PALETTE = {"road": (128, 64, 128), "sky": (70, 130, 180), "tree": (107, 142, 35)}
@@ -138,7 +138,7 @@ def test_voc(tmp_path, in_colors):
     files = masks
     if in_colors:
         table = np.zeros((256, 3), np.uint8)
-        table[:21], table[255] = VOC_COLORMAP, VOC_VOID_COLOR
+        table[:21], table[255] = VOC_COLORMAP, VOC_IGNORE_COLOR
         files = [table[mask] for mask in masks]
     write(root, files, images="JPEGImages", folder="SegmentationClass")
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)

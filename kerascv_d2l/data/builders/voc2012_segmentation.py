@@ -10,7 +10,8 @@ from PIL import Image
 
 from kerascv_d2l.data import archives
 from kerascv_d2l.data.builders import base
-from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_VOID, VOC_VOID_COLOR
+from kerascv_d2l.data.splits import IGNORE_LABEL
+from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_IGNORE_COLOR
 from kerascv_d2l.errors import InputError
 
 ARCHIVE_NAME = "VOCtrainval_11-May-2012.tar"
@@ -46,8 +47,8 @@ class Voc2012Segmentation(base.ArchiveBuilder):
             description=(
                 "The part of the Pascal Visual Object Classes Challenge 2012 that has a class for "
                 "every pixel: 1464 images for training and 1449 for validation, of 20 classes "
-                f"and background. Masks hold class indices, {VOC_VOID} along the borders of "
-                "objects, where the class is void. The boxes are those of the same images' "
+                f"and background. Masks hold class indices, {IGNORE_LABEL} along the borders of "
+                "objects, where the class is unknown. The boxes are those of the same images' "
                 "annotations."
             ),
             features=tfds.features.FeaturesDict(
@@ -57,7 +58,7 @@ class Voc2012Segmentation(base.ArchiveBuilder):
                         shape=(None, None, 1),
                         encoding_format="png",
                         use_colormap=True,
-                        doc=f"class index: 0 background, {VOC_VOID} void",
+                        doc=f"class index: 0 background, {IGNORE_LABEL} ignored",
                     ),
                     "file_name": tfds.features.Text(),
                     "objects": tfds.features.Sequence(
@@ -132,13 +133,13 @@ def _class_indices(source, name):
         classes = pixels
     else:
         classes = _from_colors(pixels)
-    known = ((classes >= 0) & (classes < len(VOC_CLASSES))) | (classes == VOC_VOID)  # (h, w)
+    known = ((classes >= 0) & (classes < len(VOC_CLASSES))) | (classes == IGNORE_LABEL)  # (h, w)
     unknown = np.flatnonzero(~known)
     if unknown.size:
         row, column = divmod(int(unknown[0]), classes.shape[1])
         raise InputError(
             f"{source.where(name)}: {pixels[row, column].tolist()} at row {row}, column {column} "
-            f"is no class of VOC (indices 0 to {len(VOC_CLASSES) - 1}, {VOC_VOID} for void)"
+            f"is no class of VOC (indices 0 to {len(VOC_CLASSES) - 1}, {IGNORE_LABEL} to ignore)"
         )
     return classes.astype(np.uint8)
 
@@ -146,8 +147,8 @@ def _class_indices(source, name):
 def _from_colors(pixels):
     """RGB `(h, w, 3)` -> class indices `(h, w)` int64; -1 where a colour is no class."""
     weights = np.array([256 * 256, 256, 1])
-    known = np.array([*VOC_COLORMAP, VOC_VOID_COLOR]) @ weights  # (22,)
-    indices = np.array([*range(len(VOC_CLASSES)), VOC_VOID])
+    known = np.array([*VOC_COLORMAP, VOC_IGNORE_COLOR]) @ weights  # (22,)
+    indices = np.array([*range(len(VOC_CLASSES)), IGNORE_LABEL])
     order = np.argsort(known)
     codes = pixels @ weights  # (h, w, 3) @ (3,) -> (h, w)
     place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)

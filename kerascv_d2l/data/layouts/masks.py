@@ -1,69 +1,73 @@
-"""Segmentation data sets in a user's own folder: pictures, and a mask for each.
+"""Images, and for each a mask: a class for every pixel.
 
-    images/             pictures of any kind and size
-    masks/              a PNG of the same name and size for each: a class for every pixel
-    train.txt, val.txt  names, with or without ending, one a line; without them a share of the
-                        pictures is set apart
-    classes.txt         for masks of class indices (grey or palette PNG): line k, counted from 0,
-                        is the name of class k, or `R G B name` with the colour to draw it in
-    palette.txt         for masks in colours: lines `R G B name`, 0-255
+    images/a.jpg  masks/a.png         also train/images/a.jpg and train/masks/a.png, or
+                                      images/train/a.jpg and masks/train/a.png, in folders or not
+    a.jpg  a_mask.png                 beside each other
+    masks/a/1.png, 2.png …            one file for each instance; or a_mask_1.png; or, with one
+                                      image in a folder images/, all files in masks/ beside it
+    JPEGImages/  SegmentationClass/   Pascal VOC 2012
+    train.txt, val.txt                names, one a line, with or without ending (in VOC in
+                                      ImageSets/Segmentation); else the folders say the part, or
+                                      a share of the images is set apart
+    classes.txt                       for masks of class indices (grey or palette PNG): line k,
+                                      counted from 0, is the name of class k, or `R G B name` with
+                                      the colour to draw it in
+    palette.txt                       for masks in colours: lines `R G B name`, 0-255
 
-At most one of the two lists is there. Without either, masks are class indices
-and the classes are called after them. Index 255, and a class named void (several colours may
-be), count for nothing. In both lists blank lines and lines that begin with # are passed over.
-
-The folder VOC2012 of Pascal VOC is read too: JPEGImages/, SegmentationClass/,
-ImageSets/Segmentation/train.txt and val.txt.
+At most one of the two lists of classes is there. Without either, masks are class indices and the
+classes are called after them; but 0 and 255 by themselves are background and foreground. Index
+255, and a class named void or ignore (several colours may be), are ignored. In both lists blank
+lines and lines that begin with # are passed over.
 """
 
 import concurrent.futures
 import dataclasses
 import os
-import time
-from pathlib import Path
+import re
 
 import numpy as np
 from PIL import Image
 
-from kerascv_d2l.data.images import check_images
 from kerascv_d2l.data.layouts.records import (
-    PICTURE_ENDINGS,
-    Faults,
+    TEST,
+    LabelledImage,
+    Labels,
+    part_of_path,
     read_lines,
-    read_split_files,
-    split_by_name,
-    unwrapped,
+    read_lists,
+    walk,
 )
-from kerascv_d2l.data.segmentation import (
-    SegmentationData,
-    SegmentationSplit,
-    check_size,
-    count_labels,
+from kerascv_d2l.data.splits import (
+    IGNORE_LABEL,
+    MAX_MASK_CLASSES,
+    SEGMENTATION,
     default_colors,
     encode_mask,
+    first_of,
 )
-from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_VOID, VOC_VOID_COLOR
+from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_IGNORE_COLOR
 from kerascv_d2l.errors import InputError
 
-VOID_NAME = "void"
+TITLE = "images and masks"
+LOOKS = (
+    "images/NAME.jpg and masks/NAME.png; train/images/ and train/masks/; NAME.jpg and "
+    "NAME_mask.png; or VOC's JPEGImages/ and SegmentationClass/"
+)
+TASKS = (SEGMENTATION,)
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+MASK_FOLDERS = ("masks", "mask", "segmentationclass", "labels", "annotations", "groundtruth", "gt")
+OTHER_FOLDERS = ("segmentationobject",)  # VOC's instances
+IGNORED_NAMES = ("void", "ignore")
+BINARY = ("background", "foreground")
 CLASSES_FILE, PALETTE_FILE = "classes.txt", "palette.txt"
 INDEX_MODES = ("P", "L", "1", "I", "I;16", "I;16B")  # Pillow's, of one number a pixel
+# What the name of a mask has behind that of its image; a number where there are several.
+_MASK_NAME = re.compile(
+    r"(.+?)[ _.-](mask|masks|seg|segmentation|label|labels|gt)([ _-]?\d+)?", re.I
+)
 _UNKNOWN = -1
 _COLOR_CODE = np.array([256 * 256, 256, 1])
-
-
-@dataclasses.dataclass
-class _Layout:
-    title: str
-    images: str
-    masks: str
-    lists: tuple
-
-
-LAYOUTS = (
-    _Layout("images and masks", "images", "masks", (".",)),
-    _Layout("Pascal VOC", "JPEGImages", "SegmentationClass", ("ImageSets/Segmentation",)),
-)
 
 
 @dataclasses.dataclass
@@ -73,7 +77,7 @@ class _Classes:
     Attributes:
         names: list of str, of the classes.
         colors: uint8 `(classes, 3)`, to draw them in.
-        by_index: int16 `(256,)` from an index in a mask to a label (255 void), -1 for
+        by_index: int16 `(256,)` from an index in a mask to a label (255 ignored), -1 for
             none; or None where masks must be in colours.
         by_color: dict from a colour's code to a label; or None.
         where: str: the list they come from, for messages.
@@ -86,128 +90,196 @@ class _Classes:
     where: str
 
 
-def read_segmentation_folder(path, val_fraction=0.2, seed=0, skip_bad=False, classes=None, void=()):
-    """Read a segmentation data set from a folder; the module says what it may look like.
+def recognises(root):
+    """Whether any image file in `root` is, by its name or folder, a mask of another."""
+    _, masks, _ = _find(root)
+    return bool(masks)
 
-    Every picture and mask is decoded once, to find bad ones now and not in the
-    middle of training. Masks are kept in memory, compressed.
+
+def read(root, faults, classes=None, ignore=()):
+    """Read which image has which mask, and what the pixels of masks stand for.
 
     Args:
-        path: the folder, or a folder with nothing in it but that folder.
-        val_fraction: float in (0, 1): share of the pictures to validate on,
-            where there are no split files.
-        seed: int: which pictures these are. The choice goes by file name.
-        skip_bad: bool: go on without pictures that are bad or have no good
-            mask; the splits' `skipped` say which and why.
-        classes: names of the classes with the indices 0, 1, …, instead of
-            `classes.txt`; one that is named void counts for nothing.
-        void: what counts for nothing, by index in the masks (of a class, or of none) or by
-            a class's name, beside index 255 and the name void. The other classes move up.
+        root: `Path` of the data set.
+        faults: `Faults`.
+        classes: names of the classes with the indices 0, 1, …, instead of `classes.txt`; one
+            that is named void or ignore is ignored.
+        ignore: what is ignored, by index in the masks (of a class, or of none) or by a class's
+            name, beside index 255. The other classes move up.
 
     Returns:
-        `SegmentationData`.
+        `Labels`.
 
     Raises:
-        InputError: for a folder of another layout, a picture without a mask, a
-            mask of another size than its picture, a colour or index in it that is no
-            class, a file that is missing or damaged, or a bad line in a list; names it.
+        InputError: for an image without a mask or a mask without an image, unless `faults`
+            skips it; a bad line in a list; indices that cannot be class numbers.
     """
-    start = time.perf_counter()
-    if not 0 < val_fraction < 1:
-        raise InputError(f"val_fraction is {val_fraction}; wanted a share between 0 and 1")
-    root, layout = _recognise(path)
-    pictures = _files_by_stem(root / layout.images, PICTURE_ENDINGS)
-    masks = _files_by_stem(root / layout.masks, PICTURE_ENDINGS)
-    faults = {"train": Faults(skip_bad), "val": Faults(skip_bad)}
-    stems = read_split_files(
-        root, layout.lists, pictures, faults, lambda stem: f"no picture in {root / layout.images}"
+    images, masks, others = _find(root)
+    voc = any("segmentationclass" in map(str.lower, m.parts) for ms in masks.values() for m in ms)
+    for file in others[0]:
+        faults.add(f"{file}: no image for this mask: add it, or take the mask out")
+    if others[1]:
+        faults.notes.append(
+            f"{len(others[1])} image(s) outside the folder of images are not read: "
+            f"{first_of((file.relative_to(root) for file in others[1]), 3)}"
+        )
+    listed = read_lists(root, (".", "ImageSets/Segmentation"), list(images), faults, "image")
+    if voc and listed is None:  # most of VOC's images have no mask
+        images = {key: file for key, file in images.items() if key in masks}
+    parts = listed or _by_folder(root, images)
+    parts = {part: _with_masks(part, keys, images, masks, faults) for part, keys in parts.items()}
+    # Numbers beyond those in the training masks are faults of the others.
+    learned = [m for part, keys in parts.items() if part != TEST for k in keys for m in masks[k]]
+    several = any(len(files) > 1 for files in masks.values())
+    if several:
+        table = _indexed([(name, None, "instances") for name in BINARY], "instances")
+    else:
+        table = _read_classes(root, voc, classes, learned, ignore, faults)
+    _leave_out(table, ignore)
+    return Labels(
+        {
+            part: [LabelledImage(images[key], str(images[key]), label=masks[key]) for key in keys]
+            for part, keys in parts.items()
+        },
+        table.names,
+        lambda image, info: _targets(image, info, table, several),
+        table.colors,
     )
-    if stems is None:
-        if layout.images == "JPEGImages":  # most of VOC's pictures have no mask
-            pictures = {stem: file for stem, file in pictures.items() if stem in masks}
-        stems = split_by_name(sorted(pictures), str, val_fraction, seed, root / layout.images)
-    table = _read_classes(root, layout, classes)
-    if table is None:
-        train = [masks[stem] for stem in stems["train"] if stem in masks]
-        table = _classes_of_indices(train, root / layout.masks)
-    _leave_out(table, void)
-    splits = {
-        split: _read_split(root, layout, stems[split], pictures, masks, table, faults[split])
-        for split in ("train", "val")
-    }
-    return SegmentationData(
-        class_names=table.names,
-        colors=table.colors,
-        source=f"{root}, {layout.title}",
-        seconds=time.perf_counter() - start,
-        **splits,
-    )
 
 
-def _recognise(path):
-    tried = []
-    for folder in unwrapped(path):
-        for candidate in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012"):
-            tried.append(candidate)
-            for layout in LAYOUTS:
-                if (candidate / layout.images).is_dir() and (candidate / layout.masks).is_dir():
-                    return candidate, layout
-    inside = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
-    shown = ", ".join(inside[:10]) + (f" and {len(inside) - 10} more" if inside[10:] else "")
-    known = " or ".join(f"{layout.images}/ and {layout.masks}/" for layout in LAYOUTS)
-    raise InputError(f"{folder}: no folders {known} in it. It holds {shown or 'nothing'}")
+# ---------------------------------------------------------------- files
 
 
-def _files_by_stem(folder, endings):
-    """Dict from stem to `Path`, of the files with a picture's ending."""
-    files = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in endings or file.name.startswith("."):
-            continue
-        if file.stem in files:
+def _find(root):
+    """Tell images and masks apart.
+
+    Returns:
+        `(images, masks, others)`: dict from key to the file of an image; dict from key to the
+        files of its masks; and two lists: masks without an image, images elsewhere.
+    """
+    files = [
+        (file, [part.lower() for part in file.relative_to(root).parts[:-1]]) for file in walk(root)
+    ]
+    files = [pair for pair in files if not set(pair[1]) & set(OTHER_FOLDERS)]
+    candidates, masks = [], []
+    stems = {file.with_suffix("") for file, _ in files}
+    for file, folders in files:
+        named = _MASK_NAME.fullmatch(file.stem)
+        beside = named and file.with_name(named[1]) in stems
+        (masks if beside or _last(folders, MASK_FOLDERS) else candidates).append((file, folders))
+    inside = [pair for pair in candidates if _last(pair[1], IMAGE_FOLDERS)]
+    elsewhere = [file for file, folders in candidates if inside and (file, folders) not in inside]
+    images = {}
+    for file, _ in inside or candidates:
+        key = _key(root, file, IMAGE_FOLDERS)
+        if key in images:
             raise InputError(
-                f"{file}: {files[file.stem].name} is there too, and names without their endings "
-                "must differ: rename or remove one"
+                f"{file}: {images[key].name} is there too, and names without their endings must "
+                "differ: rename or remove one"
             )
-        files[file.stem] = file
-    return files
+        images[key] = file
+    found, orphans = {}, []
+    for file, _ in masks:
+        key = _image_of(root, file, images)
+        if key is None:
+            orphans.append(file)
+        else:
+            found.setdefault(key, []).append(file)
+    return images, found, (orphans, elsewhere)
+
+
+def _last(folders, names):
+    return (
+        next((name for name in reversed(folders) if name in (*IMAGE_FOLDERS, *MASK_FOLDERS)), None)
+        in names
+    )
+
+
+def _key(root, file, folders):
+    """Name of an image or mask without its ending and without the last of some folders."""
+    parts = list(file.relative_to(root).with_suffix("").parts)
+    for k in range(len(parts) - 2, -1, -1):
+        if parts[k].lower() in folders:
+            del parts[k]
+            break
+    return "/".join(parts)
+
+
+def _image_of(root, file, images):
+    """The key of the image that a mask belongs to, or None."""
+    key = _key(root, file, MASK_FOLDERS)
+    folder, _, stem = key.rpartition("/")
+    named = _MASK_NAME.fullmatch(stem)
+    for candidate in (key, key[: len(key) - len(stem)] + named[1] if named else None, folder):
+        if candidate in images:
+            return candidate
+    beside = [other for other in images if other.rpartition("/")[0] == folder]
+    return beside[0] if folder and len(beside) == 1 else None
+
+
+def _by_folder(root, images):
+    parts = {}
+    for key, file in images.items():
+        parts.setdefault(part_of_path(file, root), []).append(key)
+    return parts
+
+
+def _with_masks(part, keys, images, masks, faults):
+    """The keys of a part that have a mask; the others are faults."""
+    found = [key for key in keys if key in masks]
+    if part == TEST and not found:
+        faults.notes.append(f"the {len(keys)} image(s) of the test part have no masks: not read")
+        return []
+    for key in keys:
+        if key not in masks:
+            faults.add(
+                f"{images[key]}: no mask for this image: add it, or take the image out of the "
+                "list or folder"
+            )
+    return found
 
 
 # ---------------------------------------------------------------- classes
 
 
-def _read_classes(root, layout, classes):
-    """`_Classes` of the names given, of the folder's list, or of VOC; None without any."""
+def _read_classes(root, voc, classes, files, ignore, faults):
+    """`_Classes` of the names given, of the folder's list, of VOC, or of the masks."""
     lists = [root / name for name in (CLASSES_FILE, PALETTE_FILE) if (root / name).is_file()]
     if len(lists) == 2:
         raise InputError(
             f"{lists[0]} and {lists[1]}: keep the first if masks are class indices, the second if "
             "they are in colours"
         )
+    entries, where = None, "classes"
     if classes is not None:
-        return _indexed([(name, None, "classes") for name in classes], "classes")
-    if lists:
-        entries = [
-            _read_entry(line, f"{lists[0]}, line {number}")
-            for number, line in enumerate(read_lines(lists[0]), start=1)
-            if line.strip() and not line.lstrip().startswith("#")
-        ]
-        if not entries:
-            raise InputError(f"{lists[0]}: no class in it")
-        return (_indexed if lists[0].name == CLASSES_FILE else _colored)(entries, str(lists[0]))
-    if layout.images == "JPEGImages":
-        codes = np.array([*VOC_COLORMAP, VOC_VOID_COLOR]) @ _COLOR_CODE
-        by_index = _no_index()
-        by_index[: len(VOC_CLASSES)] = np.arange(len(VOC_CLASSES))
-        labels = [*range(len(VOC_CLASSES)), VOC_VOID]
-        return _Classes(
-            list(VOC_CLASSES),
-            np.array(VOC_COLORMAP, np.uint8),
-            by_index,
-            dict(zip(codes.tolist(), labels, strict=True)),
-            "Pascal VOC's classes",
+        entries = [(name, None, "classes") for name in classes]
+    elif lists:
+        entries, where = _read_entries(lists[0]), str(lists[0])
+        if lists[0].name == PALETTE_FILE:
+            return _colored(entries, where)
+    unnamed = entries is None
+    may_be_binary = (unnamed or len(entries) == 2) and not {"0", "255"} & set(map(str, ignore))
+    if may_be_binary and _all_binary(files):
+        if unnamed:
+            entries, where = [(name, None, "masks") for name in BINARY], "masks of 0 and 255"
+        faults.notes.append(
+            f"masks have the values 0 and 255 only: read as {entries[0][0]} and {entries[1][0]}"
         )
-    return None
+        return _indexed(entries, where, binary=True)
+    if entries is not None:
+        return _indexed(entries, where)
+    return _voc_classes() if voc else _classes_of_indices(files, root)
+
+
+def _read_entries(file):
+    entries = [
+        _read_entry(line, f"{file}, line {number}")
+        for number, line in enumerate(read_lines(file), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not entries:
+        raise InputError(f"{file}: no class in it")
+    return entries
 
 
 def _read_entry(line, where):
@@ -224,18 +296,20 @@ def _read_entry(line, where):
     return parts[3].strip(), color, where
 
 
-def _no_index():
-    by_index = np.full(256, _UNKNOWN, np.int16)
-    by_index[VOC_VOID] = VOC_VOID
-    return by_index
+def _voc_classes():
+    table = _indexed([(name, None, "VOC") for name in VOC_CLASSES], "Pascal VOC's classes")
+    codes = np.array([*VOC_COLORMAP, VOC_IGNORE_COLOR]) @ _COLOR_CODE
+    labels = [*range(len(VOC_CLASSES)), IGNORE_LABEL]
+    table.by_color = dict(zip(codes.tolist(), labels, strict=True))
+    return table
 
 
 def _number(entries):
-    """Labels of the entries (255 for void), names of the classes, and their colours."""
+    """Labels of the entries (255: ignored), names of the classes, and their colours."""
     labels, names, given = [], [], []
     for name, color, where in entries:
-        if name.lower() == VOID_NAME:
-            labels.append(VOC_VOID)
+        if name.lower() in IGNORED_NAMES:
+            labels.append(IGNORE_LABEL)
             continue
         if name in names:
             raise InputError(f"{where}: the name {name!r} stands there twice")
@@ -243,7 +317,7 @@ def _number(entries):
         names.append(name)
         given.append(color)
     if not names:
-        raise InputError(f"{entries[0][2]}: no class but {VOID_NAME}")
+        raise InputError(f"{entries[0][2]}: no class but {entries[0][0]}")
     colors = default_colors(len(names))
     for k, color in enumerate(given):
         if color is not None:
@@ -251,12 +325,13 @@ def _number(entries):
     return labels, names, colors
 
 
-def _indexed(entries, where):
-    if not 1 <= len(entries) <= VOC_VOID:
-        raise InputError(f"{where}: {len(entries)} classes; wanted 1 to {VOC_VOID}")
+def _indexed(entries, where, binary=False):
+    if not 1 <= len(entries) <= MAX_MASK_CLASSES:
+        raise InputError(f"{where}: {len(entries)} classes; wanted 1 to {MAX_MASK_CLASSES}")
     labels, names, colors = _number(entries)
-    by_index = _no_index()
-    by_index[: len(labels)] = labels
+    by_index = np.full(256, _UNKNOWN, np.int16)
+    by_index[IGNORE_LABEL] = IGNORE_LABEL
+    by_index[[0, 255] if binary else range(len(labels))] = labels
     return _Classes(names, colors, by_index, None, where)
 
 
@@ -273,12 +348,26 @@ def _colored(entries, where):
     return _Classes(names, colors, None, by_color, where)
 
 
+def _all_binary(files):
+    """Whether some masks have pixels of 0, and of 255, and of nothing else."""
+    seen = set()
+    for file in files:
+        try:
+            seen |= set(np.unique(_grey(file)).tolist())
+        except InputError:  # named when the mask itself is read
+            continue
+        if not seen <= {0, 255}:
+            return False
+    return seen == {0, 255}
+
+
 def _classes_of_indices(files, folder):
     """`_Classes` 0 … largest index in some masks, where nothing names them."""
     used = np.zeros(256, np.int64)
-    for counts in _in_threads(_count_indices, files):
-        used += counts
-    used = np.flatnonzero(used[:VOC_VOID])
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for counts in pool.map(_count_indices, files):
+            used += counts
+    used = np.flatnonzero(used[:IGNORE_LABEL])
     if used.size == 0:
         # No good mask at all: reading them one by one says what is wrong with the first.
         return _indexed([("class 0", None, str(folder))], str(folder))
@@ -299,46 +388,44 @@ def _classes_of_indices(files, folder):
 def _count_indices(file):
     """Pixels of each index, int64 `(256,)`; zeros for what is no mask of indices."""
     try:
-        with Image.open(file) as opened:
-            if opened.mode in INDEX_MODES:
-                indices = np.asarray(opened)
-                return np.bincount(np.clip(indices, 0, 255).astype(np.uint8).ravel(), minlength=256)
-    except Exception:  # whatever Pillow raises: named when the mask itself is read
-        pass
-    return np.zeros(256, np.int64)
+        return np.bincount(_grey(file).ravel(), minlength=256)
+    except InputError:  # named when the mask itself is read
+        return np.zeros(256, np.int64)
 
 
-def _leave_out(table, void):
-    """Turn some classes into void, and move up the others."""
-    for wanted in void:
+def _leave_out(table, ignore):
+    """Ignore some classes, and move up the others."""
+    for wanted in ignore:
         if table.by_index is not None and str(wanted).isdecimal():
             index = int(wanted)
-            if index > VOC_VOID:
-                raise InputError(f"void {wanted}: wanted an index from 0 to {VOC_VOID}, or a name")
+            if index > IGNORE_LABEL:
+                raise InputError(
+                    f"ignore {wanted}: wanted an index from 0 to {IGNORE_LABEL}, or a name"
+                )
             if table.by_index[index] == _UNKNOWN:  # it has no name, and needs none
-                table.by_index[index] = VOC_VOID
+                table.by_index[index] = IGNORE_LABEL
             label = int(table.by_index[index])
-            if label == VOC_VOID:
+            if label == IGNORE_LABEL:
                 continue
         elif wanted in table.names:
             label = table.names.index(wanted)
-        elif str(wanted).lower() == VOID_NAME:
+        elif str(wanted).lower() in IGNORED_NAMES:
             continue
         else:
             raise InputError(
-                f"void {wanted}: no class of {table.where}, which has {', '.join(table.names)}"
+                f"ignore {wanted}: no class of {table.where}, which has {', '.join(table.names)}"
             )
         _remove(table, label)
 
 
 def _remove(table, label):
     if len(table.names) == 1:
-        raise InputError(f"void {table.names[0]}: no class is left")
+        raise InputError(f"ignore {table.names[0]}: no class is left")
 
     def moved(old):
         if old == label:
-            return VOC_VOID
-        return old - 1 if label < old < VOC_VOID else old
+            return IGNORE_LABEL
+        return old - 1 if label < old < IGNORE_LABEL else old
 
     del table.names[label]
     table.colors = np.delete(table.colors, label, axis=0)
@@ -348,82 +435,91 @@ def _remove(table, label):
         table.by_color = {code: moved(old) for code, old in table.by_color.items()}
 
 
-# ---------------------------------------------------------------- pictures and masks
+# ---------------------------------------------------------------- pixels
 
 
-def _read_split(root, layout, stems, pictures, masks, table, faults):
-    present = []
-    for stem in stems:
-        if stem in masks:
-            present.append(stem)
-        else:
-            faults.add(
-                f"{pictures[stem]}: no mask {layout.masks}/{stem}.png for this picture: add it, "
-                "or take the picture out of the list or folder"
-            )
-    infos, reasons = check_images([pictures[stem] for stem in present], faults.skip_bad)
-    faults.reasons += reasons
-    good = [(stem, info) for stem, info in zip(present, infos, strict=True) if info is not None]
-    read = _in_threads(
-        lambda pair: _read_mask(masks[pair[0]], pictures[pair[0]], pair[1], table), good
-    )
-    images, encoded, names, sizes, plain = [], [], [], [], []
-    pixels = np.zeros(256, np.int64)
-    for (stem, info), (problem, content, counts) in zip(good, read, strict=True):
-        if problem:
-            faults.add(problem)
-            continue
-        images.append(str(pictures[stem]))
-        encoded.append(content)
-        names.append(pictures[stem].name)
-        sizes.append((info.height, info.width))
-        plain.append(info.plain)
-        pixels += counts
-    if not images:
-        reason = f" left; the first fault was: {faults.reasons[0]}" if faults.reasons else ""
-        raise InputError(f"{root / layout.images}: no picture with a mask{reason}")
-    return SegmentationSplit(
-        images, encoded, names, np.array(sizes), np.array(plain), pixels, list(faults.reasons)
-    )
-
-
-def _in_threads(function, items):
-    """Map on several threads: Pillow and NumPy work outside the interpreter's lock."""
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(function, items))
-
-
-def _read_mask(file, picture, info, table):
-    """`(problem or None, encoded mask, pixels of each label)`."""
+def _targets(image, info, table, several):
+    """`(targets, problems)` of an image, as `Labels.targets`."""
     try:
-        mask = _labels(file, table)
-        check_size(mask.shape, (info.height, info.width), str(file), Path(picture).name)
+        masks = []
+        for file in image.label:
+            mask = _instance(file) if several else _labels(file, table)
+            if mask.shape != (info.height, info.width):
+                raise InputError(
+                    f"{file}: the mask is {mask.shape[0]} x {mask.shape[1]} pixels (height x "
+                    f"width), its image {image.path.name} {info.height} x {info.width}: a mask "
+                    "needs a class for each pixel of the upright image. Make it anew, or resize "
+                    "it without interpolation"
+                )
+            masks.append(mask)
     except InputError as error:
-        return str(error), None, None
-    return None, encode_mask(mask), count_labels(mask)
+        return None, [str(error)]
+    mask = np.maximum.reduce(masks)  # of instances: where any of them is
+    if several:
+        mask = table.by_index[mask].astype(np.uint8)
+    return {"mask": encode_mask(mask)}, []
+
+
+def _open(file):
+    """A decoded mask, as Pillow has it."""
+    try:
+        with Image.open(file) as opened:
+            kind = opened.format
+            opened.load()
+    except Exception as error:  # Pillow raises SyntaxError, struct.error and more
+        raise InputError(f"{file}: damaged or truncated mask, or no image ({error})") from error
+    if kind == "JPEG":
+        raise InputError(
+            f"{file}: a mask as JPEG, which changes pixels and so invents classes: save masks as "
+            "PNG, from where they were drawn (of masks of two classes, set what is below 128 to "
+            "0 and the rest to 255 first)"
+        )
+    return opened
+
+
+def _grey(file):
+    """uint8 `(height, width)` of a mask whose pixels are numbers; of RGB, where it is grey."""
+    opened = _open(file)
+    if opened.mode in INDEX_MODES:
+        return np.clip(np.asarray(opened).astype(np.int64), 0, 255).astype(np.uint8)
+    pixels = np.asarray(opened.convert("RGB"))
+    if (pixels != pixels[..., :1]).any():
+        raise _in_colors(file, opened.mode)
+    return pixels[..., 0]
+
+
+def _in_colors(file, mode):
+    return InputError(
+        f"{file}: a mask in colours (Pillow calls it {mode}). Wanted is a PNG of class indices, or "
+        f"a list {PALETTE_FILE} of lines `R G B name` beside the folder"
+    )
+
+
+def _instance(file):
+    """Where the one instance of a mask file is: uint8 `(height, width)`, 0 and 1."""
+    pixels = _grey(file)
+    values = np.unique(pixels)
+    if np.count_nonzero(values) > 1:
+        raise InputError(
+            f"{file}: one of several masks of an image, of which each may have 0 and one other "
+            f"value; this has {first_of(values)}"
+        )
+    return (pixels > 0).astype(np.uint8)
 
 
 def _labels(file, table):
     """Labels of a mask file, uint8 `(height, width)`."""
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            mode = opened.mode
-            indexed = mode in INDEX_MODES and table.by_index is not None
-            if not indexed and table.by_color is None:
-                raise InputError(
-                    f"{file}: a mask in colours (Pillow calls it {mode}). Wanted is a PNG of class "
-                    f"indices, or a list {PALETTE_FILE} of lines `R G B name` beside the folder"
-                )
-            pixels = np.asarray(opened if indexed else opened.convert("RGB"))
-    except InputError:
-        raise
-    except Exception as error:  # Pillow raises SyntaxError, struct.error and more
-        raise InputError(f"{file}: damaged or truncated mask, or no picture ({error})") from error
+    opened = _open(file)
+    binary = table.by_index is not None and table.by_index[IGNORE_LABEL] != IGNORE_LABEL
+    indexed = table.by_index is not None and (opened.mode in INDEX_MODES or binary)
     if indexed:
+        pixels = np.asarray(opened) if opened.mode in INDEX_MODES else _grey(file)
         inside = np.clip(pixels.astype(np.int64), 0, 255)
         labels = np.where(inside == pixels, table.by_index[inside], _UNKNOWN)  # (h, w)
+    elif table.by_color is None:
+        raise _in_colors(file, opened.mode)
     else:
+        pixels = np.asarray(opened.convert("RGB"))
         labels = _labels_of_colors(pixels, table.by_color)
     unknown = np.flatnonzero(labels == _UNKNOWN)
     if unknown.size:
@@ -432,19 +528,17 @@ def _labels(file, table):
         kind = f"index {int(value)}" if indexed else f"colour {tuple(value.tolist())}"
         raise InputError(
             f"{file}: {kind} at row {row}, column {column} is no class of {table.where} (the first "
-            f"of {unknown.size} such pixels)" + _remedy(file, indexed, value)
+            f"of {unknown.size} such pixels)" + _remedy(indexed, value)
         )
     return labels.astype(np.uint8)
 
 
-def _remedy(file, indexed, value):
-    if file.suffix.lower() in (".jpg", ".jpeg"):
-        return ". JPEG changes the pixels of a mask: save masks as PNG"
+def _remedy(indexed, value):
     if indexed:
-        return f". Name it, or mark it as void (index {VOC_VOID})"
+        return f". Name it, or mark it as ignored (index {IGNORE_LABEL})"
     if value[0] == value[1] == value[2]:
         return f". Add it to the list; or, if masks are class indices, use {CLASSES_FILE} instead"
-    return f". Add a line `{value[0]} {value[1]} {value[2]} NAME`, or with the name {VOID_NAME}"
+    return f". Add a line `{value[0]} {value[1]} {value[2]} NAME`, or with the name void"
 
 
 def _labels_of_colors(pixels, by_color):

@@ -1,0 +1,170 @@
+"""Folders of classes: every image lies in a folder that has the name of its class.
+
+    train/CLASS/IMAGE  val/CLASS/IMAGE   and perhaps test/CLASS/IMAGE
+    CLASS/IMAGE                          a share of each class is set apart
+
+The folders of parts may also be called training, valid, validation or testing. Where there is no
+`val`, `test` is what is validated on.
+"""
+
+import re
+
+from kerascv_d2l.data.layouts.records import (
+    ALL,
+    IMAGE_ENDINGS,
+    TEST,
+    TRAIN,
+    VAL,
+    LabelledImage,
+    Labels,
+    part_of,
+    visible,
+)
+from kerascv_d2l.data.splits import CLASSIFICATION, first_of
+from kerascv_d2l.errors import InputError
+
+TITLE = "class folders"
+LOOKS = (
+    "train/CLASS/IMAGE and val/CLASS/IMAGE (or valid/, test/), or CLASS/IMAGE for at least two "
+    "classes"
+)
+TASKS = (CLASSIFICATION,)
+# `train`, `valid`, `test_set`; but not `test tubes`, which is a class.
+_PART = re.compile(r"(train(ing)?|val(id(ation)?)?|test(ing)?)([ _-]?(set|data|images))?", re.I)
+# Folders that belong to other layouts.
+_NO_CLASSES = (
+    "images",
+    "masks",
+    "labels",
+    "annotations",
+    "annots",
+    "imagesets",
+    "jpegimages",
+    "segmentationclass",
+    "segmentationobject",
+)
+
+
+def recognises(root):
+    """Whether there are folders of classes in `root` or in its folder `train`."""
+    parts = _parts(root)
+    if TRAIN in parts:
+        return True
+    return sum(any(map(_is_image, visible(folder))) for folder in _folders(root)) >= 2
+
+
+def read(root, faults):
+    """Read which image is of which class.
+
+    Args:
+        root: `Path` of the data set.
+        faults: `Faults`.
+
+    Returns:
+        `Labels`. Classes are sorted by name.
+
+    Raises:
+        InputError: for a class that one part lacks, fewer than two classes, a class without
+            an image, and what lies where no image belongs; names it.
+    """
+    parts = _parts(root)
+    if TRAIN in parts:
+        _check_rest(root, parts, faults)
+    else:
+        parts = {ALL: root}
+    if VAL not in parts and TEST in parts:
+        parts[VAL] = parts.pop(TEST)
+        faults.notes.append(f"{parts[VAL].name}/ is what is validated on")
+    found = {part: _class_folders(folder, faults) for part, folder in parts.items()}
+    class_names = _common_classes(parts, found)
+    images = {
+        part: [
+            LabelledImage(file, str(folders[name].parent), label=label)
+            for label, name in enumerate(class_names)
+            if name in folders
+            for file in _files(folders[name], faults)
+        ]
+        for part, folders in found.items()
+    }
+    return Labels(images, class_names, lambda image, info: ({"label": image.label}, []))
+
+
+def _is_image(path):
+    return path.suffix.lower() in IMAGE_ENDINGS
+
+
+def _folders(root):
+    return [
+        child for child in visible(root) if child.is_dir() and child.name.lower() not in _NO_CLASSES
+    ]
+
+
+def _parts(root):
+    """dict from part to folder, of the folders that hold folders of classes."""
+    parts = {}
+    for folder in _folders(root):
+        if _PART.fullmatch(folder.name) and _folders(folder):
+            part = part_of(folder.name)
+            if part in parts:
+                raise InputError(
+                    f"{root}: both {parts[part].name}/ and {folder.name}/ may be the {part} part: "
+                    "rename or remove one"
+                )
+            parts[part] = folder
+    return parts
+
+
+def _check_rest(root, parts, faults):
+    """See what else there is beside `train`."""
+    rest = [folder for folder in _folders(root) if folder not in parts.values()]
+    unlabelled = [folder for folder in rest if _PART.fullmatch(folder.name)]
+    for folder in unlabelled:
+        faults.notes.append(f"{folder.name}/ is not read: it has no folders of classes")
+    if set(parts) == {TRAIN} and rest != unlabelled:
+        raise InputError(
+            f"{root}: {parts[TRAIN].name}/ is there, but neither val/ nor test/ to validate on. "
+            f"It holds {first_of(child.name for child in visible(root))}"
+        )
+
+
+def _class_folders(folder, faults):
+    """dict from the name of a class to its folder; images beside them are faults."""
+    for child in visible(folder):
+        if not child.is_dir() and _is_image(child):
+            faults.add(f"{child}: an image beside the folders of classes; its class is unknown")
+    return {child.name: child for child in _folders(folder)}
+
+
+def _common_classes(parts, found):
+    """Names of the classes: those to train on. Those to validate on must be the same."""
+    main = found[ALL if ALL in found else TRAIN]
+    names = sorted(main)
+    if len(names) < 2:
+        raise InputError(
+            f"{parts[ALL if ALL in found else TRAIN]}: {len(names)} class folder(s) "
+            f"({first_of(names)}); a classifier needs at least 2"
+        )
+    for part, folders in found.items():
+        for absent, others in ((main, folders), (folders, main)):
+            missing = sorted(set(others) - set(absent))
+            if missing and not (part == TEST and absent is folders):
+                here, there = (TRAIN, part) if absent is main else (part, TRAIN)
+                raise InputError(
+                    f"{parts[here]}: no folder for {first_of(missing)}, which {parts[there]} has. "
+                    f"Both need the same class folders; {parts[here]} has "
+                    f"{first_of(sorted(absent)) or 'none'}"
+                )
+    return names
+
+
+def _files(folder, faults):
+    """The files of a class."""
+    files = []
+    for child in visible(folder):
+        if child.is_dir():
+            faults.add(f"{child}: a folder among the images of a class")
+        else:
+            files.append(child)
+    if not files:
+        raise InputError(f"{folder}: no image")
+    return files

@@ -1,0 +1,26 @@
+"""A folder of photographs, of which nothing is known."""
+
+from kerascv_d2l.data.layouts.records import ALL, LabelledImage, Labels, walk
+from kerascv_d2l.data.splits import UNLABELLED
+
+TITLE = "photographs"
+LOOKS = "image files, in folders or not"
+TASKS = (UNLABELLED,)
+
+
+def recognises(root):
+    """Whether there is an image in `root` or in a folder in it."""
+    return bool(walk(root))
+
+
+def read(root, faults):
+    """List the images; of what is hidden or no image there is no word.
+
+    Args:
+        root: `Path`.
+        faults: `Faults`.
+
+    Returns:
+        `Labels`.
+    """
+    return Labels({ALL: [LabelledImage(file, str(root)) for file in walk(root)]})
