@@ -24,14 +24,7 @@ _MODULES = {
         "voc_label_indices",
         "voc_rand_crop",
     ],
-    "data.classification": [
-        "ClassificationData",
-        "ClassificationSplit",
-        "read_classification_folder",
-    ],
-    "data.detection": ["DetectionData", "DetectionSplit"],
     "data.load": ["load"],
-    "data.layouts.masks": ["read_segmentation_folder"],
     "data.generated": [
         "SceneSettings",
         "generate_classification",
@@ -39,8 +32,7 @@ _MODULES = {
         "generate_segmentation",
     ],
     "data.prepared": ["read_prepared"],
-    "data.photographs": ["read_photographs"],
-    "data.segmentation": ["SegmentationData", "SegmentationSplit"],
+    "data.splits": ["DataSet", "Split"],
     "data.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP"],
     "distribution": [
         "evaluation_batch_size",

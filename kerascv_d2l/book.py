@@ -18,6 +18,7 @@ import tensorflow as tf
 from kerascv_d2l.data import cifar10
 from kerascv_d2l.data.generated import ONE_LIGHT_OBJECT, generate_classification
 from kerascv_d2l.data.images import decode_content, decode_image, decode_window, read_image
+from kerascv_d2l.data.load import load
 from kerascv_d2l.data.prepared import is_at_hand, read_prepared
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, IGNORE_LABEL, SEGMENTATION
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
@@ -439,8 +440,6 @@ def load_cifar10(is_train, augs, batch_size, *, data=None, archive=None, data_di
             GENERATED_TRAIN, GENERATED_VAL, 0, cifar10.NUM_CLASSES, cifar10.SIZE, ONE_LIGHT_OBJECT
         )
     else:
-        from kerascv_d2l.data.load import load
-
         loaded = load(source, CLASSIFICATION, archive=archive, data_dir=data_dir)
     if data is None:
         print(

@@ -16,13 +16,25 @@ To add one, write the module and add it to `LAYOUTS`.
 import inspect
 import time
 
-from kerascv_d2l.data.layouts import coco, cvat, labelme, tables, voc, yolo
+import numpy as np
+
+from kerascv_d2l.data.layouts import (
+    class_folders,
+    coco,
+    cvat,
+    labelme,
+    masks,
+    photographs,
+    tables,
+    voc,
+    yolo,
+)
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
-from kerascv_d2l.data.layouts.records import Faults, build_data_set, unwrapped, visible
+from kerascv_d2l.data.layouts.records import Faults, build_data_set, listing, unwrapped
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, first_of
 from kerascv_d2l.errors import InputError
 
-LAYOUTS = (voc, coco, yolo, labelme, cvat, tables)
+LAYOUTS = (class_folders, masks, photographs, voc, coco, yolo, labelme, cvat, tables)
 
 
 def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **options):
@@ -67,7 +79,7 @@ def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **optio
             f"{len(clipped)} box(es) reached more than a pixel over the border of their image, "
             f"and were clipped: {first_of(clipped, 3)}"
         )
-    _check_learnable(data)
+    _check_learnable(data, labels.named_in)
     data.seconds = time.perf_counter() - start
     return data
 
@@ -90,13 +102,13 @@ def recognise(path, task):
         found = [one for one in LAYOUTS if task in one.TASKS and one.recognises(folder)]
         if found:
             return folder, found[0], [other.TITLE for other in found[1:]]
-    inside = [child.name + "/" * child.is_dir() for child in visible(folder)]
+    inside = listing(folder)
     if not inside:
         raise InputError(f"{folder}: empty folder")
     known = "".join(f"\n  {one.TITLE}: {one.LOOKS}" for one in LAYOUTS if task in one.TASKS)
     others = [f"{one.TITLE} ({', '.join(one.TASKS)})" for one in LAYOUTS if one.recognises(folder)]
     raise InputError(
-        f"{folder}: no known layout for {task}. It holds {first_of(inside)}"
+        f"{folder}: no known layout for {task}. It holds {inside}"
         + (f", which looks like {first_of(others)}" if others else "")
         + f". Known layouts:{known}"
     )
@@ -119,16 +131,41 @@ def _with_targets(labels, **options):
     return labels
 
 
-def _check_learnable(data):
+def _check_learnable(data, named_in):
     """Raise `InputError` for a data set from which nothing can be learned."""
-    if data.task in (DETECTION, CLASSIFICATION):
-        counts = data.train.counts(len(data.class_names))
-        if counts.sum() == 0:
-            raise InputError(
-                f"{data.source}: no object is labelled on any image of the train split"
-            )
-    if data.task in (CLASSIFICATION, SEGMENTATION) and len(data.class_names) < 2:
+    counts = data.train.counts(len(data.class_names))
+    if data.task == DETECTION and counts.sum() == 0:
+        raise InputError(f"{data.source}: no object is labelled on any image of the train split")
+    if data.task not in (CLASSIFICATION, SEGMENTATION):
+        return
+    if len(data.class_names) < 2 or np.count_nonzero(counts) < 2:
+        names = [name for name, n in zip(data.class_names, counts, strict=True) if n]
         raise InputError(
-            f"{data.source}: there is but one class ({first_of(data.class_names)}), and nothing "
+            f"{data.source}: there is but one class ({first_of(names)}) to train on, and nothing "
             "to tell apart"
         )
+    if data.task == CLASSIFICATION and (counts == 0).any():
+        name = data.class_names[np.flatnonzero(counts == 0)[0]]
+        raise InputError(
+            f"{data.source}: no image of {name} to train on{_first_fault(data)}; add some, or "
+            "remove its folder"
+        )
+    if data.task == SEGMENTATION:
+        _check_masks(data, named_in)
+
+
+def _check_masks(data, named_in):
+    masks = [bytes(mask) for part in data.splits.values() for mask in part.targets["mask"]]
+    if len(masks) > 1 and len(set(masks)) == 1:
+        raise InputError(f"{data.source}: all {len(masks)} masks are equal")
+    counts = sum(part.counts(len(data.class_names)) for part in data.splits.values())
+    unused = [name for name, n in zip(data.class_names, counts, strict=True) if n == 0]
+    if named_in and unused:
+        raise InputError(
+            f"{named_in}: no mask has a pixel of {first_of(unused)}. Are the masks those of these "
+            "classes? Leave out of the list what none has, or ignore it"
+        )
+
+
+def _first_fault(data):
+    return f" (left out because of: {data.skipped[0]})" if data.skipped else ""

@@ -17,6 +17,7 @@ from kerascv_d2l.data.layouts.records import (
     VAL,
     LabelledImage,
     Labels,
+    listing,
     part_of,
     visible,
 )
@@ -123,7 +124,7 @@ def _check_rest(root, parts, faults):
     if set(parts) == {TRAIN} and rest != unlabelled:
         raise InputError(
             f"{root}: {parts[TRAIN].name}/ is there, but neither val/ nor test/ to validate on. "
-            f"It holds {first_of(child.name for child in visible(root))}"
+            f"It holds {listing(root)}"
         )
 
 
@@ -145,7 +146,7 @@ def _common_classes(parts, found):
             f"({first_of(names)}); a classifier needs at least 2"
         )
     for part, folders in found.items():
-        for absent, others in ((main, folders), (folders, main)):
+        for absent, others in ((folders, main), (main, folders)):
             missing = sorted(set(others) - set(absent))
             if missing and not (part == TEST and absent is folders):
                 here, there = (TRAIN, part) if absent is main else (part, TRAIN)

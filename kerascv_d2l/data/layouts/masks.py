@@ -29,7 +29,9 @@ import numpy as np
 from PIL import Image
 
 from kerascv_d2l.data.layouts.records import (
+    ALL,
     TEST,
+    TRAIN,
     LabelledImage,
     Labels,
     part_of_path,
@@ -116,20 +118,20 @@ def read(root, faults, classes=None, ignore=()):
     """
     images, masks, others = _find(root)
     voc = any("segmentationclass" in map(str.lower, m.parts) for ms in masks.values() for m in ms)
-    for file in others[0]:
-        faults.add(f"{file}: no image for this mask: add it, or take the mask out")
     if others[1]:
         faults.notes.append(
             f"{len(others[1])} image(s) outside the folder of images are not read: "
             f"{first_of((file.relative_to(root) for file in others[1]), 3)}"
         )
     listed = read_lists(root, (".", "ImageSets/Segmentation"), list(images), faults, "image")
+    for file in others[0] if listed is None else ():
+        faults.add(f"{file}: no image for this mask: add it, or take the mask out")
     if voc and listed is None:  # most of VOC's images have no mask
         images = {key: file for key, file in images.items() if key in masks}
     parts = listed or _by_folder(root, images)
     parts = {part: _with_masks(part, keys, images, masks, faults) for part, keys in parts.items()}
     # Numbers beyond those in the training masks are faults of the others.
-    learned = [m for part, keys in parts.items() if part != TEST for k in keys for m in masks[k]]
+    learned = [m for part in (ALL, TRAIN) for key in parts.get(part, ()) for m in masks[key]]
     several = any(len(files) > 1 for files in masks.values())
     if several:
         table = _indexed([(name, None, "instances") for name in BINARY], "instances")
@@ -144,6 +146,7 @@ def read(root, faults, classes=None, ignore=()):
         table.names,
         lambda image, info: _targets(image, info, table, several),
         table.colors,
+        table.where if classes is not None or table.where.endswith(".txt") else None,
     )
 
 

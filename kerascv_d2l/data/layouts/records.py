@@ -96,12 +96,15 @@ class Labels:
             what is wrong with it, a list of str. It runs on several threads. None for
             detection, where `boxes.ObjectTargets` does it, and for unlabelled images.
         colors: as of `DataSet`.
+        named_in: str: where the user names the classes, for messages; None where the names
+            come from the images, masks or objects.
     """
 
     images: dict
     class_names: list | None = None
     targets: Callable | None = None
     colors: np.ndarray | None = None
+    named_in: str | None = None
 
 
 class Faults:
@@ -153,6 +156,11 @@ def visible(folder):
             ) from None
         found.append(child)
     return found
+
+
+def listing(folder):
+    """Say what is in a folder: its first names, folders with a slash; `""` for nothing."""
+    return first_of(child.name + "/" * child.is_dir() for child in visible(folder))
 
 
 def walk(folder, endings=IMAGE_ENDINGS):
@@ -468,53 +476,6 @@ def read_lists(root, folders, known, faults, absence):
     return parts
 
 
-def read_split_files(root, folders, known, faults, absence):
-    """Read which pictures `train.txt` and `val.txt` name, one a line.
-
-    Args:
-        root: `Path` of the data set.
-        folders: folders of `root` to look for the two files in; the first that
-            has one counts.
-        known: stems that may be named, anything with `in`.
-        faults: dict from "train" and "val" to `Faults`.
-        absence: function from a stem to what is missing of it, for messages.
-
-    Returns:
-        `{"train": stems, "val": stems}` in the order of the lines, or None without
-        such files.
-
-    Raises:
-        InputError: if one of the two is missing or no text, or a line is bad and
-            `faults` does not skip it.
-    """
-    for name in folders:
-        files = {split: root / name / f"{split}.txt" for split in ("train", "val")}
-        present = [file for file in files.values() if file.is_file()]
-        if len(present) == 1:
-            absent = next(file for file in files.values() if file not in present)
-            raise InputError(f"{present[0]} is there, but {absent} is missing")
-        if present:
-            break
-    else:
-        return None
-    seen, splits = {}, {}
-    for split, file in files.items():
-        splits[split] = []
-        for number, line in enumerate(read_lines(file), start=1):
-            stem = _stem(line.strip())
-            where = f"{file}, line {number}"
-            if not stem:
-                continue
-            if stem not in known:
-                faults[split].add(f"{where}: {line.strip()!r} has {absence(stem)}")
-            elif stem in seen:
-                faults[split].add(f"{where}: {line.strip()!r} is already in {seen[stem]}")
-            else:
-                seen[stem] = where
-                splits[split].append(stem)
-    return splits
-
-
 def _read_list(file, part, table, seen, faults, absence):
     lines = [(n, line.strip()) for n, line in enumerate(read_lines(file), start=1) if line.strip()]
     names = [_stem(line) for _, line in lines]
@@ -581,7 +542,7 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
             raise InputError(f"{source}, {part} split: no image{why}")
         _name(found)
         if part == ALL and labels.targets is not None:
-            both = split_by_name(found, lambda one: one.name, val_fraction, seed, source)
+            both = _set_apart(found, val_fraction, seed, source)
             splits |= {TRAIN: _split(both[TRAIN], known.reasons), VAL: _split(both[VAL], [])}
         else:
             splits[TRAIN if part == ALL else part] = _split(found, known.reasons)
@@ -594,6 +555,22 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
         test=splits.get(TEST),
         notes=faults.notes,
     )
+
+
+def _set_apart(images, val_fraction, seed, source):
+    """Split by name; a share of each class, where an image has one."""
+    groups = {}
+    for image in images:
+        groups.setdefault(image.targets.get("label"), []).append(image)
+    both = {TRAIN: [], VAL: []}
+    for label, group in groups.items():
+        if label is not None and len(group) == 1:
+            both[TRAIN] += group
+            continue
+        parts = split_by_name(group, lambda one: one.name, val_fraction, seed, source)
+        for part, chosen in parts.items():
+            both[part] += chosen
+    return both
 
 
 def _arrange(parts, source):
@@ -611,6 +588,8 @@ def _arrange(parts, source):
             f"{source}: the parts are {firsts or 'none'}; wanted train and val (and test), or "
             "images of no part, of which a share is set apart"
         )
+    if not parts.get(TEST):
+        parts.pop(TEST, None)  # nothing in it is labelled
     return {part: parts[part] for part in (ALL, TRAIN, VAL, TEST) if part in parts}
 
 
