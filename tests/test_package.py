@@ -29,7 +29,7 @@ LAYERS = (
     ("style_transfer",),
     ("distribution", "export", "exported", "inference", "multi_worker", "plotting"),
     ("training",),
-    ("saving", "cli"),
+    ("saving", "cli", "book"),
 )
 
 

@@ -31,7 +31,7 @@ from kerascv_d2l.data.layouts import (
 )
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
 from kerascv_d2l.data.layouts.records import Faults, build_data_set, listing, unwrapped
-from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, first_of
+from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED, first_of
 from kerascv_d2l.errors import InputError
 
 LAYOUTS = (class_folders, masks, photographs, voc, coco, yolo, labelme, cvat, tables)
@@ -106,7 +106,8 @@ def recognise(path, task):
     if not inside:
         raise InputError(f"{folder}: empty folder")
     known = "".join(f"\n  {one.TITLE}: {one.LOOKS}" for one in LAYOUTS if task in one.TASKS)
-    others = [f"{one.TITLE} ({', '.join(one.TASKS)})" for one in LAYOUTS if one.recognises(folder)]
+    labelled = [one for one in LAYOUTS if UNLABELLED not in one.TASKS and one.recognises(folder)]
+    others = [f"{one.TITLE} ({', '.join(one.TASKS)})" for one in labelled]
     raise InputError(
         f"{folder}: no known layout for {task}. It holds {inside}"
         + (f", which looks like {first_of(others)}" if others else "")

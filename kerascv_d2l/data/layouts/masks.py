@@ -116,15 +116,20 @@ def read(root, faults, classes=None, ignore=()):
         InputError: for an image without a mask or a mask without an image, unless `faults`
             skips it; a bad line in a list; indices that cannot be class numbers.
     """
-    images, masks, others = _find(root)
+    images, masks, (orphans, elsewhere, twice) = _find(root)
+    if twice:
+        raise InputError(
+            f"{twice[0][0]}: {twice[0][1].name} is there too, and names without their endings "
+            "must differ: rename or remove one"
+        )
     voc = any("segmentationclass" in map(str.lower, m.parts) for ms in masks.values() for m in ms)
-    if others[1]:
+    if elsewhere:
         faults.notes.append(
-            f"{len(others[1])} image(s) outside the folder of images are not read: "
-            f"{first_of((file.relative_to(root) for file in others[1]), 3)}"
+            f"{len(elsewhere)} image(s) outside the folder of images are not read: "
+            f"{first_of((file.relative_to(root) for file in elsewhere), 3)}"
         )
     listed = read_lists(root, (".", "ImageSets/Segmentation"), list(images), faults, "image")
-    for file in others[0] if listed is None else ():
+    for file in orphans if listed is None else ():
         faults.add(f"{file}: no image for this mask: add it, or take the mask out")
     if voc and listed is None:  # most of VOC's images have no mask
         images = {key: file for key, file in images.items() if key in masks}
@@ -158,7 +163,8 @@ def _find(root):
 
     Returns:
         `(images, masks, others)`: dict from key to the file of an image; dict from key to the
-        files of its masks; and two lists: masks without an image, images elsewhere.
+        files of its masks; and three lists: masks without an image, images elsewhere, and
+        pairs of images of one key.
     """
     files = [
         (file, [part.lower() for part in file.relative_to(root).parts[:-1]]) for file in walk(root)
@@ -172,14 +178,11 @@ def _find(root):
         (masks if beside or _last(folders, MASK_FOLDERS) else candidates).append((file, folders))
     inside = [pair for pair in candidates if _last(pair[1], IMAGE_FOLDERS)]
     elsewhere = [file for file, folders in candidates if inside and (file, folders) not in inside]
-    images = {}
+    images, twice = {}, []
     for file, _ in inside or candidates:
         key = _key(root, file, IMAGE_FOLDERS)
         if key in images:
-            raise InputError(
-                f"{file}: {images[key].name} is there too, and names without their endings must "
-                "differ: rename or remove one"
-            )
+            twice.append((file, images[key]))
         images[key] = file
     found, orphans = {}, []
     for file, _ in masks:
@@ -188,7 +191,7 @@ def _find(root):
             orphans.append(file)
         else:
             found.setdefault(key, []).append(file)
-    return images, found, (orphans, elsewhere)
+    return images, found, (orphans, elsewhere, twice)
 
 
 def _last(folders, names):
