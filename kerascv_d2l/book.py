@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.data import cifar10
+from kerascv_d2l.data.batches import prefetched
 from kerascv_d2l.data.generated import ONE_LIGHT_OBJECT, generate_classification
 from kerascv_d2l.data.images import decode_content, decode_image, decode_window, read_image
 from kerascv_d2l.data.load import load
@@ -28,7 +29,6 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import RandomHorizontalFlip, RandomResizedCrop
 from kerascv_d2l.ops.geometry import resize_and_center_crop
 from kerascv_d2l.ops.resize import resize
-from kerascv_d2l.prefetching import prefetched
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.curves import LiveCurves
 

@@ -19,13 +19,12 @@ PACKAGE = ROOT / "kerascv_d2l"
 # Each may import from those before it (and from its own).
 LAYERS = (
     ("errors", "files"),
-    ("prefetching", "devices"),
+    ("devices",),
     ("ops",),
     ("initializers", "losses", "metrics"),
     ("layers",),
     ("models",),
     ("data",),
-    ("pipelines",),
     ("style_transfer",),
     ("distribution", "export", "exported", "inference", "multi_worker", "plotting"),
     ("training",),

@@ -32,7 +32,7 @@ def adjust_brightness(image, factor, value_range=VALUE_RANGE):
         (torchvision drops fractions: its values are the same or 1 less).
 
     Raises:
-        InputError: for a shape that is no RGB picture, or an empty value range.
+        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_brightness`.
@@ -54,7 +54,7 @@ def adjust_contrast(image, factor, value_range=VALUE_RANGE):
         values are the same or 1 off for factors up to 2.
 
     Raises:
-        InputError: for a shape that is no RGB picture, or an empty value range.
+        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_contrast`.
@@ -76,7 +76,7 @@ def adjust_saturation(image, factor, value_range=VALUE_RANGE):
         values are the same or 1 off for factors up to 2.
 
     Raises:
-        InputError: for a shape that is no RGB picture, or an empty value range.
+        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_saturation`.
@@ -100,7 +100,7 @@ def adjust_hue(image, shift, value_range=VALUE_RANGE):
         fractions; Pillow's HSV has 8 bits and is several grey levels off).
 
     Raises:
-        InputError: for a shape that is no RGB picture, or an empty value range.
+        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_hue` on tensors.
@@ -143,19 +143,21 @@ def normalize(images, mean, std):
     return tf.ensure_shape(tf.reshape(rows, shape), images.shape)
 
 
-def random_jitter(seed, ranges):
-    """Draw the factors of a colour jitter and the order in which they are applied.
+def random_jitter(seed, ranges, shape=()):
+    """Draw the factors of colour jitters and the order in which they are applied.
 
     Args:
         seed: integers `(2,)`: equal seeds, equal draws.
-        ranges: `(low, high)` for some of brightness, contrast, saturation and hue.
+        ranges: `(low, high)` for n of brightness, contrast, saturation and hue.
+        shape: int32 `(k,)`: for how many images.
 
     Returns:
-        `(factors, order)`: float32 `(n,)`, uniform in their ranges; int32
-        `(n,)`, every permutation of 0 … n-1 as likely as every other.
+        `(factors, order)`: float32 `(*shape, n)`, uniform in their ranges; int32
+        `(*shape, n)`, every permutation of 0 … n-1 equally likely.
     """
     low, high = tf.unstack(tf.constant(ranges, tf.float32), axis=-1)  # (n,)
-    draws = tf.random.stateless_uniform((2, len(ranges)), seed, alg=ALGORITHM)
+    draws_shape = tf.concat([[2], tf.cast(shape, tf.int32), [len(ranges)]], 0)
+    draws = tf.random.stateless_uniform(draws_shape, seed, alg=ALGORITHM)
     return low + draws[0] * (high - low), tf.argsort(draws[1])
 
 
@@ -176,7 +178,7 @@ def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE
         The same shape and dtype; uint8 rounded half up.
 
     Raises:
-        InputError: for a shape that is no RGB picture, or an empty value range.
+        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
     """
 
     image = tf.convert_to_tensor(image)
@@ -228,6 +230,8 @@ def _on_planes(function, image, value_range):
     rank = image.shape.rank
     if rank is None or rank < 3 or image.shape[-1] not in (3, None):
         raise InputError(f"image has the shape {image.shape}; wanted (..., height, width, 3)")
+    if image.dtype.is_integer and image.dtype != tf.uint8:
+        raise InputError(f"image is {image.dtype.name}; wanted uint8 or floats")
     low, high = VALUE_RANGE if image.dtype == tf.uint8 else value_range
     if not low < high:
         raise InputError(f"value_range is {value_range}; wanted (black, white), the first smaller")

@@ -273,21 +273,6 @@ def flip_up_down(image, boxes=None):
     return image, tf.stack([x_min, 1 - y_max, x_max, 1 - y_min], axis=-1)
 
 
-def random_flip(image, seed):
-    """Mirror a picture left to right by a chance of one half.
-
-    Args:
-        image: `(height, width, channels)`.
-        seed: integers `(2,)`.
-
-    Returns:
-        The same shape and dtype.
-    """
-    image = tf.convert_to_tensor(image)
-    mirrored = tf.random.stateless_uniform((), seed, alg=ALGORITHM) < 0.5
-    return tf.cond(mirrored, lambda: flip_left_right(image), lambda: image)
-
-
 def resize_and_center_crop(images, resized, size):
     """Resize to `resized`, whatever the shape, and cut out the middle.
 

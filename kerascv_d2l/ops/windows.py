@@ -5,6 +5,8 @@ beyond which it may reach. `crop_and_resize`, `crop_mask` and `crop_boxes` of
 `ops.geometry` do with it what there is to do.
 """
 
+import math
+
 import tensorflow as tf
 
 from kerascv_d2l.ops.boxes import iou_of_corners
@@ -134,26 +136,32 @@ def random_canvas(size, seed, side=CANVAS_SIDE, chance=0.5):
     return tf.where(draws[3] < chance, canvas, whole_window(size))
 
 
-def random_scaled_window(image_size, size, seed, scale=SCALE):
-    """Draw what is cut out of a picture that is first scaled at random.
+def random_scaled_window(image_size, size, seed, scale=SCALE, log_uniform=False):
+    """Draw what is cut out of an image that is first scaled at random.
 
     Args:
-        image_size: int32 `(2,)`, height and width of the picture.
+        image_size: int32 `(..., 2)`, height and width of each image.
         size: `(height, width)` of the cut.
         seed: integers `(2,)`: equal seeds, equal windows.
-        scale: `(low, high)` by which the picture is scaled, uniform.
+        scale: `(low, high)` by which the image is scaled.
+        log_uniform: bool: the logarithm of the factor is uniform, not the factor.
 
     Returns:
-        int32 `(4,)`, in pixels of the unscaled picture. It lies inside the
-        picture, or, along an axis where it is larger, the picture inside it.
+        int32 `(..., 4)`, in pixels of the unscaled image. It lies inside the
+        image, or, along an axis where it is larger, the image inside it.
     """
-    draws = tf.random.stateless_uniform((3,), seed, alg=ALGORITHM)
-    factor = scale[0] + draws[0] * (scale[1] - scale[0])
-    sides = tf.maximum(tf.round(tf.cast(size, tf.float32) / factor), 1.0)  # (2,)
-    room = tf.cast(image_size, tf.float32) - sides  # (2,), negative where the window is larger
+    full = tf.cast(image_size, tf.float32)  # (..., 2)
+    draws_shape = tf.concat([[3], tf.shape(full)[:-1]], 0)
+    draws = tf.random.stateless_uniform(draws_shape, seed, alg=ALGORITHM)
+    low, high = (math.log(end) for end in scale) if log_uniform else scale
+    factor = low + draws[0] * (high - low)
+    factor = (tf.exp(factor) if log_uniform else factor)[..., None]  # (..., 1)
+    sides = tf.maximum(tf.round(tf.cast(size, tf.float32) / factor), 1.0)  # (..., 2)
+    room = full - sides  # (..., 2), negative where the window is larger
     least, most = tf.minimum(room, 0.0), tf.maximum(room, 0.0)
-    places = tf.minimum(least + tf.floor(draws[1:] * (most - least + 1)), most)
-    return tf.cast(tf.concat([places, sides], 0), tf.int32)
+    shares = tf.stack([draws[1], draws[2]], -1)
+    places = tf.minimum(least + tf.floor(shares * (most - least + 1)), most)
+    return tf.cast(tf.concat([places, sides], -1), tf.int32)
 
 
 def random_mosaic(image_sizes, size, seed, centre=MOSAIC_CENTRE, area=MOSAIC_AREA):

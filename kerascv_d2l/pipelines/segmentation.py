@@ -4,11 +4,6 @@ import math
 
 import numpy as np
 import tensorflow as tf
-
-from kerascv_d2l.errors import InputError
-from kerascv_d2l.ops.geometry import ALGORITHM, random_flip
-from kerascv_d2l.ops.resize import resize
-from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.pipelines.batches import (
     CACHE_BYTES,
     as_size,
@@ -18,6 +13,11 @@ from kerascv_d2l.pipelines.batches import (
     transform_seed,
 )
 from kerascv_d2l.prefetching import prefetched
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.geometry import ALGORITHM, random_flip
+from kerascv_d2l.ops.resize import resize
+from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 
 AUGMENTATIONS = ("none", "flip", "scale")  # each does what those before it do
 # Pictures are enlarged by a factor between these, its logarithm uniform: the usual half to double.

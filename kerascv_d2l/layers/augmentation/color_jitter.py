@@ -1,6 +1,7 @@
 """Random brightness, contrast, saturation and hue."""
 
 import keras
+import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation.base import RandomTransform, bounds
@@ -11,12 +12,12 @@ MOST_HUE = 0.5
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class ColorJitter(RandomTransform):
-    """Changes brightness, contrast, saturation and hue at random, in random order.
+    """Change brightness, contrast, saturation and hue at random, in random order.
 
-    Each picture has its own four factors and its own order. After each of the four, values
+    Each image has its own four factors and its own order. After each of the four, values
     are clipped to the value range; uint8 is rounded once, at the end.
-    Boxes, labels and masks pass through. Data may be whatever `RandomTransform`
-    takes, with three channels.
+    Boxes, labels and masks pass through. Takes what `RandomTransform` takes, of uint8 or floats
+    with three channels.
 
     Args:
         brightness: v for factors uniform in [max(0, 1 - v), 1 + v], or
@@ -24,12 +25,12 @@ class ColorJitter(RandomTransform):
         contrast: likewise.
         saturation: likewise.
         hue: v in [0, 1/2] for shifts uniform in [-v, v] turns, or `(low, high)`.
-        value_range: `(black, white)` of float pictures.
+        value_range: `(black, white)` of float images.
         bounding_box_format: of the boxes, which stay where they are.
         seed: int or None.
 
     Raises:
-        InputError: for a range that is empty or goes too far.
+        InputError: if a range is empty or out of bounds.
 
     Source:
         torchvision's `ColorJitter`; the adjustments are those of `ops.color`.
@@ -58,13 +59,15 @@ class ColorJitter(RandomTransform):
         ranges = {name: getattr(self, name) for name in OPERATIONS}
         self._ranges = {name: ends for name, ends in ranges.items() if ends != neutral[name]}
 
-    def draw(self, example, seed):
-        """Draw `(factors, order)` of the adjustments that do anything."""
-        return random_jitter(seed, list(self._ranges.values())) if self._ranges else None
+    def draw_for(self, sizes, seed):
+        """Draw `(factors, order)`, each `(..., n)`, of the n adjustments that do anything."""
+        if not self._ranges:
+            return ()
+        return random_jitter(seed, list(self._ranges.values()), tf.shape(sizes)[:-1])
 
     def apply(self, example, draw):
-        """Change the colours of the picture."""
-        if draw is None:
+        """Change the colours of the image."""
+        if not self._ranges:
             return example
         image = jitter(example.image, *draw, tuple(self._ranges), self.value_range)
         return example._replace(image=image)

@@ -1,9 +1,9 @@
-"""Mirroring, each direction with a draw of its own."""
+"""Random flips, each direction with a draw of its own."""
 
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.layers.augmentation.base import Example, RandomTransform, chance
+from kerascv_d2l.layers.augmentation.base import RandomTransform, chance
 from kerascv_d2l.ops.geometry import ALGORITHM, flip_left_right, flip_up_down
 
 
@@ -14,29 +14,36 @@ class _RandomFlip(RandomTransform):
         super().__init__(**kwargs)
         self.p = chance(p, "p")
 
-    def draw(self, example, seed):
-        """Draw whether to mirror: bool `()`."""
-        return tf.random.stateless_uniform((), seed, alg=ALGORITHM) < self.p
+    def draw_for(self, sizes, seed):
+        """Draw whether to flip: bool `(...)` for sizes `(..., 2)`."""
+        return tf.random.stateless_uniform(tf.shape(sizes)[:-1], seed, alg=ALGORITHM) < self.p
 
     def apply(self, example, draw):
-        """Mirror the picture, its boxes and its mask where `draw` is true."""
+        """Flip the image, its boxes and its masks where `draw`, bool `()`, is true."""
+        fields = tf.cond(draw, lambda: self._flipped(example).fields(), lambda: example.fields())
+        return type(example)(**fields)
+
+    def apply_batch(self, example, draws):
+        """Flip those of a batch that `draws`, bool `(batch,)`, says, all at once."""
+
+        def chosen(new, old):
+            return tf.where(tf.reshape(draws, [-1] + [1] * (old.shape.rank - 1)), new, old)
+
+        flipped, old = self._flipped(example, batch=1).fields(), example.fields()
+        return type(example)(**{name: chosen(flipped[name], old[name]) for name in old})
+
+    def _flipped(self, example, batch=0):
         flip = type(self).flip
-
-        def mirrored():
-            image, boxes, mask = flip(example.image), example.boxes, example.mask
-            if boxes is not None:
-                _, boxes = flip(example.image, boxes)
-            if mask is not None:
-                mask = flip(mask) if mask.shape.rank == 3 else flip(mask[..., None])[..., 0]
-            return [part for part in (image, boxes, mask) if part is not None]
-
-        kept = [p for p in (example.image, example.boxes, example.mask) if p is not None]
-        parts = iter(tf.cond(draw, mirrored, lambda: kept))
-        image, boxes, mask = (
-            None if part is None else next(parts)
-            for part in (example.image, example.boxes, example.mask)
-        )
-        return Example(image, boxes, example.is_object, mask)
+        found = example._replace(image=flip(example.image))
+        if example.boxes is not None:
+            found = found._replace(boxes=flip(example.image, example.boxes)[1])
+        if example.masks is not None:
+            found = found._replace(masks=flip(example.masks[..., None])[..., 0])
+        if example.mask is not None:
+            channel = example.mask.shape.rank == 3 + batch
+            mask = flip(example.mask) if channel else flip(example.mask[..., None])[..., 0]
+            found = found._replace(mask=mask)
+        return found
 
     def get_config(self):
         """Give the arguments of the constructor."""
@@ -45,12 +52,12 @@ class _RandomFlip(RandomTransform):
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class RandomHorizontalFlip(_RandomFlip):
-    """Mirrors left to right.
+    """Flip left to right at random.
 
-    Data may be whatever `RandomTransform` takes.
+    Takes what `RandomTransform` takes.
 
     Args:
-        p: float, how often.
+        p: float, probability of a flip.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
@@ -63,12 +70,12 @@ class RandomHorizontalFlip(_RandomFlip):
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class RandomVerticalFlip(_RandomFlip):
-    """Mirrors top to bottom.
+    """Flip top to bottom at random.
 
-    Data may be whatever `RandomTransform` takes.
+    Takes what `RandomTransform` takes.
 
     Args:
-        p: float, how often.
+        p: float, probability of a flip.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 

@@ -1,10 +1,10 @@
-"""Four pictures in one."""
+"""Mosaics of four images."""
 
 import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.layers.augmentation.base import Example, RandomTransform, bounds, pair
+from kerascv_d2l.layers.augmentation.base import Example, RandomTransform, bounds, chance, pair
 from kerascv_d2l.layers.augmentation.windows import cut_window
 from kerascv_d2l.ops.geometry import ALGORITHM
 from kerascv_d2l.ops.windows import (
@@ -13,97 +13,131 @@ from kerascv_d2l.ops.windows import (
     join_quarters,
     quarter_windows,
     random_mosaic,
+    whole_window,
 )
+
+QUARTERS = 4
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class Mosaic(RandomTransform):
-    """Puts windows of four pictures together around a random point.
+    """Join windows of four images around a random point.
 
-    Each picture of a batch is joined by three that are drawn from the batch, in
-    random places. (A picture alone is joined by itself.) Objects whose centre is
-    outside their window go, the others are clipped. With n rows of boxes a
-    picture, 4·n come out. Data may be whatever `RandomTransform` takes, without
-    other entries.
+    Each image of a batch is joined by three that are drawn from the batch, in
+    random places. (An image alone is joined by itself; `data.batches` draws partners from the
+    whole split.) Objects whose centre is outside their window go, the others are clipped. With n
+    rows of boxes an image, 4·n come out. Takes what `RandomTransform` takes, without other
+    entries.
 
     Args:
-        size: int or `(height, width)` of the results; None for that of the pictures.
+        size: int or `(height, width)` of the results; None for that of the images.
         centre: `(low, high)` of the meeting point over the sides.
         area: `(low, high)` of each window's area over that of the largest that has
             the shape of its quarter.
+        p: float, probability of a mosaic.
+        otherwise: layer, of the same `size`, for the other images; None to resize them.
         antialias: bool or None, as for `crop_and_resize`.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
     Raises:
-        InputError: for a size or range that is none.
+        InputError: if a size, range or probability is out of bounds.
 
     Source:
         After Bochkovskiy et al. 2020, "YOLOv4", section 3.3.
     """
 
-    def __init__(self, size=None, centre=MOSAIC_CENTRE, area=MOSAIC_AREA, antialias=None, **kwargs):
+    full_resolution = True
+    partners = QUARTERS - 1
+
+    def __init__(
+        self,
+        size=None,
+        centre=MOSAIC_CENTRE,
+        area=MOSAIC_AREA,
+        p=1.0,
+        otherwise=None,
+        antialias=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.size = None if size is None else pair(size, "size")
         self.centre = bounds(centre, "centre", 0, 1)
         self.area = bounds(area, "area", 0, 1)
+        self.p = chance(p, "p")
+        self.otherwise = otherwise
         self.antialias = antialias
 
-    def _transform(self, data, seed):
+    def transform(self, data, seed):
+        """Transform with draws that depend on `seed` only, as `RandomTransform.transform`."""
         names = {"images", "bounding_boxes", "segmentation_masks"}
         if isinstance(data, dict) and not set(data) <= names:
             raise InputError(
                 f"the data has the entries {sorted(data)}; a mosaic can only be made of "
                 f"{', '.join(sorted(names))}"
             )
-        return super()._transform(data, seed)
+        return super().transform(data, seed)
 
-    def _transform_one(self, fields, seed):
-        batch = {name: value[None] for name, value in fields.items()}
-        batch = self._transform_batch(batch, seed[None])
-        return {name: value[0] for name, value in batch.items()}
+    def transform_one(self, example, seed):
+        """Join an example with itself."""
+        return self.transform_members(lambda k: example, seed)
 
-    def _transform_batch(self, fields, seeds):
-        count = tf.shape(fields["images"])[0]
+    def transform_batch(self, example, seed):
+        """Join each example with three of the batch."""
+        fields, count = example.fields(), tf.shape(example.image)[0]
 
-        def one(number, seed):
-            partner_seed, order_seed, mosaic_seed = tf.unstack(
-                tf.random.split(seed, 3, alg=ALGORITHM)
-            )
+        def one(both):
+            number, own_seed = both
+            partner_seed, own_seed = tf.unstack(tf.random.split(own_seed, 2, alg=ALGORITHM))
             partners = tf.random.stateless_uniform(
-                (3,), partner_seed, 0, count, tf.int32, alg=ALGORITHM
+                (self.partners,), partner_seed, 0, count, tf.int32, alg=ALGORITHM
             )
-            places = tf.random.stateless_uniform((4,), order_seed, alg=ALGORITHM)
-            members = tf.gather(tf.concat([[number], partners], 0), tf.argsort(places))
-            four = [{name: value[members[k]] for name, value in fields.items()} for k in range(4)]
-            example = self.join([self._as_example(each) for each in four], mosaic_seed)
-            if "labels" in fields:
-                old = {
-                    "boxes": fields["boxes"],
-                    "labels": tf.concat([each["labels"] for each in four], 0),
-                }
-                return self._as_fields(example, old)
-            return self._as_fields(example, {})
+            members = tf.concat([[number], partners], 0)
 
-        return tf.map_fn(
-            lambda pair: one(*pair),
-            (tf.range(count), seeds),
-            fn_output_signature={
-                name: tf.TensorSpec(self._static_shape(name, value), value.dtype)
-                for name, value in fields.items()
-            },
+            def member(k):
+                return Example(**{name: value[members[k]] for name, value in fields.items()})
+
+            return self.transform_members(member, own_seed).fields()
+
+        seeds = tf.random.split(seed, count, alg=ALGORITHM)
+        fields = tf.map_fn(
+            one, (tf.range(count), seeds), fn_output_signature=self._signature(example)
         )
+        return Example(**fields)
 
-    def _static_shape(self, name, value):
-        shape = super()._static_shape(name, value)
-        if name in ("boxes", "labels"):
-            rows = None if shape[0] is None else 4 * shape[0]
-            return (rows, *shape[1:])
-        return shape
+    def transform_members(self, member, seed):
+        """Join `member(0)` with `member(1)` … `member(3)`, or not; members are read only then."""
+        which, order_seed, seed = tf.unstack(tf.random.split(seed, 3, alg=ALGORITHM))
+
+        def of_four():
+            places = tf.random.stateless_uniform((QUARTERS,), order_seed, alg=ALGORITHM)
+            order = tf.argsort(places)
+            return self.join([member(order[k]) for k in range(QUARTERS)], seed).fields()
+
+        def of_one():
+            example = member(0)
+            if self.otherwise is not None:
+                example = self.otherwise.transform_one(example, seed)
+            else:
+                size = self.output_size(*example.image.shape[:2])
+                window = whole_window(example.size)
+                example = cut_window(example, window, size, self.antialias, by_centre=True)
+            if example.boxes is not None:
+                example = example.pad(QUARTERS * tf.shape(example.boxes)[0])
+            return example.fields()
+
+        if self.p == 1:
+            return Example(**of_four())
+        is_mosaic = tf.random.stateless_uniform((), which, alg=ALGORITHM) < self.p
+        return Example(**tf.cond(is_mosaic, of_four, of_one))
 
     def output_size(self, height, width):
         """Height and width of the results."""
         return (height, width) if self.size is None else self.size
+
+    def output_rows(self, count):
+        """Rows of boxes in a result for `count` rows in the data."""
+        return QUARTERS * count
 
     def join(self, examples, seed):
         """Make a mosaic of four examples, whose sizes may differ.
@@ -123,29 +157,29 @@ class Mosaic(RandomTransform):
         places = quarter_windows(meeting, size)
         quarters = [
             cut_window(
-                example, windows[k], tf.unstack(places[k, 2:]), self.antialias, None, None, True
+                example, windows[k], tf.unstack(places[k, 2:]), self.antialias, by_centre=True
             )
             for k, example in enumerate(examples)
         ]
-        image = join_quarters([quarter.image for quarter in quarters])
-        image = tf.ensure_shape(image, (*static, examples[0].image.shape[-1]))
-        boxes = is_object = mask = None
-        if quarters[0].boxes is not None:
-            whole = tf.cast(tf.stack(size), tf.float32)
-            places = tf.cast(places, tf.float32) / tf.tile(whole, [2])  # (4, 4) y x height width
-            places = tf.gather(places, [1, 0, 3, 2], axis=1)  # x y width height
-            boxes = tf.concat(
-                [
-                    quarter.boxes * tf.tile(places[k, 2:], [2]) + tf.tile(places[k, :2], [2])
-                    for k, quarter in enumerate(quarters)
-                ],
-                0,
-            )
-            is_object = tf.concat([quarter.is_object for quarter in quarters], 0)
-        if quarters[0].mask is not None:
-            mask = join_quarters([quarter.mask for quarter in quarters])
-            mask = tf.ensure_shape(mask, (*static, *examples[0].mask.shape[2:]))
-        return Example(image, boxes, is_object, mask)
+
+        def joined(images):
+            return tf.ensure_shape(join_quarters(images), (*static, *images[0].shape[2:]))
+
+        image, mask = joined([quarter.image for quarter in quarters]), quarters[0].mask
+        if mask is not None:
+            mask = joined([quarter.mask for quarter in quarters])
+        if quarters[0].boxes is None:
+            return Example(image, mask=mask)
+        # Each image's objects in the whole: boxes (n, 4), instance masks (n, height, width).
+        moved = [_moved(quarter, places[k], size) for k, quarter in enumerate(quarters)]
+        rows = {
+            name: tf.concat([example.fields()[name] for example in moved], 0)
+            for name in moved[0].fields()
+            if name not in ("image", "mask")
+        }
+        if "masks" in rows:
+            rows["masks"] = tf.ensure_shape(rows["masks"], (None, *static))
+        return Example(image, mask=mask, **rows)
 
     def get_config(self):
         """Give the arguments of the constructor."""
@@ -153,5 +187,27 @@ class Mosaic(RandomTransform):
             "size": self.size,
             "centre": self.centre,
             "area": self.area,
+            "p": self.p,
+            "otherwise": keras.saving.serialize_keras_object(self.otherwise),
             "antialias": self.antialias,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        """Make the layer that `get_config` describes."""
+        otherwise = keras.saving.deserialize_keras_object(config["otherwise"])
+        return cls(**config | {"otherwise": otherwise})
+
+
+def _moved(quarter, place, size):
+    """Put the objects of a quarter where it lies, `place` int32 `(4,)`, in a whole of `size`."""
+    whole = tf.tile(tf.cast(tf.stack(size), tf.float32), [2])  # height width height width
+    share = tf.gather(tf.cast(place, tf.float32) / whole, [1, 0, 3, 2])  # x y width height
+    found = quarter._replace(
+        boxes=quarter.boxes * tf.tile(share[2:], [2]) + tf.tile(share[:2], [2])
+    )
+    if quarter.masks is None:
+        return found
+    after = tf.stack(size) - place[:2] - place[2:]
+    margins = tf.pad(tf.stack([place[:2], after], -1), [[1, 0], [0, 0]])  # (3, 2)
+    return found._replace(masks=tf.pad(quarter.masks, margins))

@@ -9,22 +9,22 @@ from kerascv_d2l.ops.geometry import CROP_AREA, CROP_RATIO, random_window
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class RandomResizedCrop(RandomWindow):
-    """Shows a random window of each picture, brought to one size.
+    """Crop a random window of each image and resize it to `size`.
 
     Objects are clipped to the window, and stay while any of them is inside.
-    Data may be whatever `RandomTransform` takes.
+    Takes what `RandomTransform` takes.
 
     Args:
         size: int or `(height, width)` of the results.
-        scale: `(low, high)` share of the picture's area, uniform.
+        scale: `(low, high)` share of the image's area, uniform.
         ratio: `(low, high)` width over height, the logarithm uniform.
-        antialias: bool, as for `crop_and_resize`: true is as on Pillow pictures, None
+        antialias: bool, as for `crop_and_resize`: true is as on Pillow images, None
             only where pixels would be left out.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
     Raises:
-        InputError: for a size or range that is none.
+        InputError: if a size or range is out of bounds.
 
     Source:
         Szegedy et al. 2015, "Going Deeper with Convolutions", section 6;
@@ -36,9 +36,9 @@ class RandomResizedCrop(RandomWindow):
         self.scale = bounds(scale, "scale", 0, 1)
         self.ratio = bounds(ratio, "ratio", 0)
 
-    def draw(self, example, seed):
-        """Draw the window."""
-        return random_window(example.size, seed, self.scale, self.ratio)
+    def draw_for(self, sizes, seed):
+        """Draw the windows, int32 `(..., 4)` for sizes `(..., 2)`."""
+        return random_window(sizes, seed, self.scale, self.ratio)
 
     def get_config(self):
         """Give the arguments of the constructor."""

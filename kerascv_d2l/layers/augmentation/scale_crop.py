@@ -1,49 +1,125 @@
-"""What segmentation networks are trained on: a scaled cut, with its mask."""
+"""Crops that segmentation networks and networks of small images are trained on."""
 
 import keras
+import tensorflow as tf
 
-from kerascv_d2l.layers.augmentation.base import VOID, bounds
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, bounds
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
+from kerascv_d2l.ops.geometry import ALGORITHM
 from kerascv_d2l.ops.windows import SCALE, random_scaled_window
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class RandomScaleCrop(RandomWindow):
-    """Scales a picture at random and cuts out a window of one size.
+    """Scale an image at random and crop a window of `size`.
 
-    Both in one step: the window is cut out of the unscaled picture. Where the
-    scaled picture is smaller than the window it lies somewhere in it, the rest is
-    filled. Masks are never interpolated. Data may be whatever `RandomTransform`
-    takes.
+    Both in one step: the window is cut out of the unscaled image. Where the scaled image is
+    smaller than the window it lies anywhere in it; the rest is filled. Masks are never
+    interpolated. Takes what `RandomTransform` takes.
 
     Args:
         size: int or `(height, width)` of the results.
-        scale: `(low, high)` of the factor, uniform.
-        fill: number, or one for each channel, in the value range of the pictures.
-        mask_fill: class of what is filled, usually one that the loss leaves out.
+        scale: `(low, high)` of the factor; (1, 1) for a random crop.
+        log_uniform: bool: the logarithm of the factor is uniform, not the factor.
+        fill: number, or one for each channel, in the value range of the images.
+        mask_fill: class of what is filled, usually the one that the loss ignores.
         antialias: bool or None, as for `crop_and_resize`.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
     Raises:
-        InputError: for a size or range that is none.
+        InputError: if a size or range is out of bounds.
 
     Source:
         Chen et al. 2018, "DeepLab", section 4.1.
     """
 
-    def __init__(self, size, scale=SCALE, fill=0.0, mask_fill=VOID, antialias=None, **kwargs):
+    def __init__(
+        self,
+        size,
+        scale=SCALE,
+        log_uniform=False,
+        fill=0.0,
+        mask_fill=IGNORE_LABEL,
+        antialias=None,
+        **kwargs,
+    ):
         super().__init__(size, antialias, fill, mask_fill, **kwargs)
         self.scale = bounds(scale, "scale", 0)
+        self.log_uniform = log_uniform
+        if log_uniform and not self.scale[0] > 0:
+            raise InputError(f"scale is {scale!r}; wanted factors above 0 if log_uniform")
 
-    def draw(self, example, seed):
-        """Draw the window."""
-        return random_scaled_window(example.size, self.size, seed, self.scale)
+    def draw_for(self, sizes, seed):
+        """Draw the windows, int32 `(..., 4)` for sizes `(..., 2)`."""
+        return random_scaled_window(sizes, self.size, seed, self.scale, self.log_uniform)
 
     def get_config(self):
         """Give the arguments of the constructor."""
         return super().get_config() | {
             "scale": self.scale,
+            "log_uniform": self.log_uniform,
             "fill": self.fill,
             "mask_fill": self.mask_fill,
         }
+
+
+@keras.saving.register_keras_serializable(package="kerascv_d2l")
+class RandomShift(RandomWindow):
+    """Pad each image on all sides and crop a window of its old size.
+
+    Each of the (2 · `padding` + 1)² windows is equally likely. A batch without boxes and masks is
+    cropped all at once. Takes what `RandomTransform` takes.
+
+    Args:
+        padding: int, pixels on each side; 4 is what networks for CIFAR-10 are trained with.
+        fill: number, or one for each channel, in the value range of the images.
+        mask_fill: class of what is filled in masks.
+        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
+        seed: int or None.
+
+    Raises:
+        InputError: if `padding` is negative.
+
+    Source:
+        torchvision's `RandomCrop(size, padding)`.
+    """
+
+    full_resolution = False  # nothing is resized
+
+    def __init__(self, padding=4, fill=0.0, mask_fill=IGNORE_LABEL, **kwargs):
+        super().__init__(None, False, fill, mask_fill, **kwargs)
+        if padding < 0:
+            raise InputError(f"padding is {padding}; wanted pixels, 0 or more")
+        self.padding = padding
+
+    def draw_for(self, sizes, seed):
+        """Draw the windows, int32 `(..., 4)` for sizes `(..., 2)`."""
+        sizes = tf.cast(sizes, tf.int32)
+        corners = tf.random.stateless_uniform(
+            tf.shape(sizes), seed, -self.padding, self.padding + 1, tf.int32, alg=ALGORITHM
+        )
+        return tf.concat([corners, sizes], -1)
+
+    def apply_batch(self, example, draws):
+        """Show the windows `draws`, int32 `(batch, 4)`."""
+        if len(example.fields()) > 1:
+            return super().apply_batch(example, draws)
+        images, padding = example.image, self.padding
+        fill = tf.cast(self.fill, images.dtype)
+        margins = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+        padded = tf.pad(images - fill, margins) + fill
+        height, width = tf.unstack(example.size)
+        rows = draws[:, :1] + padding + tf.range(height)  # (batch, height)
+        columns = draws[:, 1:2] + padding + tf.range(width)  # (batch, width)
+        cut = tf.gather(padded, rows, axis=1, batch_dims=1)  # (batch, height, padded width, c)
+        cut = tf.gather(cut, columns, axis=2, batch_dims=1)  # (batch, height, width, c)
+        return example._replace(image=tf.ensure_shape(cut, images.shape))
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        config = super().get_config()
+        del config["size"], config["antialias"]
+        own = {"padding": self.padding, "fill": self.fill, "mask_fill": self.mask_fill}
+        return config | own

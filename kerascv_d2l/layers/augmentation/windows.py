@@ -1,23 +1,26 @@
-"""What layers that show a window of each picture share."""
+"""What layers that show a window of each image share."""
 
-from kerascv_d2l.layers.augmentation.base import VOID, Example, RandomTransform, pair
+import tensorflow as tf
+
+from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, RandomTransform, pair
 from kerascv_d2l.ops.geometry import as_dtype, crop_and_resize, crop_boxes, crop_mask
 
 
 class RandomWindow(RandomTransform):
-    """Cuts a window, which `draw` gives, out of a picture, its boxes and its mask.
+    """Cut a window, which `draw` gives, out of an image, its boxes and its masks.
 
     Args:
-        size: int or `(height, width)` of the results; None for that of the picture.
+        size: int or `(height, width)` of the results; None for that of the image.
         antialias: bool or None, as for `crop_and_resize`.
-        fill: what is outside the picture, where windows reach there; None where
+        fill: what is outside the image, where windows reach there; None where
             they never do.
         mask_fill: class of mask pixels outside.
     """
 
+    full_resolution = True
     by_centre = False  # whether objects go with their centre
 
-    def __init__(self, size=None, antialias=None, fill=None, mask_fill=VOID, **kwargs):
+    def __init__(self, size=None, antialias=None, fill=None, mask_fill=IGNORE_LABEL, **kwargs):
         super().__init__(**kwargs)
         self.size = None if size is None else pair(size, "size")
         self.antialias = antialias
@@ -45,16 +48,18 @@ class RandomWindow(RandomTransform):
         return super().get_config() | {"size": self.size, "antialias": self.antialias}
 
 
-def cut_window(example, window, size, antialias, fill, mask_fill, by_centre):
+def cut_window(
+    example, window, size, antialias=None, fill=None, mask_fill=IGNORE_LABEL, by_centre=False
+):
     """Cut a window out of an `Example`.
 
     Args:
         example: `Example`.
         window: int32 `(4,)`.
-        size: `(height, width)` of the result; where they are None the picture's.
+        size: `(height, width)` of the result; where they are None the image's.
         antialias: bool or None, as for `crop_and_resize`.
         fill: likewise.
-        mask_fill: likewise for `crop_mask`.
+        mask_fill: likewise for `crop_mask`, where there is a `fill`.
         by_centre: as for `crop_boxes`.
 
     Returns:
@@ -63,10 +68,15 @@ def cut_window(example, window, size, antialias, fill, mask_fill, by_centre):
     old_size = example.size
     size = [old_size[axis] if side is None else side for axis, side in enumerate(size)]
     pixels = crop_and_resize(example.image, window, size, antialias, fill)
-    boxes, is_object, mask = example[1:]
-    if boxes is not None:
-        boxes, kept = crop_boxes(boxes, window, old_size, size, by_centre)
-        is_object &= kept
-    if mask is not None:
-        mask = crop_mask(mask, window, size, mask_fill)
-    return Example(as_dtype(pixels, example.image.dtype), boxes, is_object, mask)
+    found = example._replace(image=as_dtype(pixels, example.image.dtype))
+    if example.boxes is not None:
+        boxes, kept = crop_boxes(example.boxes, window, old_size, size, by_centre)
+        found = found._replace(boxes=boxes).keep(kept)
+    if example.masks is not None:
+        masks = tf.transpose(example.masks, [1, 2, 0])
+        masks = crop_mask(masks, window, size, None if fill is None else 0)
+        found = found._replace(masks=tf.transpose(masks, [2, 0, 1]))
+    if example.mask is not None:
+        mask = crop_mask(example.mask, window, size, None if fill is None else mask_fill)
+        found = found._replace(mask=mask)
+    return found

@@ -1,31 +1,31 @@
-"""SSD's zooming out, which makes small objects."""
+"""SSD's zoom-out, which makes small objects."""
 
 import keras
 
-from kerascv_d2l.layers.augmentation.base import VOID, bounds, chance
+from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, bounds, chance
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
 from kerascv_d2l.ops.windows import CANVAS_SIDE, random_canvas
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class RandomZoomOut(RandomWindow):
-    """Puts a picture somewhere on a larger, filled canvas, and brings that to one size.
+    """Put an image anywhere on a larger, filled canvas, and resize that.
 
-    Data may be whatever `RandomTransform` takes.
+    Takes what `RandomTransform` takes.
 
     Args:
-        size: int or `(height, width)` of the results; None for that of the picture.
-        fill: number, or one for each channel, in the value range of the pictures;
-            SSD takes the mean of its training pictures.
-        side_range: `(low, high)` of the canvas' sides over the picture's.
-        p: float, how often; otherwise only the size changes.
+        size: int or `(height, width)` of the results; None for that of the image.
+        fill: number, or one for each channel, in the value range of the images;
+            SSD takes the mean of its training images.
+        side_range: `(low, high)` of the canvas' sides over the image's.
+        p: float, probability of a canvas; otherwise only the size changes.
         mask_fill: class of the canvas in masks.
         antialias: bool or None, as for `crop_and_resize`.
         bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
         seed: int or None.
 
     Raises:
-        InputError: for a size, range or probability that is none.
+        InputError: if a size, range or probability is out of bounds.
 
     Source:
         Liu et al. 2016, "SSD", section 3.6; torchvision's layer of this name.
@@ -37,7 +37,7 @@ class RandomZoomOut(RandomWindow):
         fill=0.0,
         side_range=CANVAS_SIDE,
         p=0.5,
-        mask_fill=VOID,
+        mask_fill=IGNORE_LABEL,
         antialias=None,
         **kwargs,
     ):
@@ -46,7 +46,7 @@ class RandomZoomOut(RandomWindow):
         self.p = chance(p, "p")
 
     def draw(self, example, seed):
-        """Draw the canvas, as a window."""
+        """Draw the canvas, as a window, int32 `(4,)`."""
         return random_canvas(example.size, seed, self.side_range, self.p)
 
     def get_config(self):

@@ -1,0 +1,605 @@
+"""Batches of any split: the one place where files and targets become tensors."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from kerascv_d2l.data.images import (
+    cut_out,
+    decode_content,
+    decode_image,
+    decode_window,
+    read_window,
+)
+from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.augmentation import (
+    Compose,
+    classification_augmentation,
+    segmentation_augmentation,
+)
+from kerascv_d2l.layers.augmentation.base import FILLING, PADDING, Example
+from kerascv_d2l.layers.augmentation.windows import RandomWindow
+from kerascv_d2l.ops.geometry import ALGORITHM, crop_mask, resize_and_center_crop, resize_as
+from kerascv_d2l.ops.resize import resize
+from kerascv_d2l.ops.windows import whole_window
+
+# Decoded images of a split are kept in memory up to this many bytes (5461 training images of
+# 256 x 256); beyond, they are decoded every epoch.
+CACHE_BYTES = 2**30
+# ImageNet networks are tested on the middle 224 x 224 of images resized to 256 x 256.
+CROP_PCT = 224 / 256
+PREFETCHED = 2  # batches that are ready while one is used
+# Which of the streams of random numbers of a seed is for what.
+ORDER_STREAM, TRANSFORM_STREAM = 0, 1
+PARTNER_STREAM = 2**30  # far from the numbers that transforms fold into their seeds
+MOST_ROUNDED = 20  # the power of two up to which numbers of objects are rounded up
+
+
+def batches(
+    split,
+    image_size,
+    batch_size,
+    *,
+    training=False,
+    transform=None,
+    seed=0,
+    initial_epoch=0,
+    cache=None,
+    crop_pct=CROP_PCT,
+):
+    """Make batches of a split of any task.
+
+    Training: shuffled, augmented, without end and without smaller batches: `fit` with
+    `steps_per_epoch=steps_per_epoch(split, batch_size)`. Order and augmentation depend on
+    the seed, the number of the epoch and the image only, so a run that is resumed at epoch k with
+    `initial_epoch=k` gets the batches of an undisturbed one.
+
+    Evaluation: one pass in order, every image once. Images are resized; those to classify to
+    `resized_size(image_size, crop_pct)`, of which the middle is cut out. With `image_size=None`
+    every image has its own size.
+
+    Args:
+        split: `Split`.
+        image_size: int or `(height, width)` of the batches, pixels; or None, for evaluation of
+            images of one size or with `batch_size=1`.
+        batch_size: int.
+        training: bool.
+        transform: augmentation layer (`RandomTransform`, as `Compose`), for training. Layers that
+            crop get images at their own size; if none does, images are resized first and may be
+            cached. None: `classification_augmentation` and `segmentation_augmentation` for these
+            tasks, nothing for detection. `Compose([])` changes nothing.
+        seed: int, for order and augmentation.
+        initial_epoch: int: the first epoch to give, counted from 0.
+        cache: bool: keep images in memory, decoded before this function returns, where
+            they are resized before they are augmented (or have segmentation masks); None: if they
+            take at most `CACHE_BYTES`. Cached pixels for training are rounded to whole grey
+            levels; those for evaluation are exactly what `resize` gives.
+        crop_pct: float in (0, 1]: share of each side that is cut out of images to classify, for
+            evaluation; 1 resizes only.
+
+    Returns:
+        `tf.data.Dataset` of `(images, y)`, float32 `(b, height, width, 3)` pixels 0-255, and by
+        the task:
+
+        - classification: int32 `(b,)`;
+        - detection: dict of `boxes` float32 `(b, m, 4)`, normalised corners, `classes` int32
+          `(b, m)`, `ignore` bool `(b, m)` and, if the split has them, `masks` uint8 `(b, m,
+          height, width)`. m is the most objects of an image in this batch, rounded up to a power
+          of two so that few shapes are traced; the other rows are filled with -1, -1, False, 0;
+        - segmentation: int32 `(b, height, width)`, 255 is ignored;
+        - unlabelled: `images` alone.
+
+    Raises:
+        InputError: if a size or number is out of range, or there is no image.
+
+    Source:
+        D2L 1.0.3, sections 14.2, 14.6 and 14.9.
+    """
+    size = None if image_size is None else as_size(image_size)
+    _check(split, size, batch_size, training, transform, seed, initial_epoch)
+    transform = _composed(transform, split.task, size) if training else None
+    whole = size is None or (transform is not None and transform.full_resolution)
+    if whole:
+        examples = _WholeExamples(split, cache)
+    else:
+        examples = _ResizedExamples(split, size, training, cache, crop_pct)
+    ahead = transform is not None and transform.draw_for is not None
+    sizes = split.sizes if whole else np.tile(size, (len(split), 1))
+    windows = _window_loader(split, transform) if whole and ahead else None
+    labels = tf.constant(split.targets["label"]) if split.task == CLASSIFICATION else None
+
+    def draws(epoch):
+        """Draw for all images at once: one by one, drawing takes as long as decoding."""
+        return transform.draw_for(sizes, fold([seed, TRANSFORM_STREAM], epoch))
+
+    def one(epoch, index, drawn):
+        if transform is None:
+            example = examples.one(index)
+        elif windows is not None:
+            example = windows(index, drawn)
+        elif ahead:
+            example = transform.apply(examples.one(index), drawn)
+        else:
+            own_seed = transform_seed(seed, epoch, index)
+            member = _members(examples.one, index, transform.partners, len(split), own_seed)
+            example = transform.transform_members(member, own_seed)
+        example = example if size is None else _resized(example, size)
+        return _finished(_compact(example), labels, index)
+
+    def several(epochs, indices, drawn):
+        example = examples.several(indices)
+        if transform is not None:
+            example = transform.apply_batch(example, drawn)
+        return _finished(example, labels, indices)
+
+    at_once = examples.at_once and (transform is None or ahead)
+    made = _Maker(len(split), batch_size, training, seed, initial_epoch, draws if ahead else None)
+    if at_once:
+        return prefetched(made.at_once(several))
+    return prefetched(made.one_by_one(one, padded=split.task == DETECTION))
+
+
+def steps_per_epoch(split, batch_size):
+    """Count the training batches of an epoch, for `fit`, to which their data set has no end.
+
+    Args:
+        split: anything with a length, as a `Split`.
+        batch_size: int.
+
+    Returns:
+        int, at least 1: a smaller batch at the end is left out.
+
+    Raises:
+        InputError: if there are fewer images than a batch has.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; wanted at least 1")
+    if len(split) < batch_size:
+        raise InputError(f"batch_size is {batch_size}; wanted at most {len(split)}, the images")
+    return len(split) // batch_size
+
+
+def resized_size(image_size, crop_pct=CROP_PCT):
+    """Size to which images are resized before the middle is cut out: 256 for 224.
+
+    Args:
+        image_size: int or `(height, width)`, pixels.
+        crop_pct: float in (0, 1]: the share of each side that is cut out.
+
+    Returns:
+        `(height, width)`, pixels.
+    """
+    return tuple(max(side, round(side / crop_pct)) for side in as_size(image_size))
+
+
+def whole_images(split, indices=None):
+    """Give images at their own sizes with their segmentation masks, one by one and in order.
+
+    Args:
+        split: `Split` for segmentation.
+        indices: which of the images; None for all.
+
+    Returns:
+        `tf.data.Dataset` of `(image, mask)`: uint8 `(height, width, 3)` and
+        uint8 `(height, width)`, 255 is ignored.
+    """
+    image, target = image_loader(split), _target_loader(split)
+    indices = tf.data.Dataset.from_tensor_slices(range(len(split)) if indices is None else indices)
+    pairs = indices.map(lambda k: (image(k), target(k)["mask"]), num_parallel_calls=2)
+    return prefetched(pairs)
+
+
+def check_crop_size(split, crop_size):
+    """Refuse windows that are larger than every image.
+
+    Args:
+        split: `Split`.
+        crop_size: `(height, width)`, pixels.
+
+    Raises:
+        InputError: if no image is at least as high and as wide.
+    """
+    if not (split.sizes >= crop_size).all(axis=1).any():
+        height, width = split.sizes[split.sizes.prod(axis=1).argmax()]
+        raise InputError(
+            f"image_size {crop_size[0]} x {crop_size[1]} (height x width): larger than every "
+            f"image; the largest of the {len(split)} is {height} x {width}. Give a smaller one"
+        )
+
+
+def as_size(image_size):
+    """Give `(height, width)` of an int or a pair.
+
+    Raises:
+        InputError: if it is neither, or not positive.
+    """
+    size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise InputError(f"image_size is {image_size}; wanted pixels, or (height, width)")
+    return tuple(map(int, size))
+
+
+def prefetched(batches):
+    """Let batches be made while others are used.
+
+    Args:
+        batches: `tf.data.Dataset`.
+
+    Returns:
+        `tf.data.Dataset` of the same.
+    """
+    options = tf.data.Options()
+    # TensorFlow's tuner looks at a pipeline 10, 20, 40 ... ms after the last time, and what ends
+    # in between often waits for the next look: a pass of 1.4 s took 2.6 s (TensorFlow 2.21).
+    # Without it AUTOTUNE means as many calls at once as there are threads.
+    options.autotune.enabled = False
+    # Several machines: each takes its part of every batch; there are fewer files than machines.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.prefetch(PREFETCHED).with_options(options)
+
+
+def image_loader(split):
+    """Make a function from an index to an image at its own size, uint8 `(h, w, 3)`.
+
+    For images in an array also from indices `(b,)` to `(b, h, w, 3)`.
+    """
+    if isinstance(split.images, np.ndarray):
+        originals = tf.constant(split.images)
+        return lambda index: tf.gather(originals, index)
+    if isinstance(split.images[0], bytes):
+        contents = tf.constant(split.images)
+        return lambda index: decode_content(contents[index])
+    paths, plain = tf.constant(split.images), tf.constant(split.plain)
+    return lambda index: decode_image(paths[index], plain[index])
+
+
+class _WholeExamples:
+    """Examples at the size of their images, pixels float32."""
+
+    at_once = False
+
+    def __init__(self, split, cache):
+        self._image, self._targets = image_loader(split), _target_loader(split)
+        if split.task != SEGMENTATION or isinstance(split.images, np.ndarray):
+            return
+        if cache or (cache is None and 4 * split.sizes.prod(axis=1).sum() <= CACHE_BYTES):
+            mask = self._targets
+            self._image = _cached_of_any_size(self._image, split.sizes, 3)
+            masks = _cached_of_any_size(lambda k: mask(k)["mask"][..., None], split.sizes, 1)
+            self._targets = lambda index: {"mask": masks(index)[..., 0]}
+
+    def one(self, index):
+        """Give the `Example` of an index."""
+        return Example(tf.cast(self._image(index), tf.float32), **self._targets(index))
+
+
+class _ResizedExamples:
+    """Examples that are resized first, one by one or several at once.
+
+    Attributes:
+        at_once: bool: whether images are in memory, so that `several` works.
+    """
+
+    def __init__(self, split, size, training, cache, crop_pct):
+        self._size, self._targets = size, _target_loader(split)
+        centred = not training and split.task in (CLASSIFICATION, UNLABELLED) and crop_pct < 1
+        original = image_loader(split)
+
+        def resized(index):
+            if centred:
+                image = resize_and_center_crop(original(index), resized_size(size, crop_pct), size)
+            else:
+                image = resize(original(index), size)
+            # Rounded half up, which lets four times as many stay in memory. The filter's weights
+            # are not negative, so 0-255 holds.
+            image = tf.cast(tf.floor(image + 0.5), tf.uint8) if training else image
+            return tf.ensure_shape(image, (*size, 3))
+
+        in_array = isinstance(split.images, np.ndarray) and split.images.shape[1:3] == size
+        if cache is None:
+            cache = len(split) * size[0] * size[1] * 3 * (1 if training else 4) <= CACHE_BYTES
+        if in_array and not centred:
+            self._image = original
+        else:
+            self._image = _cached(resized, len(split)) if cache else resized
+        masks = split.targets.get("mask")
+        self.at_once = (cache or (in_array and not centred)) and "masks" not in split.targets
+        self.at_once &= masks is None or (isinstance(masks, np.ndarray) and in_array)
+
+    def one(self, index):
+        """Give the `Example` of an index; masks are still of the image's own size."""
+        example = Example(self._image(index), **self._targets(index))
+        return _resized(example, self._size)
+
+    def several(self, indices):
+        """Give the `Example` of batches of indices `(b,)`."""
+        return Example(self._image(indices), **self._targets(indices))
+
+
+class _Maker:
+    """The order of examples, and what becomes of them in batches.
+
+    Args:
+        count: int, n: how many examples there are.
+        batch_size: int.
+        training: bool.
+        seed: int.
+        initial_epoch: int.
+        draws: function of a scalar tensor `epoch` that gives a structure of tensors `(n, ...)`:
+            what is drawn for all examples at once, once an epoch; or None.
+    """
+
+    def __init__(self, count, batch_size, training, seed, initial_epoch, draws):
+        self._count, self._batch_size, self._training = count, batch_size, training
+        self._seed, self._initial_epoch, self._draws = seed, initial_epoch, draws
+
+    def at_once(self, function):
+        """Map `function(epochs, indices, drawn)`, all `(b, ...)`, that gives a batch."""
+        batches = self._every_epoch(
+            lambda epoch: self._epoch(epoch).batch(self._batch_size, self._training)
+        )
+        return batches.map(function, num_parallel_calls=2)
+
+    def one_by_one(self, function, padded):
+        """Map `function(epoch, index, drawn)` that gives an example, and make batches of these."""
+        examples = self._every_epoch(self._epoch)
+        examples = examples.map(function, num_parallel_calls=os.cpu_count() or 1)
+        if not padded:
+            return examples.batch(self._batch_size, drop_remainder=self._training)
+        rows = examples.element_spec[1]
+        filling = {name: tf.cast(FILLING[name], spec.dtype) for name, spec in rows.items()}
+        batches = examples.padded_batch(
+            self._batch_size, padding_values=(0.0, filling), drop_remainder=self._training
+        )
+        return batches.map(lambda images, y: (images, _rounded_up(y)))
+
+    def _epoch(self, epoch):
+        """An epoch's `(epoch, index, drawn)`, one by one; for training whole batches of them."""
+        indices = tf.range(self._count)
+        if self._training:
+            indices = _order(self._seed, epoch, self._count)
+            indices = indices[: self._count - self._count % self._batch_size]
+        drawn = () if self._draws is None else self._draws(epoch)
+        drawn = tf.nest.map_structure(lambda values: tf.gather(values, indices), drawn)
+        epochs = tf.fill(tf.shape(indices), epoch)
+        return tf.data.Dataset.from_tensor_slices((epochs, indices, drawn))
+
+    def _every_epoch(self, made):
+        """Data set of what `made` makes of every epoch, or of the only one."""
+        if not self._training:
+            return made(tf.constant(0, tf.int64))
+        epochs = tf.data.Dataset.counter(start=self._initial_epoch, dtype=tf.int64)
+        return epochs.flat_map(made)
+
+
+def _check(split, size, batch_size, training, transform, seed, initial_epoch):
+    """Raise `InputError` for what no pipeline can work with."""
+    if len(split) == 0:
+        raise InputError("split has no image")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; wanted at least 1")
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed is {seed}; wanted 0 to 2**31 - 1")
+    if initial_epoch < 0:
+        raise InputError(f"initial_epoch is {initial_epoch}; wanted 0 or more")
+    if training:
+        steps_per_epoch(split, batch_size)
+        if size is None:
+            raise InputError("image_size is None; wanted the size of training batches")
+    elif transform is not None:
+        raise InputError("transform is for training; evaluation takes images as they are")
+    elif size is None and batch_size > 1 and (split.sizes != split.sizes[0]).any():
+        raise InputError(
+            f"batch_size is {batch_size} with image_size=None, and images have different sizes; "
+            "wanted batch_size=1"
+        )
+
+
+def _composed(transform, task, size):
+    """Give `transform`, or that of the task, as a `Compose`; None if it changes nothing."""
+    if transform is None and task in (CLASSIFICATION, UNLABELLED):
+        transform = classification_augmentation(size)
+    elif transform is None and task == SEGMENTATION:
+        transform = segmentation_augmentation(size)
+    if transform is None or isinstance(transform, Compose):
+        return transform if transform is not None and transform.layers else None
+    return Compose([transform])
+
+
+def _target_loader(split):
+    """Make a function from an index to the fields of an `Example` but for its image, as a dict.
+
+    But for instance masks and encoded segmentation masks it takes indices `(b,)`, too; rows of
+    objects are then padded to a power of two.
+    """
+    targets = split.targets
+    if split.task == DETECTION:
+        return _object_loader(targets)
+    if split.task != SEGMENTATION:
+        return lambda index: {}
+    masks = tf.constant(targets["mask"])
+    if isinstance(targets["mask"], np.ndarray):
+        return lambda index: {"mask": tf.gather(masks, index)}
+    return lambda index: {"mask": tf.io.decode_png(masks[index], channels=1)[..., 0]}
+
+
+def _object_loader(targets):
+    lengths = [len(boxes) for boxes in targets["boxes"]]
+    rows = {
+        name: tf.RaggedTensor.from_row_lengths(np.concatenate(targets[name]), lengths)
+        for name in ("boxes", "classes", "ignore")
+    }
+
+    def decode(index):
+        from pycocotools import mask  # here: few data sets have instance masks
+
+        found = targets["masks"][index]
+        if not found:
+            return np.zeros((0, 1, 1), np.uint8)
+        return np.ascontiguousarray(mask.decode(found).transpose(2, 0, 1))
+
+    def objects(index):
+        if index.shape.rank == 1:
+            padded = {n: tf.gather(r, index).to_tensor(FILLING[n]) for n, r in rows.items()}
+            return _rounded_up(padded)
+        found = {name: values[index] for name, values in rows.items()}
+        if "masks" in targets:
+            masks = tf.numpy_function(decode, [index], tf.uint8, stateful=False)
+            found["masks"] = tf.ensure_shape(masks, (None, None, None))
+        return found
+
+    return objects
+
+
+def _rounded_up(rows):
+    """Pad rows of a batch, `(b, k, ...)` each, until k is a power of two, at least 1."""
+    count = tf.shape(rows["classes"])[1]
+    powers = tf.constant([2**k for k in range(MOST_ROUNDED + 1)])
+    wanted = powers[tf.reduce_sum(tf.cast(powers < count, tf.int32))]
+
+    def padded(name, values):
+        margins = tf.pad([[0, wanted - count]], [[1, values.shape.rank - 2], [0, 0]])
+        filling = tf.cast(FILLING[name], values.dtype)
+        shape = (values.shape[0], None, *values.shape[2:])
+        return tf.ensure_shape(tf.pad(values, margins, constant_values=filling), shape)
+
+    return {name: padded(name, values) for name, values in rows.items()}
+
+
+def _window_loader(split, transform):
+    """Make a function `(index, drawn)` to an augmented `Example` that decodes no more than it shows.
+
+    Returns:
+        The function; or None unless the first layer cuts a window of images without boxes and
+        masks. Of JPEG files only the window is decoded, and that at a half, a quarter or an eighth
+        of its size where it is as many times too large.
+    """
+    first, *others = transform.layers
+    inside = isinstance(first, RandomWindow) and first.size is not None and first.fill is None
+    if not inside or split.task not in (CLASSIFICATION, UNLABELLED):
+        return None
+    if isinstance(split.images, np.ndarray):
+        originals = tf.constant(split.images)
+
+        def pixels(index, window):
+            return cut_out(originals[index], window)
+
+    elif isinstance(split.images[0], bytes):
+        contents = tf.constant(split.images)
+
+        def pixels(index, window):
+            return decode_window(contents[index], window, first.size)
+
+    else:
+        paths, plain = tf.constant(split.images), tf.constant(split.plain)
+
+        def pixels(index, window):
+            return read_window(paths[index], plain[index], window, first.size)
+
+    def example(index, drawn):
+        image = resize_as(pixels(index, drawn[0]), first.size, first.antialias)
+        found = Example(tf.ensure_shape(image, (*first.size, 3)))
+        for layer, draw in zip(others, drawn[1:], strict=True):
+            found = layer.apply(found, draw)
+        return found
+
+    return example
+
+
+def _members(one, index, partners, count, seed):
+    """Make a function from 0 … `partners` to the example of `index` (0) or of a random other."""
+    others = tf.random.stateless_uniform(
+        (partners,), fold(seed, PARTNER_STREAM), 0, count, tf.int32, alg=ALGORITHM
+    )
+    chosen = tf.concat([[tf.cast(index, tf.int32)], others], 0)
+    return lambda k: one(chosen[k])
+
+
+def _resized(example, size):
+    """Resize an `Example`'s image and masks to `size`, each if it has another."""
+    image, mask, masks = example.image, example.mask, example.masks
+    if image.shape[:2] != size:
+        image = resize(image, size)
+    if mask is not None and mask.shape[:2] != size:
+        mask = crop_mask(mask, whole_window(tf.shape(mask)[:2]), size)
+    if masks is not None and masks.shape[1:] != size:
+        masks = tf.transpose(masks, [1, 2, 0])
+        masks = crop_mask(masks, whole_window(tf.shape(masks)[:2]), size)
+        masks = tf.transpose(masks, [2, 0, 1])
+        masks = tf.ensure_shape(masks, (None, *size))
+    return example._replace(image=image, mask=mask, masks=masks)
+
+
+def _compact(example):
+    """Take out the rows of an `Example` that are no objects."""
+    if example.classes is None:
+        return example
+    there = example.classes >= 0
+    fields = example.fields()
+    return example._replace(
+        **{name: tf.boolean_mask(fields[name], there) for name in FILLING if name in fields}
+    )
+
+
+def _finished(example, labels, index):
+    """Give `(image, y)` of an `Example`, or of batches; `image` where there is no target."""
+    image = tf.cast(example.image, tf.float32)
+    if labels is not None:
+        return image, tf.gather(labels, index)
+    if example.mask is not None:
+        return image, tf.cast(example.mask, tf.int32)
+    if example.classes is None:
+        return image
+    there = example.classes >= 0
+    boxes = tf.where(there[..., None], example.boxes, tf.cast(PADDING, tf.float32))
+    rows = {"boxes": boxes, "classes": example.classes, "ignore": example.ignore & there}
+    return image, rows if example.masks is None else rows | {"masks": example.masks}
+
+
+def _cached(image, count):
+    """Compute the images 0 … count - 1 of one size now; function that looks up one or several."""
+    everything = tf.data.Dataset.range(count).map(image, num_parallel_calls=tf.data.AUTOTUNE)
+    # One batch of all of them: a single tensor that later batches gather from.
+    everything = everything.batch(count).get_single_element()
+    return lambda index: tf.gather(everything, index)
+
+
+def _cached_of_any_size(load, sizes, channels):
+    """Load uint8 images `(h, w, channels)` now; function that looks one up.
+
+    They lie one behind the other in a single tensor.
+    """
+    ends = np.cumsum(sizes.prod(axis=1) * channels)
+    everything = np.empty(ends[-1], np.uint8)
+    images = tf.data.Dataset.range(len(sizes)).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    for image, end in zip(images.as_numpy_iterator(), ends, strict=True):
+        everything[end - image.size : end] = image.ravel()
+    everything = tf.constant(everything)
+    starts = tf.constant(np.concatenate([[0], ends]))  # (n + 1,)
+    shapes = tf.constant(np.insert(sizes, 2, channels, axis=1))  # (n, 3)
+
+    def look_up(index):
+        image = tf.reshape(everything[starts[index] : starts[index + 1]], shapes[index])
+        return tf.ensure_shape(image, (None, None, channels))
+
+    return look_up
+
+
+def _order(seed, epoch, count):
+    """Permutation of 0 … count - 1 that depends on the seed and the epoch only."""
+    draws = tf.random.stateless_uniform(
+        [count], fold([seed, ORDER_STREAM], epoch), alg=ALGORITHM, dtype=tf.float32
+    )
+    return tf.argsort(draws, stable=True)
+
+
+def transform_seed(seed, epoch, index):
+    """int32 `(2,)` for the random draws of one example in one epoch."""
+    return fold(fold([seed, TRANSFORM_STREAM], epoch), index)
+
+
+def fold(seed, number):
+    """A seed of its own for each number, made from `seed` `(2,)`."""
+    return tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(number, tf.int32), alg=ALGORITHM)
