@@ -388,6 +388,8 @@ def _check(split, size, batch_size, training, transform, seed, initial_epoch):
         steps_per_epoch(split, batch_size)
         if size is None:
             raise InputError("image_size is None; wanted the size of training batches")
+        if split.task == SEGMENTATION:
+            check_crop_size(split, size)
     elif transform is not None:
         raise InputError("transform is for training; evaluation takes images as they are")
     elif size is None and batch_size > 1 and (split.sizes != split.sizes[0]).any():
@@ -442,7 +444,11 @@ def _object_loader(targets):
 
     def objects(index):
         if index.shape.rank == 1:
-            padded = {n: tf.gather(r, index).to_tensor(FILLING[n]) for n, r in rows.items()}
+            chosen = {name: tf.gather(values, index) for name, values in rows.items()}
+            padded = {
+                name: values.to_tensor(FILLING[name], [index.shape[0], *values.shape[1:]])
+                for name, values in chosen.items()
+            }
             return _rounded_up(padded)
         found = {name: values[index] for name, values in rows.items()}
         if "masks" in targets:
@@ -469,7 +475,7 @@ def _rounded_up(rows):
 
 
 def _window_loader(split, transform):
-    """Make a function `(index, drawn)` to an augmented `Example` that decodes no more than it shows.
+    """Make a function `(index, drawn)` to an augmented `Example`, decoding only what it shows.
 
     Returns:
         The function; or None unless the first layer cuts a window of images without boxes and

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerascv_d2l import InputError
 from kerascv_d2l.layers import augmentation
-from kerascv_d2l.layers.augmentation.base import RandomTransform
+from kerascv_d2l.layers.augmentation.base import Example, RandomTransform
 
 RECORDED = Path(__file__).parents[2] / "recording" / "augmentation.npz"
 HEIGHT, WIDTH = 40, 70
@@ -23,11 +23,21 @@ LAYERS = {
     "RandomHorizontalFlip": {},
     "RandomVerticalFlip": {"p": 0.7},
     "RandomResizedCrop": {"size": SMALL},
-    "RandomIoUCrop": {"size": SMALL, "bounds": (0.0, 0.3)},
+    "RandomIoUCrop": {"size": SMALL, "bounds": (0.0, 0.3), "zoom_out": 0.3, "fill": 2.0},
     "RandomZoomOut": {"p": 1.0, "fill": (3.0, 4.0, 5.0)},
-    "RandomScaleCrop": {"size": SMALL, "fill": 7.0},
-    "Mosaic": {"size": SMALL},
+    "RandomScaleCrop": {"size": SMALL, "fill": 7.0, "log_uniform": True},
+    "RandomShift": {"padding": 6, "fill": 1.0},
+    "Mosaic": {"size": SMALL, "p": 0.8, "otherwise": augmentation.RandomIoUCrop(SMALL)},
+    "Compose": {
+        "layers": [
+            augmentation.Mosaic(SMALL),
+            augmentation.RandomHorizontalFlip(),
+            augmentation.RandomShift(2),
+            augmentation.ColorJitter(0.4),
+        ]
+    },
 }
+SIZED = [name for name in LAYERS if name == "Compose" or "size" in LAYERS[name]]
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
 
@@ -37,17 +47,22 @@ def make(name, seed=1, **more):
 
 
 def example(count=None, dtype=np.uint8):
-    """One picture, or a batch, with boxes, masks of the first box, and something else."""
+    """One image, or a batch, with boxes, their masks, and a mask of the first box."""
     rng = np.random.default_rng(0)
     lead = () if count is None else (count,)
     images = rng.integers(0, 256, (*lead, HEIGHT, WIDTH, 3)).astype(dtype)
     mask = np.zeros((*lead, HEIGHT, WIDTH), np.uint8)
     mask[..., 5:30, 10:40] = 1
+    masks = np.zeros((*lead, len(BOXES), HEIGHT, WIDTH), np.uint8)
+    for k, (x1, y1, x2, y2) in enumerate(BOXES.astype(int)):
+        masks[..., k, y1:y2, x1:x2] = 1
     return {
         "images": images,
         "bounding_boxes": {
             "boxes": np.broadcast_to(BOXES, (*lead, *BOXES.shape)).copy(),
             "labels": np.broadcast_to(LABELS, (*lead, *LABELS.shape)).copy(),
+            "ignore": np.broadcast_to(LABELS == 0, (*lead, *LABELS.shape)).copy(),
+            "masks": masks,
         },
         "segmentation_masks": mask,
     }
@@ -77,12 +92,17 @@ def test_the_same_wherever_it_runs(name):
             assert_same(eager, tf.function(layer.transform)(data, seed))
         mapped = tf.data.Dataset.from_tensors(data).map(lambda d: layer.transform(d, seed))
         assert_same(eager, next(iter(mapped)))
-        size = SMALL if getattr(layer, "size", None) else (HEIGHT, WIDTH)
+        size = SMALL if name in SIZED else (HEIGHT, WIDTH)
         lead = () if count is None else (count,)
-        rows = 12 if name == "Mosaic" else 3
+        rows = 12 if name in ("Mosaic", "Compose") else 3
         shapes = {
             "images": (*lead, *size, 3),
-            "bounding_boxes": {"boxes": (*lead, rows, 4), "labels": (*lead, rows)},
+            "bounding_boxes": {
+                "boxes": (*lead, rows, 4),
+                "labels": (*lead, rows),
+                "ignore": (*lead, rows),
+                "masks": (*lead, rows, *size),
+            },
             "segmentation_masks": (*lead, *size),
         }
         found = tf.nest.map_structure(lambda spec: tuple(spec.shape), mapped.element_spec)
@@ -157,8 +177,7 @@ def test_in_a_model(name, tmp_path):
     inputs = keras.Input((HEIGHT, WIDTH, 3), dtype="uint8")
     model = keras.Model(inputs, make(name)(inputs))
     assert model(images, training=True).shape[0] == 4
-    if not getattr(make(name), "size", None):
-        np.testing.assert_array_equal(model(images, training=False), images)
+    np.testing.assert_array_equal(model(images, training=False), images)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.layers[-1].get_config() == model.layers[-1].get_config()
@@ -210,10 +229,13 @@ def test_box_and_mask_of_an_object_stay_together(name):
     """The mask is the box: in each result it fills the box, to half a pixel."""
     layer, seen, gone = make(name, seed=5), 0, 0
     data = example(40)
-    for rows in data["bounding_boxes"].values():
-        rows[:, 1:] = -1  # only the object that the mask shows
+    for name, rows in data["bounding_boxes"].items():
+        rows[:, 1:] = 0 if name in ("masks", "ignore") else -1  # the object that the mask shows
     result = numpy(layer(data))
-    boxes, labels = result["bounding_boxes"].values()
+    boxes, labels, _, masks = result["bounding_boxes"].values()
+    instance = np.where(labels[..., None, None] == 2, masks, 0).any(1)
+    # The instance's mask goes where the image's goes (objects go, pixels do not).
+    assert (result["segmentation_masks"] == 1)[instance].all()
     for mask, box, label in zip(result["segmentation_masks"], boxes, labels, strict=True):
         there = label >= 0
         assert (box[~there] == -1).all() and (label[there] == 2).all()
@@ -243,7 +265,8 @@ def test_objects_go_with_their_centre(name):
     """Of an object whose centre is outside nothing is left, of others the part inside."""
     data = example(60)
     result = numpy(make(name, seed=3)(data))
-    boxes, labels = result["bounding_boxes"].values()
+    boxes, labels, ignore, _ = result["bounding_boxes"].values()
+    np.testing.assert_array_equal(ignore[labels >= 0], labels[labels >= 0] == 0)
     assert (labels == -1).any() and (labels == 2).any()
     there = boxes[labels >= 0]
     height, width = result["images"].shape[1:3]
@@ -269,7 +292,8 @@ def test_flips_are_drawn_apart():
 def test_jitter_draws_as_torchvision_s():
     """Of 10,000 draws: deciles of each factor, and how often each operation comes first."""
     layer = augmentation.ColorJitter(0.5, 0.4, 0.8, 0.3)
-    draws = tf.data.Dataset.range(10_000).map(lambda k: layer.draw(None, tf.stack([k, 6])))
+    sizes = tf.constant([4, 4])
+    draws = tf.data.Dataset.range(10_000).map(lambda k: layer.draw_for(sizes, tf.stack([k, 6])))
     factors, orders = draws.batch(10_000).get_single_element()
     wanted = np.load(RECORDED)["draws_jitter"]
     found = np.quantile(factors, np.linspace(0.1, 0.9, 9), axis=0)
@@ -312,6 +336,133 @@ def test_masks_with_a_channel_and_ragged_boxes():
 def test_a_window_without_boxes():
     images = example(8)["images"]
     assert make("RandomIoUCrop")(images).shape == (8, *SMALL, 3)
+
+
+@pytest.mark.parametrize("name", ["RandomHorizontalFlip", "RandomResizedCrop"])
+def test_ragged_images_are_refused(name):
+    """They were padded with -1 (uint8: 255), and cropped in the padding."""
+    small, large = np.zeros((4, 6, 3), np.uint8), np.zeros((8, 5, 3), np.uint8)
+    ragged = tf.ragged.stack([small, large])
+    for data in (ragged, {"images": ragged}):
+        with pytest.raises(InputError, match=r"images is a ragged tensor; .*single images"):
+            make(name)(data)
+    data = {"images": np.zeros((2, 4, 6, 3)), "segmentation_masks": ragged}
+    with pytest.raises(InputError, match="segmentation_masks is a ragged tensor"):
+        make(name)(data)
+
+
+def test_masks_of_another_size_are_refused():
+    data = example(2)
+    flip = make("RandomHorizontalFlip")
+    wrong = data | {"segmentation_masks": data["segmentation_masks"][:, :30]}
+    with pytest.raises(InputError, match=r"segmentation_masks have the shape \(2, 30, 70\)"):
+        flip(wrong)
+    rows = data["bounding_boxes"] | {"masks": data["bounding_boxes"]["masks"][..., :9]}
+    with pytest.raises(InputError, match=r"masks have the shape \(2, 3, 40, 9\), the images"):
+        flip(data | {"bounding_boxes": rows})
+    # Where shapes are known only later, so is the error.
+    unknown = tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((None, None), tf.uint8)
+    images, masks = example()["images"], wrong["segmentation_masks"][0]
+    graph = tf.function(
+        lambda image, mask: flip({"images": image, "segmentation_masks": mask}), unknown
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="different heights or widths"):
+        graph(images, masks)
+
+
+def test_whole_numbers_of_16_bits_keep_their_range():
+    images = (example(2)["images"].astype(np.uint16) + 1) * 250
+    for name in ("RandomHorizontalFlip", "RandomResizedCrop", "RandomShift", "Mosaic"):
+        result = make(name)(images).numpy()
+        assert result.dtype == np.uint16 and result.max() > 60_000
+    with pytest.raises(InputError, match="image is uint16; wanted uint8 or floats"):
+        make("ColorJitter")(images)
+
+
+@every_layer
+def test_models_that_do_not_train_do_not_augment(name, tmp_path):
+    """Also exported ones, and whatever calls the model without saying `training`."""
+    images = example(4)["images"]
+    inputs = keras.Input((HEIGHT, WIDTH, 3), dtype="uint8")
+    model = keras.Model(inputs, make(name)(inputs))
+    sequential = keras.Sequential([keras.Input((HEIGHT, WIDTH, 3), dtype="uint8"), make(name)])
+    module = tf.Module()
+    signature = [tf.TensorSpec((None, HEIGHT, WIDTH, 3), tf.uint8)]
+    module.call = tf.function(lambda images: model(images), signature)
+    module.model = model
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    for call in (model, sequential, module.call, loaded.call):
+        np.testing.assert_array_equal(call(images), images)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), images)
+    changed = model(images, training=True).numpy()
+    assert changed.shape != images.shape or (changed != images).any()
+
+
+@pytest.mark.parametrize("name", ["RandomHorizontalFlip", "RandomVerticalFlip", "RandomShift"])
+def test_a_batch_at_once_is_as_one_by_one(name):
+    layer, data = make(name), example(9)
+    sizes = tf.tile([[HEIGHT, WIDTH]], [9, 1])
+    draws = layer.draw_for(sizes, [5, 6])
+    images = tf.constant(data["images"])
+    wanted = RandomTransform.apply_batch(layer, Example(images), draws)
+    np.testing.assert_array_equal(layer.apply_batch(Example(images), draws).image, wanted.image)
+    assert len({image.numpy().tobytes() for image in wanted.image}) == 9
+
+
+def test_shifts_are_equally_likely():
+    """One pixel on, padded by one: where it comes out says which of the 9 windows it was."""
+    dot = np.zeros((8100, 3, 3, 1), np.uint8)
+    dot[:, 1, 1] = 1
+    moved = augmentation.RandomShift(1, seed=3)(dot).numpy()
+    counts = moved.sum(axis=0, dtype=int)[..., 0]
+    assert counts.sum() == 8100 and abs(counts - 900).max() < 150
+    still = augmentation.RandomShift(0)(dot).numpy()
+    np.testing.assert_array_equal(still, dot)
+
+
+def test_zoom_out_and_crop_in_one_step():
+    """As on a canvas: half of the examples have one, and objects become smaller."""
+    layer = augmentation.RandomIoUCrop(SMALL, bounds=(1.0,), zoom_out=0.5, fill=9.0, seed=1)
+    data = example(200)
+    data["images"][:] = 100
+    result = numpy(layer(data))
+    outside = result["segmentation_masks"] == 255
+    share = outside.mean((1, 2))
+    assert 0.4 < (share > 0).mean() < 0.6 and share.max() < 15 / 16 + 0.03
+    assert (result["images"][outside] == 9).all() and (result["images"][~outside] == 100).all()
+    boxes = result["bounding_boxes"]["boxes"][:, 0]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) / (30 * 25 * SMALL[0] * SMALL[1] / HEIGHT / WIDTH)
+    np.testing.assert_allclose(areas, 1 - share, atol=0.05)
+
+
+def test_compose_applies_its_layers_in_turn():
+    flip, shift = augmentation.RandomHorizontalFlip(p=1.0), augmentation.RandomShift(3)
+    both = augmentation.Compose([flip, shift])
+    data = tf.constant(example(6)["images"])
+    seeds = [tf.random.fold_in([1, 2], k, alg="philox") for k in range(2)]
+    example_ = flip.transform_batch(Example(data), seeds[0])
+    wanted = shift.transform_batch(example_, seeds[1]).image
+    found = both.transform_batch(Example(data), tf.constant([1, 2])).image
+    np.testing.assert_array_equal(found, wanted)
+    same = augmentation.Compose([])
+    assert same(data) is data
+    for layers, message in (
+        ([flip, augmentation.Mosaic()], "Mosaic at 1; wanted it first"),
+        ([keras.layers.RandomFlip()], "wanted augmentation layers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            augmentation.Compose(layers)
+
+
+def test_names_of_recipes():
+    assert not augmentation.small_augmentation("none").layers
+    for recipe in (
+        lambda: augmentation.small_augmentation("flop"),
+        lambda: augmentation.segmentation_augmentation(8, "flop"),
+    ):
+        with pytest.raises(InputError, match="augment is 'flop'; wanted one of none, flip"):
+            recipe()
 
 
 def test_other_entries_pass_through():
