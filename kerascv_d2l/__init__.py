@@ -35,12 +35,7 @@ _MODULES = {
     "data.prepared": ["read_prepared"],
     "data.splits": ["DataSet", "Split"],
     "data.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP"],
-    "distribution": [
-        "evaluation_batch_size",
-        "make_strategy",
-        "plan_epoch",
-        "synchronize_batch_norm",
-    ],
+    "distribution": ["plan_epoch"],
     "errors": ["InputError"],
     "export": [
         "export_classifier",
@@ -98,7 +93,6 @@ _MODULES = {
     "models.transformer_net": ["TransformerNet"],
     "models.unet": ["UNet"],
     "models.vgg": ["vgg19_features"],
-    "multi_worker": ["MultiWorkerStrategy", "make_multi_worker_strategy"],
     "ops.anchors": ["multibox_prior", "offset_boxes", "offset_inverse"],
     "ops.box_coding": ["decode_boxes", "encode_boxes"],
     "ops.boxes": ["box_center_to_corner", "box_corner_to_center", "box_iou"],
@@ -139,9 +133,9 @@ _MODULES = {
     "training.optimizers": [
         "LogRates",
         "freeze",
-        "geometric_multipliers",
         "group_rates",
         "layer_rates",
+        "make_optimizer",
         "mean_loss_rates",
         "unfreeze",
     ],
@@ -154,7 +148,11 @@ _MODULES = {
     "saving": ["load_model"],
     "style_transfer": ["LossWeights", "Style", "StyleTransfer"],
     "models.segmenter": ["Segmenter", "window_starts"],
-    "training": ["LiveCurves", "Run", "add_run_arguments", "run_main", "set_up"],
+    "training": ["add_run_arguments", "run_main", "set_up"],
+    "training.cluster": ["MultiWorkerStrategy", "make_multi_worker_strategy"],
+    "training.curves": ["LiveCurves"],
+    "training.devices": ["evaluation_batch_size", "make_strategy", "synchronize_batch_norm"],
+    "training.run": ["Run", "fingerprint"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

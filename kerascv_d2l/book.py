@@ -24,13 +24,13 @@ from kerascv_d2l.data.prepared import is_at_hand, read_prepared
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, IGNORE_LABEL, SEGMENTATION
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.devices import resolve_jit_compile
-from kerascv_d2l.distribution import describe_strategy
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import RandomHorizontalFlip, RandomResizedCrop
 from kerascv_d2l.ops.geometry import resize_and_center_crop
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.curves import LiveCurves
+from kerascv_d2l.training.devices import describe_strategy
 
 BANANA_SIZE = (256, 256)
 HOTDOG_CROP = (224, 224)  # what ImageNet networks were trained at

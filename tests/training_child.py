@@ -1,36 +1,50 @@
-"""A toy training script that can be killed at chosen moments; run by test_training.py.
+"""A toy training script that can be killed at chosen moments; run by test_run.py.
 
-`python training_child.py` reads a list of {"argv", "kill", "env"} as JSON from
-stdin and runs each in a fork of its own, one after the other, so that
-TensorFlow is imported once. It prints one JSON line with exit status (negative:
-the signal) and output of each.
+`python training_child.py` reads a list of {"argv", "kill"} as JSON from stdin and runs each in a
+fork of its own, one after the other, so that TensorFlow is imported once. It prints one JSON line
+with exit status (negative: the signal) and output of each.
 """
 
-import argparse
 import json
 import os
 import signal
 import sys
 import tempfile
 
-IMAGES, BATCH, SIZE, CLASSES = 37, 8, 9, 3  # the last of five batches holds 5 images
-STEPS = 5
+IMAGES, BATCH, SIZE, CLASSES = 37, 8, 9, 3
+STEPS = IMAGES // BATCH
+TASK = "toy"
+NOISE = 5  # what the GAN makes images of
 
 
 def parser():
     """Make the toy's parser."""
-    from kerascv_d2l.training import add_run_arguments
+    from kerascv_d2l import cli
 
-    parser = argparse.ArgumentParser()
-    add_run_arguments(parser, epochs=4, batch_size=BATCH, learning_rate=0.01, out="toy")
-    parser.add_argument("--optimizer", default="adam", choices=["adam", "multi"])
+    parser = cli.parser(__doc__)
+    cli.add_optimizer_arguments(parser, ["toy"], "toy", help_text="the only one")
+    cli.add_training_arguments(parser, TASK, epochs=4, batch_size=BATCH)
+    parser.add_argument("--model", default="classifier", choices=["classifier", "rates", "gan"])
     return parser
+
+
+def parse(argv=None):
+    """Parse, and fill in what is not given."""
+    from kerascv_d2l import cli
+
+    args = parser().parse_args(argv)
+    cli.fill_in(args, {"learning_rate": 0.01, "schedule": "constant"})
+    return args
 
 
 def make_model(args):
     """Make a model with everything that has state: batch norm, dropout, Adam."""
     import keras
 
+    from kerascv_d2l.training.optimizers import layer_rates, scheduled_rate
+
+    if args.model == "gan":
+        return make_gan(args.learning_rate)
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -43,23 +57,83 @@ def make_model(args):
             layers.Dense(CLASSES, name="head"),
         ]
     )
-    rate = args.learning_rate
-    optimizer = keras.optimizers.Adam(rate, name="body")
-    if args.optimizer == "multi":
-        head = keras.optimizers.SGD(10 * rate, momentum=0.9, name="head")
-        optimizer = keras.optimizers.MultiOptimizer(
-            keras.optimizers.OptimizerMap(optimizer, {"head/.*": head})
-        )
+    rate = scheduled_rate(args.learning_rate, args.schedule, STEPS * args.epochs)
+    optimizer = keras.optimizers.Adam(rate)
+    if args.model == "rates":
+        optimizer = layer_rates(model, rate, {"head": 10}, keras.optimizers.Adam)
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=False,
     )
     return model
 
 
-def make_data(args):
-    """Make `make_train_dataset` and validation data of images with a colour cast by class."""
+def make_gan(rate):
+    """Make two models in one, with an optimizer each and noise from a seed generator."""
+    import keras
+    import tensorflow as tf
+
+    layers, losses = keras.layers, keras.losses
+
+    class Gan(keras.Model):
+        def __init__(self):
+            super().__init__()
+            shape = (SIZE, SIZE + 2, 3)
+            self.generator = keras.Sequential(
+                [layers.Dense(SIZE * (SIZE + 2) * 3), layers.Reshape(shape)]
+            )
+            self.critic = keras.Sequential([layers.Flatten(), layers.Dropout(0.2), layers.Dense(1)])
+            self.noise = keras.random.SeedGenerator(3)
+            self.means = {name: keras.metrics.Mean(name=name) for name in ("d_loss", "g_loss")}
+
+        @property
+        def metrics(self):
+            return list(self.means.values())
+
+        def build(self, input_shape):
+            self.generator.build((None, NOISE))
+            self.critic.build(input_shape)
+            self.built = True
+
+        def compile(self, d_optimizer, g_optimizer):
+            super().compile(jit_compile=False)
+            self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
+            self.d_optimizer.build(self.critic.trainable_variables)
+            self.g_optimizer.build(self.generator.trainable_variables)
+
+        def make(self, count):
+            return self.generator(keras.random.normal((count, NOISE), seed=self.noise))
+
+        def train_step(self, data):
+            real, _ = data
+            loss = losses.BinaryCrossentropy(from_logits=True)
+            ones, zeros = tf.ones((BATCH, 1)), tf.zeros((BATCH, 1))
+            with tf.GradientTape() as tape:
+                d_loss = loss(ones, self.critic(real, training=True))
+                d_loss += loss(zeros, self.critic(self.make(BATCH), training=True))
+            weights = self.critic.trainable_variables
+            self.d_optimizer.apply(tape.gradient(d_loss, weights), weights)
+            with tf.GradientTape() as tape:
+                g_loss = loss(ones, self.critic(self.make(BATCH), training=True))
+            weights = self.generator.trainable_variables
+            self.g_optimizer.apply(tape.gradient(g_loss, weights), weights)
+            self.means["d_loss"].update_state(d_loss)
+            self.means["g_loss"].update_state(g_loss)
+            return {name: mean.result() for name, mean in self.means.items()}
+
+    gan = Gan()
+    gan.build((None, SIZE, SIZE + 2, 3))
+    gan.compile(keras.optimizers.Adam(rate), keras.optimizers.RMSprop(rate / 2))
+    return gan
+
+
+def make_data(seed, initial_epoch):
+    """Make training batches from an epoch on, and validation batches.
+
+    The images have a colour cast by class.
+    """
     import numpy as np
     import tensorflow as tf
 
@@ -70,49 +144,63 @@ def make_data(args):
 
     def one_epoch(epoch):
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(IMAGES), seed=tf.stack([tf.cast(args.seed, tf.int64), epoch])
+            tf.range(IMAGES), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
         )
         data = tf.data.Dataset.from_tensor_slices(order)
-        return data.map(lambda i: (tf.gather(images, i), tf.gather(labels, i))).batch(BATCH)
+        data = data.map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
+        return data.batch(BATCH, drop_remainder=True)
 
-    def make_train_dataset(initial_epoch):
-        return tf.data.Dataset.range(initial_epoch, 2**40).flat_map(one_epoch).prefetch(2)
-
+    train = tf.data.Dataset.range(initial_epoch, 2**40).flat_map(one_epoch).prefetch(2)
     validation = tf.data.Dataset.from_tensor_slices((images[IMAGES:], labels[IMAGES:]))
-    return make_train_dataset, validation.batch(BATCH)
+    return train, validation.batch(BATCH)
+
+
+def fit(run, model, args, callbacks=(), validate=True):
+    """Train up to epoch `args.epochs`; the callbacks in a list of their own are not watched."""
+    watched = [c for c in callbacks if not isinstance(c, list)]
+    run.watch(model, *watched)
+    train, validation = make_data(args.seed, run.initial_epoch)
+    model.fit(
+        train,
+        epochs=args.epochs,
+        initial_epoch=run.initial_epoch,
+        steps_per_epoch=STEPS,
+        validation_data=validation if validate else None,
+        shuffle=False,
+        callbacks=[*callbacks, run],
+        verbose=run.verbose,
+    )
 
 
 def main(argv=None):
     """Train the toy."""
-    args = parser().parse_args(argv)
-    from kerascv_d2l.training import Run, set_up
+    args = parse(argv)
+    from kerascv_d2l import cli
 
-    strategy = set_up(args)
+    strategy = cli.set_up(args)
     import keras
     import numpy as np
 
-    run = Run.start(args, "toy", {"num_classes": CLASSES})
-    make_train_dataset, validation = make_data(args)
+    run = cli.start_run(args, strategy, TASK, settings={"num_classes": CLASSES})
     with strategy.scope():
         model = make_model(args)
-    callbacks = [
-        keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=0.05),
-        keras.callbacks.EarlyStopping(patience=30, restore_best_weights=True),
-    ]
+    callbacks = []
+    if args.model != "gan":
+        callbacks = [
+            keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=0.05),
+            keras.callbacks.EarlyStopping(patience=30, restore_best_weights=True),
+        ]
+        if args.schedule == "cosine":
+            del callbacks[0]
     if kill := os.environ.get("TOY_KILL"):
-        callbacks.append(_killer(keras, kill))
-    run.fit(
-        model,
-        make_train_dataset,
-        steps_per_epoch=STEPS,
-        epochs=args.epochs,
-        images_per_epoch=IMAGES,
-        validation_data=validation,
-        callbacks=callbacks,
-    )
-    metrics = model.evaluate(validation, verbose=0, return_dict=True)
-    np.savez(run.path("weights.npz"), *model.get_weights())
-    return run.finish(metrics, next_command=["python", "classify.py", str(run.out)])
+        callbacks.append([_killer(keras, kill)])
+    fit(run, model, args, callbacks, validate=args.model != "gan")
+    variables = model.get_weights()
+    if args.model == "gan":
+        variables += [v.numpy() for v in model.d_optimizer.variables + model.g_optimizer.variables]
+    np.savez(run.path("weights.npz"), *variables)
+    metrics = {name: values[-1] for name, values in run.history.items() if "loss" in name}
+    return run.finish(metrics, next_command=["python", "predict.py", str(run.out)])
 
 
 def _die():
@@ -140,44 +228,35 @@ def _killer(keras, kill):
 
 
 def _break_writing(moment):
-    """Make the next checkpoint die half written, just before or just after it gets its name."""
-    import numpy as np
+    """Make the next checkpoint die half written, before or after it becomes the newest."""
+    import tensorflow as tf
 
-    from kerascv_d2l.training import checkpoints
+    manager = tf.train.CheckpointManager
+    record = manager._record_state
 
-    savez, whole = np.savez, checkpoints.whole
-
-    def half(path, **arrays):
-        savez(path, **arrays)
+    def half(self):
+        path = f"{self.latest_checkpoint}.data-00000-of-00001"
         with open(path, "r+b") as file:
             file.truncate(os.path.getsize(path) // 2)
         _die()
 
-    def before(path, **arrays):
-        savez(path, **arrays)
+    def before(self):
         _die()
 
-    class After:
-        def __init__(self, path):
-            self.inner = whole(path)
+    def after(self):
+        record(self)
+        _die()
 
-        def __enter__(self):
-            return self.inner.__enter__()
-
-        def __exit__(self, *error):
-            self.inner.__exit__(*error)
-            _die()
-
-    if moment == "after":
-        checkpoints.whole = After
-    elif moment in ("half", "before"):
-        np.savez = {"half": half, "before": before}[moment]
+    if moment in ("half", "before", "after"):
+        manager._record_state = {"half": half, "before": before, "after": after}[moment]
 
 
 def _serve():
-    import kerascv_d2l.training
+    from kerascv_d2l import cli
 
-    kerascv_d2l.training.import_tensorflow()
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    import kerascv_d2l.training.run  # noqa: F401 (once for all forks)
+
     results = []
     for job in json.load(sys.stdin):
         with tempfile.TemporaryFile("w+") as output:
@@ -186,9 +265,10 @@ def _serve():
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
                 os.environ["TOY_KILL"] = job.get("kill", "")
+                os.chdir(job.get("folder", "."))
                 sys.argv = ["toy.py", *job["argv"]]
                 try:
-                    kerascv_d2l.training.run_main(main)
+                    cli.run_main(main)
                     status = 0
                 except SystemExit as end:
                     status = end.code

@@ -31,12 +31,11 @@ _MODULES = {
     "optimization": ["optimizer_class", "scheduled_rate"],
     "startup": ["import_tensorflow", "run_main", "set_up"],
     "checkpoints": ["load_checkpoint", "save_checkpoint"],
-    "callbacks": [
-        "AverageReplicas",
+    "callbacks": ["AverageReplicas", "Throughput"],
+    "old_callbacks": [
         "Progress",
         "StatusLine",
         "StopOnNaN",
-        "Throughput",
         "DivergenceError",
         "bar",
         "learning_rates",

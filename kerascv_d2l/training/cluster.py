@@ -10,6 +10,7 @@ both as they are meant. Nothing of Keras is replaced.
 import json
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
@@ -91,3 +92,33 @@ def make_multi_worker_strategy():
             f"{TF_CONFIG} comes too late: TensorFlow has already been used in this process "
             f"({error})"
         ) from error
+
+
+def share(strategy, array):
+    """Give every worker an array of worker 0's, to the last bit.
+
+    Args:
+        strategy: `MultiWorkerStrategy`; all workers make the same call.
+        array: NumPy array; of the other workers only shape and dtype count.
+
+    Returns:
+        NumPy array.
+    """
+    array = np.asarray(array)
+    # Sums of integers are exact, and collective operations add up none of less than 32 bits.
+    bits = array.view(f"i{array.itemsize}") if array.dtype != bool else array
+    wide = tf.constant(bits.astype("int64" if array.itemsize == 8 else "int32"))
+
+    def contribution():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.where(tf.equal(replica, 0), wide, tf.zeros_like(wide))
+
+    total = strategy.reduce("SUM", strategy.run(contribution), axis=None).numpy()
+    return total.astype(bits.dtype).view(array.dtype).reshape(array.shape)
+
+
+def share_bytes(strategy, value):
+    """Give every worker the bytes of worker 0's `value`."""
+    length = int(share(strategy, np.array([len(value)], "int64"))[0])
+    own = np.frombuffer(value[:length].ljust(length, b"\0"), np.uint8)
+    return share(strategy, own).tobytes() if length else b""

@@ -1,10 +1,10 @@
-"""Optimizers with a learning rate for every layer, and freezing that they survive.
+"""Optimizers by name, learning rates by layer, and freezing.
 
-One optimizer holds all variables and scales its rate by a factor of the
-variable at the moment of the update. `keras.optimizers.MultiOptimizer`, an
-optimizer for each group, was the alternative: under mixed precision Keras'
-learning-rate callbacks fail on it, elsewhere one that sets a rate sets it for
-all groups alike, and clipping by the global norm clips each group by its own.
+One optimizer holds all variables and scales its rate by a factor of the variable at the moment
+of the update. `keras.optimizers.MultiOptimizer`, an optimizer for each group, was the
+alternative: under mixed precision Keras' learning-rate callbacks fail on it, elsewhere one that
+sets a rate sets it for all groups alike, and clipping by the global norm clips each group by its
+own. Some hooks of Keras' optimizers that are used here are private: `keras<3.16` guards them.
 """
 
 import re
@@ -15,6 +15,110 @@ from kerascv_d2l.errors import InputError
 
 _PACKAGE = "kerascv_d2l"
 _MOST_LISTED = 20  # layer names in an error message
+
+
+_CLASSES = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "sgd": keras.optimizers.SGD,
+}
+SCHEDULES = ("constant", "cosine")
+
+
+def make_optimizer(
+    name,
+    learning_rate,
+    *,
+    schedule="constant",
+    steps=None,
+    weight_decay=None,
+    momentum=0.0,
+    model=None,
+    multipliers=None,
+):
+    """Make an optimizer by name.
+
+    Args:
+        name: `"adam"`, `"adamw"` or `"sgd"`.
+        learning_rate: float, at the start.
+        schedule: `"constant"`, or `"cosine"`: falling to 0 along half a cosine.
+        steps: int, updates of the whole training; needed for a cosine.
+        weight_decay: float, decoupled as in AdamW, or None for the class's own.
+        momentum: float, of SGD.
+        model: built `keras.Model`; needed for `multipliers`.
+        multipliers: dict `{pattern: factor}` for `layer_rates`, or None.
+
+    Returns:
+        `keras.optimizers.Optimizer`.
+
+    Raises:
+        InputError: if a name is unknown, or as `layer_rates`.
+    """
+    if name not in _CLASSES:
+        raise InputError(f"optimizer={name!r}: expected one of {', '.join(_CLASSES)}")
+    arguments = {"momentum": momentum} if name == "sgd" else {}
+    rate = scheduled_rate(learning_rate, schedule, steps)
+    if multipliers:
+        return layer_rates(model, rate, multipliers, _CLASSES[name], weight_decay, **arguments)
+    if weight_decay is not None:
+        arguments["weight_decay"] = weight_decay
+    return _CLASSES[name](rate, **arguments)
+
+
+def scheduled_rate(learning_rate, schedule, steps):
+    """Make what an optimizer takes as its learning rate.
+
+    Args:
+        learning_rate: float, at the start.
+        schedule: `"constant"` or `"cosine"`.
+        steps: int, updates of the whole training.
+
+    Returns:
+        float, or `keras.optimizers.schedules.LearningRateSchedule`.
+
+    Raises:
+        InputError: for another schedule.
+    """
+    if schedule not in SCHEDULES:
+        raise InputError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
+    if schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    return learning_rate
+
+
+def is_scheduled(optimizer):
+    """Whether a schedule, made for a number of steps, sets an optimizer's learning rate."""
+    rate = getattr(_inner(optimizer), "_learning_rate", None)
+    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+
+
+def find_optimizers(model):
+    """Find the optimizers of a model: that of `compile`, and attributes of it and its layers.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        dict `{name: optimizer}`, without duplicates: `""` for that of `compile`, else the name
+        of the attribute.
+    """
+    found = {}
+    main = getattr(model, "optimizer", None)
+    if main is not None:
+        found[""] = main
+    for layer in model._flatten_layers():
+        for name, value in vars(layer).items():
+            items = {name: value}
+            if isinstance(value, (list, tuple)):
+                items = {f"{name}_{i}": item for i, item in enumerate(value)}
+            elif isinstance(value, dict):
+                items = {f"{name}_{key}": item for key, item in value.items()}
+            for key, item in items.items():
+                if not isinstance(item, keras.optimizers.Optimizer):
+                    continue
+                if not any(item is known for known in found.values()):
+                    found[key if key not in found else f"{layer.name}_{key}"] = item
+    return found
 
 
 def layer_rates(
@@ -46,11 +150,12 @@ def layer_rates(
             ("head/kernel"). Layers that no pattern matches learn at the base
             rate. `geometric_multipliers` makes factors that fall off with depth.
         optimizer: a class of `keras.optimizers`, or a subclass of such.
-        weight_decay: float, or None; decoupled, as in Keras: a step takes
-            rate x factor x decay off a weight. With SGD without momentum that
-            is PyTorch's.
+        weight_decay: float, decoupled, as in Keras: a step takes rate x factor x decay off a
+            weight. With SGD without momentum that is PyTorch's. None for the class's own: 0.004
+            for AdamW and Muon, none for most.
         no_weight_decay: patterns, as above, of what does not decay:
-            (".*/bias", ".*/gamma", ".*/beta").
+            (".*/bias", ".*/gamma", ".*/beta"). The optimizer's `exclude_from_weight_decay` adds
+            to them.
         **arguments: others of the optimizer class (momentum, clipnorm,
             gradient_accumulation_steps, ...).
 
@@ -86,27 +191,14 @@ def layer_rates(
                 )
     if isinstance(learning_rate, int):
         learning_rate = float(learning_rate)
+    if weight_decay is not None:
+        arguments["weight_decay"] = weight_decay
     return _with_layer_rates(optimizer)(
         learning_rate=learning_rate,
         multipliers=multipliers,
-        weight_decay=weight_decay,
         no_weight_decay=list(no_weight_decay),
         **arguments,
     )
-
-
-def geometric_multipliers(patterns, factor):
-    """Make multipliers that fall off with depth: 1, factor, factor squared, ...
-
-    Args:
-        patterns: layer-name patterns, from the output of the network to its
-            input.
-        factor: float, what a step towards the input multiplies the rate by.
-
-    Returns:
-        dict for `layer_rates`.
-    """
-    return {pattern: factor**i for i, pattern in enumerate(patterns)}
 
 
 def mean_loss_rates(learning_rate, weight_decay, batch_size):
@@ -139,20 +231,39 @@ def group_rates(optimizer):
     Returns:
         dict `{"base": rate, pattern: rate, ...}`.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # loss scaling wraps it
+    optimizer = _inner(optimizer)
     base = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
     multipliers = getattr(optimizer, "multipliers", {})
     return {"base": base} | {p: base * factor for p, factor in multipliers.items()}
 
 
+def rate_logs(optimizers):
+    """Name the present learning rates for the logs of an epoch.
+
+    Args:
+        optimizers: dict `{name: optimizer}`, as of `find_optimizers`.
+
+    Returns:
+        dict `{"learning_rate": rate, "learning_rate_PATTERN": rate, "learning_rate_NAME": …}`.
+    """
+    logs = {}
+    for name, optimizer in optimizers.items():
+        prefix = "_".join(filter(None, ("learning_rate", name)))
+        for group, rate in group_rates(optimizer).items():
+            logs[prefix if group == "base" else f"{prefix}_{group}"] = rate
+    return logs
+
+
 class LogRates(keras.callbacks.Callback):
-    """Add the rate of each group to the logs of an epoch: `learning_rate_head`, ..."""
+    """Add the learning rates to the logs of an epoch, where no `Run` does it."""
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the rates into `logs`, where `History` and `CSVLogger` find them."""
-        if logs is not None:
-            for name, rate in group_rates(self.model.optimizer).items():
-                logs["learning_rate" if name == "base" else f"learning_rate_{name}"] = rate
+        logs.update(rate_logs(find_optimizers(self.model)))
+
+
+def _inner(optimizer):
+    return getattr(optimizer, "inner_optimizer", optimizer)  # loss scaling wraps it
 
 
 def freeze(model, patterns):
@@ -164,7 +275,8 @@ def freeze(model, patterns):
 
     Args:
         model: built `keras.Model`.
-        patterns: regular expressions that match whole layer names, or one.
+        patterns: regular expressions, or one, that match the whole name of a layer, or of a
+            nested model with all its layers.
 
     Raises:
         InputError: if a pattern matches no layer that has weights.
@@ -177,7 +289,8 @@ def unfreeze(model, patterns):
 
     Args:
         model: built `keras.Model`.
-        patterns: regular expressions that match whole layer names, or one.
+        patterns: regular expressions, or one, that match the whole name of a layer, or of a
+            nested model with all its layers.
 
     Raises:
         InputError: if a pattern matches no layer that has weights.
@@ -186,9 +299,14 @@ def unfreeze(model, patterns):
 
 
 def _set_trainable(model, patterns, trainable):
-    layers = _leaves(model)
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    found = {p: [layer for layer in layers if _fullmatch(p, layer.name)] for p in patterns}
+    everything = list(model._flatten_layers(include_self=False))
+    leaves = {id(layer) for layer in _leaves(model)}
+    found = {}
+    for pattern in patterns:
+        named = [layer for layer in everything if _fullmatch(pattern, layer.name)]
+        parts = [part for layer in named for part in layer._flatten_layers()]
+        found[pattern] = [part for part in parts if id(part) in leaves]
     for pattern, matched in found.items():
         if not matched:
             raise InputError(
@@ -237,18 +355,28 @@ class _LayerRates:
         # By the number of the variable: what update_step gets is TensorFlow's, without a path.
         if not self.built:
             self._rate_factors = _factors(self.multipliers, variables)
-            self._decays = [
-                not any(_matches(pattern, v.path) for pattern in self.no_weight_decay)
-                for v in variables
-            ]
+            self._decays = [self._decay_of(v) for v in variables]
         super().build(variables)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Exclude variables from weight decay, as Keras does; saved with the optimizer."""
+        super().exclude_from_weight_decay(var_list, var_names)
+        self.no_weight_decay += [re.escape(v.path) for v in var_list or ()]
+        self.no_weight_decay += [rf"(?:.*/)?[^/]*(?:{name})[^/]*" for name in var_names or ()]
+
+    def _decay_of(self, variable):
+        if any(_matches(pattern, variable.path) for pattern in self.no_weight_decay):
+            return 0.0
+        if hasattr(self, "adam_weight_decay") and self._should_use_adamw(variable):  # Muon
+            return self.adam_weight_decay or 0.0
+        return self.weight_decay or 0.0
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         factor = self._rate_factors[index]
         rate = learning_rate if factor == 1 else learning_rate * factor
-        if self.weight_decay is not None and self._decays[index]:
-            decay = keras.ops.cast(rate * self.weight_decay, variable.dtype)
+        if self._decays[index]:
+            decay = keras.ops.cast(rate * self._decays[index], variable.dtype)
             self.assign_sub(variable, variable * decay)
         super().update_step(gradient, variable, rate)
 
@@ -285,7 +413,18 @@ def _with_layer_rates(optimizer_class):
 
 
 # Keras finds a class in a file by its registered name: the usual ones are known from here on.
-for _name in ("SGD", "RMSprop", "Adam", "AdamW", "Nadam", "Adamax", "Adagrad", "Lion", "Lamb"):
+for _name in (
+    "SGD",
+    "RMSprop",
+    "Adam",
+    "AdamW",
+    "Nadam",
+    "Adamax",
+    "Adagrad",
+    "Lion",
+    "Lamb",
+    "Muon",
+):
     _with_layer_rates(getattr(keras.optimizers, _name))
 
 

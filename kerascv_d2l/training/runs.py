@@ -21,8 +21,9 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import plain, remove_leftovers, whole, write_json
 from kerascv_d2l.plotting.curves import draw_history
 from kerascv_d2l.training import startup
-from kerascv_d2l.training.callbacks import AverageReplicas, Progress, StopOnNaN, Throughput
+from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.checkpoints import load_checkpoint, save_checkpoint
+from kerascv_d2l.training.old_callbacks import Progress, StopOnNaN
 
 _CHECKPOINT = "checkpoint.npz"
 _SETTINGS = "settings.json"

@@ -1,0 +1,178 @@
+"""Checkpoints: all variables of a training, and what else it needs to go on, in one.
+
+`tf.train.CheckpointManager` writes new files under a new number, then the small file that names
+the newest, in one step, then deletes the old ones: a process killed at any moment leaves a whole
+checkpoint behind. The variables are stored as a *list*, not as Keras' objects, because these
+leave out the seed generators of random layers.
+"""
+
+import json
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.training import cluster
+
+_NAME = "state"  # files are state-1.index, state-1.data-00000-of-00001
+_MOST_SHOWN = 5  # variables in an error message
+
+
+def has_checkpoint(folder):
+    """Whether a folder holds a whole checkpoint."""
+    return tf.train.latest_checkpoint(str(folder)) is not None
+
+
+def save_checkpoint(folder, variables, state):
+    """Write variables and state as one checkpoint, and delete the one before.
+
+    Args:
+        folder: folder for checkpoints alone; made if missing.
+        variables: list of Keras or TensorFlow variables. Of one that several devices hold, the
+            first device's value is stored.
+        state: what JSON can hold (NaN allowed), with NumPy arrays at any depth.
+    """
+    arrays = []
+    header = {
+        "state": _take_arrays(state, arrays),
+        "variables": [[_name(v, i), list(v.shape), _dtype(v)] for i, v in enumerate(variables)],
+        "arrays": [["", list(array.shape), str(array.dtype)] for array in arrays],
+    }
+    with tf.device("CPU:0"):
+        checkpoint = tf.train.Checkpoint(
+            variables=[_local(variable) for variable in variables],
+            arrays=[tf.Variable(array) for array in arrays],
+            header=tf.Variable(json.dumps(header)),
+        )
+    manager = tf.train.CheckpointManager(checkpoint, str(folder), 1, checkpoint_name=_NAME)
+    # Never the number of the one before: files of the same name are replaced one by one.
+    last = re.search(r"-(\d+)$", manager.latest_checkpoint or "-0")
+    manager.save(checkpoint_number=int(last[1]) + 1)
+
+
+class Checkpoint:
+    """A checkpoint that was saved, to be read.
+
+    With several machines every worker reads what worker 0 has in its folder: all of them must
+    make the same calls.
+
+    Attributes:
+        state: as it was saved; None if there is no checkpoint.
+    """
+
+    def __init__(self, folder, strategy=None):
+        """Read the state of the newest checkpoint.
+
+        Args:
+            folder: as for `save_checkpoint`; None for a worker other than the first.
+            strategy: `tf.distribute.Strategy` of several machines, or None.
+
+        Raises:
+            InputError: if the files are damaged.
+        """
+        self._folder, self._strategy = folder, strategy
+        self._reader, text = None, b""
+        latest = tf.train.latest_checkpoint(str(folder)) if folder is not None else None
+        try:
+            if latest is not None:
+                self._reader = tf.train.load_checkpoint(latest)
+                text = self._reader.get_tensor(_key("header"))
+            if strategy is not None:
+                text = cluster.share_bytes(strategy, text)
+            self._header = json.loads(text) if text else None
+            self.state = None
+            if self._header is not None:
+                arrays = list(self._values("arrays"))
+                self.state = _put_arrays(self._header["state"], arrays)
+        except (tf.errors.OpError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{folder} cannot be read as a checkpoint ({error}): delete the run's folder to "
+                "start from the beginning"
+            ) from error
+
+    def restore(self, variables):
+        """Put the stored values into variables.
+
+        They are matched by position; number, shapes and dtypes must agree. Call it in the scope
+        of the strategy that the variables were made in.
+
+        Args:
+            variables: the same list as when saving.
+
+        Raises:
+            InputError: if they belong to another model; nothing is assigned then.
+        """
+        self._check_fit(variables)
+        for variable, value in zip(variables, self._values("variables"), strict=True):
+            variable.assign(value)
+
+    def _values(self, kind):
+        """Iterate over the stored arrays of a kind, `"variables"` or `"arrays"`."""
+        for i, (_, shape, dtype) in enumerate(self._header[kind]):
+            if self._reader is not None:
+                value = self._reader.get_tensor(_key(f"{kind}/{i}"))
+            else:
+                value = np.zeros(shape, tf.as_dtype(dtype).as_numpy_dtype)
+            yield value if self._strategy is None else cluster.share(self._strategy, value)
+
+    def _check_fit(self, variables):
+        stored = self._header["variables"]
+        present = [[_name(v, i), list(v.shape), _dtype(v)] for i, v in enumerate(variables)]
+        # Names may differ by a running number (dense, dense_1), so they are only shown.
+        wrong = [
+            f"{now[0]} {tuple(now[1])} {now[2]} (stored: {was[0]} {tuple(was[1])} {was[2]})"
+            for was, now in zip(stored, present, strict=False)
+            if was[1:] != now[1:]
+        ]
+        if wrong or len(stored) != len(present):
+            more = f"; and {len(wrong) - _MOST_SHOWN} more" if len(wrong) > _MOST_SHOWN else ""
+            raise InputError(
+                f"{self._folder} belongs to another model or optimizer: it holds {len(stored)} "
+                f"variables, this one has {len(present)}{': ' if wrong else ''}"
+                f"{'; '.join(wrong[:_MOST_SHOWN])}{more}. Resume with the settings the run was "
+                "started with, or start a new one in another folder"
+            )
+
+
+def _key(name):
+    return f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def _local(variable):
+    """The TensorFlow variable of a Keras one; of several devices', that of the first."""
+    value = getattr(variable, "value", variable)
+    value = variable if callable(value) else value  # a method of TensorFlow's own
+    return getattr(value, "values", (value,))[0]
+
+
+def _name(variable, i):
+    return getattr(variable, "path", None) or getattr(variable, "name", None) or f"variable {i}"
+
+
+def _dtype(variable):
+    return tf.as_dtype(variable.dtype).name
+
+
+def _take_arrays(value, arrays):
+    """Collect the arrays in nested dicts and lists, and put references in their places."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"__array__": len(arrays) - 1}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _take_arrays(item, arrays) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_take_arrays(item, arrays) for item in value]
+    return value
+
+
+def _put_arrays(value, arrays):
+    if isinstance(value, dict):
+        if "__array__" in value:
+            return arrays[value["__array__"]]
+        return {key: _put_arrays(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_put_arrays(item, arrays) for item in value]
+    return value

@@ -1,0 +1,684 @@
+"""A training run: its folder, checkpoints, history and results, as a callback beside `fit`.
+
+    run = Run("runs/mine", {"batch_size": 32, "epochs": 10}, task="toy", resume=True)
+    run.watch(model, *callbacks)
+    model.fit(
+        data, epochs=10, initial_epoch=run.initial_epoch, steps_per_epoch=…,
+        callbacks=[*callbacks, run], verbose=run.verbose,
+    )
+    run.save_model(model)
+    run.finish({"accuracy": …})
+
+Killed at any moment and started again, it goes on after the last finished epoch and ends with the
+same bits, provided that the batches of an epoch depend only on seed and epoch.
+"""
+
+import collections
+import contextlib
+import csv
+import hashlib
+import importlib.metadata
+import math
+import os
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kerascv_d2l import __version__
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.files import plain, remove_leftovers, whole, write_json
+from kerascv_d2l.plotting.curves import draw_history
+from kerascv_d2l.training import cluster
+from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
+from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_checkpoint
+from kerascv_d2l.training.devices import synchronize_batch_norm
+from kerascv_d2l.training.optimizers import find_optimizers, is_scheduled, rate_logs
+
+_CHECKPOINT, _SETTINGS, _METRICS = "checkpoint", "settings.json", "metrics.json"
+# A folder that holds one of these holds a run.
+_RESULTS = (_CHECKPOINT, _METRICS, "model.keras", "saved_model")
+
+# Settings that may differ when a run is resumed: they do not change what is computed. (Other
+# devices change it by rounding only, unless batch norm is per device. `images` says which data.)
+FREE = {
+    *("out", "resume", "tensorboard", "devices", "data_dir", "archive", "skip_bad"),
+    *("map_every", "validate_every", "save_every", "tile"),
+}
+
+_CHECK_LOSS = 0.1  # seconds between two looks at the loss: each waits for the device
+# Drawing the curves takes about 0.3 s: at most this share of the time is spent on it.
+_DRAWING_SHARE = 0.05
+
+# What Keras' own callbacks count from epoch to epoch. Others take part by having `get_state()`,
+# which returns what JSON or NumPy can hold, and `set_state(state)`.
+_CALLBACK_STATE = {
+    keras.callbacks.EarlyStopping: (
+        "wait",
+        "best",
+        "best_epoch",
+        "stopped_epoch",
+        "best_weights",
+    ),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+    keras.callbacks.ModelCheckpoint: ("best", "epochs_since_last_save"),
+}
+
+
+class DivergenceError(InputError):
+    """A loss became NaN or infinite."""
+
+
+class FolderInUse(InputError):  # noqa: N818 (a state of the folder, not a defect)
+    """Another process writes to the folder of the run."""
+
+
+class Run(keras.callbacks.Callback):
+    """A training run in a folder of its own; the last callback of `fit`.
+
+    After each epoch it writes a checkpoint, `history.csv` and `history.png`. To the logs it adds
+    the learning rates, `seconds` and `images_per_second`. It raises `DivergenceError` when a
+    loss is NaN or infinite, before anything is written of it. Several devices agree on their
+    batch-norm statistics before they validate.
+
+    Attributes:
+        out: `Path` of the folder. With several machines, workers other than the first have one
+            of their own in it.
+        settings: dict, what the run was started with.
+        resumed: bool, whether it goes on with an earlier one.
+        history: dict of name -> list with a value an epoch (NaN where an epoch has none).
+        epochs_done: int, finished epochs, or steps.
+        progress: what `save` was given, where a run is resumed that uses it; else None.
+        unit: str, what is counted: `"epoch"`, or `"step"` where there are none.
+        explain_divergence: None, or a function without arguments that says why the loss may be
+            NaN, as text, or None if it does not know.
+    """
+
+    def __init__(
+        self,
+        out,
+        settings,
+        *,
+        task,
+        resume=False,
+        free=(),
+        epochs=None,
+        unit="epoch",
+        strategy=None,
+    ):
+        """Take a folder for a run, or go on with the run that is there.
+
+        Args:
+            out: folder, made if missing.
+            settings: dict of all that decides the result (hyperparameters, class names, which
+                images): written to the folder and compared when resumed. `batch_size` also
+                serves to measure throughput, `sync_batch_norm` makes `watch` call
+                `synchronize_batch_norm`.
+            task: str, the name of what is trained, such as `"train_detector"`.
+            resume: bool, go on with the run in `out`, or start where there is none.
+            free: names of settings that may differ when resumed, besides `FREE`.
+            epochs: int, epochs (or steps) in all; default: that setting.
+            unit: `"epoch"` or `"step"`.
+            strategy: `tf.distribute.Strategy`; needed for several machines only.
+
+        Raises:
+            InputError: if the folder holds a run and `resume` is False, or the run there had
+                other settings, or the folder cannot be written to.
+            FolderInUse: if another process is writing to it.
+        """
+        super().__init__()
+        index, count = cluster.read_cluster() if strategy is not None else (0, 1)
+        self.out = Path(out) if index == 0 else Path(out) / f"worker-{index}"
+        self.task, self.unit = task, unit
+        self.settings = plain(settings)
+        self.resumed = False
+        self.history, self.epochs_done, self.progress = {}, 0, None
+        self.explain_divergence = None
+        self._epochs = self.settings.get(f"{unit}s") if epochs is None else epochs
+        self._free = FREE | set(free)
+        self._first_worker, self._strategy = index == 0, strategy if count > 1 else None
+        self._stored = None  # `Checkpoint` whose variables are not yet restored
+        self._callback_states = None  # of the checkpoint, until they are restored
+        self._stopped_at = None  # first epoch of `fit` with nothing left, if it stopped early
+        self._more_epochs = False  # than the run was started with
+        self._watched, self._callbacks = (), ()
+        self._variables, self._optimizers = [], {}
+        self._rates, self._epoch, self._began, self._looked = {}, 0, 0.0, 0.0
+        self._drawn, self._drawing_seconds = -math.inf, 0.0
+        images = self.settings.get("batch_size")
+        self._parts = [AverageReplicas()] + ([Throughput(images)] if images else [])
+        self._lock = None
+        self._take_folder()
+        try:
+            if self._first_worker and not resume:
+                self._refuse_results()
+            self._go_on(resume)
+            write_json(self.out / _SETTINGS, {"task": task, "settings": self.settings})
+        except BaseException:
+            self.close()
+            raise
+
+    # The folder
+
+    def path(self, name):
+        """Path of a file or folder of this run; write it through `files.whole`."""
+        return self.out / name
+
+    def close(self):
+        """Release the folder: another process may use it."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+            self._lock = None
+
+    def _take_folder(self):
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with whole(self.out / ".try") as probe:
+                probe.touch()
+            (self.out / ".try").unlink()
+        except OSError as error:
+            raise InputError(
+                f"out {self.out} is no folder that can be written to ({error.strerror}): give "
+                "another"
+            ) from error
+        self._lock = _lock(self.out)
+        remove_leftovers(self.out)
+
+    def _refuse_results(self):
+        if taken := results_in(self.out):
+            raise InputError(
+                f"out {self.out} already holds a run ({', '.join(taken)}): go on with it by "
+                "--resume (resume=True), give another out, or delete the folder"
+            )
+
+    # Resuming
+
+    def _go_on(self, resume):
+        """Read the checkpoint, if it is to be resumed and there is one."""
+        folder = self.out / _CHECKPOINT if resume and self._first_worker else None
+        stored = Checkpoint(folder, self._strategy)
+        if stored.state is None:
+            if resume and self._first_worker:
+                print(f"nothing to resume in {self.out}: starting from the beginning", flush=True)
+            return
+        state = stored.state
+        if state["task"] != self.task:
+            raise InputError(
+                f"resume: {self.out} holds a run of {state['task']}, not of {self.task}: give "
+                "another out"
+            )
+        self._compare(state["settings"])
+        self.history, self.epochs_done = state["history"], state["epochs_done"]
+        self.progress = state["progress"]
+        self.resumed, self._stored = True, stored
+        if state["stopped_at"] is not None:
+            last = state["stopped_at"] >= (state["settings"].get(f"{self.unit}s") or math.inf)
+            self._stopped_at = self._epochs if last else state["stopped_at"]
+            print(f"training stopped early, after {self.unit} {self.epochs_done}", flush=True)
+        elif self._epochs and self.epochs_done < self._epochs:
+            (self.out / _METRICS).unlink(missing_ok=True)  # of fewer epochs
+        if self._first_worker:
+            print(f"resuming after {self.where}", flush=True)
+
+    def _compare(self, stored):
+        """Refuse to go on with other settings than a run began with; `epochs` may grow."""
+        length = f"{self.unit}s"
+        stored, present = {**stored}, {**self.settings}
+        was, now = stored.get(length), present.get(length)
+        if self.unit == "epoch" and was is not None and now is not None and now > was:
+            self._more_epochs = True
+            if (present.get("schedule") or "constant") == "constant":
+                present[length] = was
+        different = []
+        for name in {**stored, **present}:
+            was, now = stored.get(name, "nothing"), present.get(name, "nothing")
+            if name not in self._free and was != now and not _same_path(was, now):
+                different.append(f"{name} was {_short(was)} and is now {_short(now)}")
+        if not different:
+            return
+        hint = ""
+        if self._more_epochs and stored.get(length) != present[length]:
+            hint = f" ({_MORE_EPOCHS})"
+        raise InputError(
+            f"resume: the run was started with other settings: {'; '.join(different)}{hint}. "
+            "Give the same ones, or start a new run in another folder"
+        )
+
+    @property
+    def can_resume(self):
+        """Whether something would be left to go on with if the process ended now."""
+        return has_checkpoint(self.out / _CHECKPOINT)
+
+    @property
+    def where(self):
+        """How far the run has come, in words."""
+        of = f" of {self._epochs}" if self._epochs else ""
+        return f"{self.unit} {self.epochs_done}{of} in {self.out}"
+
+    @property
+    def initial_epoch(self):
+        """int for `fit`: the first epoch to train, 0-based.
+
+        Where training stopped early it lies behind the last one, so that `fit` does nothing but
+        what callbacks do at its end.
+        """
+        return self.epochs_done if self._stopped_at is None else self._stopped_at
+
+    @property
+    def verbose(self):
+        """How `fit` shows progress: a bar on a terminal or in a notebook, else a line an epoch."""
+        return "auto" if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
+
+    def watch(self, *trackables):
+        """Say what belongs to the checkpoint; a resumed run gets its values back.
+
+        Call it when everything is compiled and built, and before the data is made, which may
+        depend on `initial_epoch`. Metrics do not belong to it: they start anew in each epoch.
+
+        A training in stages watches and fits each of them:
+
+            for epochs, layers in stages:
+                if run.initial_epoch > epochs:
+                    continue  # a resumed run has this stage behind it
+                model.compile(…)
+                run.watch(model)
+                model.fit(…, epochs=epochs, initial_epoch=run.initial_epoch, callbacks=[run])
+
+        Args:
+            *trackables: models, with all optimizers that are their attributes; optimizers;
+                variables; callbacks with a state, such as `EarlyStopping`; lists of these. They
+                replace those of an earlier call.
+
+        Raises:
+            InputError: if the checkpoint belongs to another model, or holds fewer epochs than
+                there are now and a schedule of the learning rate.
+            ValueError: if a model or an optimizer is not built, or it is none of these.
+        """
+        self._watched = trackables
+        for model in (item for item in _flat(trackables) if isinstance(item, keras.Model)):
+            if self.settings.get("sync_batch_norm"):
+                synchronize_batch_norm(model)
+        self._callbacks = [t for t in _flat(trackables) if _is_callback(t)]
+        self._variables, self._optimizers = _collect(trackables)
+        if self._more_epochs and any(map(is_scheduled, self._optimizers.values())):
+            raise InputError(f"resume: epochs grew to {self._epochs}: {_MORE_EPOCHS}")
+        if self._stored is not None:
+            with _scope(trackables, self._strategy):
+                self._stored.restore(self._variables)
+            self._callback_states = self._stored.state["callbacks"]
+            self._stored = None
+
+    def save(self, done, progress=None, history=None):
+        """Write a checkpoint from a training loop that is not `fit`.
+
+        Args:
+            done: int, steps or epochs done so far.
+            progress: what else the loop needs, as plain values and NumPy arrays: `progress` of
+                the resumed run.
+            history: dict of name -> list; written to `history.csv` and `.png`.
+        """
+        self.epochs_done, self.progress = int(done), None
+        self.history = self.history if history is None else history
+        self._write(progress)
+
+    def _write(self, progress=None, stopped_at=None):
+        state = {
+            "task": self.task,
+            "settings": self.settings,
+            "epochs_done": self.epochs_done,
+            "stopped_at": stopped_at,
+            "history": self.history,
+            "callbacks": _get_callback_states(self._callbacks),
+            "progress": progress,
+        }
+        if self._first_worker:
+            save_checkpoint(self.out / _CHECKPOINT, self._variables, state)
+        if self.history:
+            self._write_history(draw=False)
+
+    # Hooks of `fit`
+
+    def set_model(self, model):
+        super().set_model(model)
+        for part in self._parts:
+            part.set_model(model)
+
+    def set_params(self, params):
+        super().set_params(params)
+        for part in self._parts:
+            part.set_params(params)
+
+    def on_train_begin(self, logs=None):
+        variables, _ = _collect(self._watched)
+        known = {id(v) for v in self._variables}
+        if [id(v) for v in variables] != [id(v) for v in self._variables] or any(
+            id(v) not in known for v in self.model.variables
+        ):
+            raise ValueError(
+                f"run.watch(model) is missing: {self.model.name} was not watched, or was compiled "
+                "or frozen after it"
+            )
+        # The other callbacks, which come before this one, have just reset themselves.
+        if self._callback_states is not None:
+            _set_callback_states(self._callbacks, self._callback_states)
+            self._callback_states = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._began, self._rates = epoch, time.perf_counter(), {}
+        for part in self._parts:
+            part.on_epoch_begin(epoch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        for part in self._parts:
+            part.on_train_batch_end(batch, logs)
+        # Losses in the logs are means since the epoch began: once NaN, they stay NaN.
+        now = time.perf_counter()
+        if now - self._looked >= _CHECK_LOSS:
+            self._check_losses(logs, f"by step {batch + 1} of epoch {self._epoch + 1}")
+            self._looked = time.perf_counter()
+        if batch + 1 == self.params.get("steps"):
+            # Before the other callbacks change them for the next epoch.
+            self._rates = rate_logs(self._optimizers)
+
+    def on_test_begin(self, logs=None):
+        for part in self._parts:
+            part.on_test_begin(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check_losses(logs, f"in epoch {epoch + 1}")
+        for part in self._parts:
+            part.on_epoch_end(epoch, logs)
+        logs.update(self._rates or rate_logs(self._optimizers))
+        logs["seconds"] = time.perf_counter() - self._began
+        for name in {**self.history, **logs}:  # in the order in which names came up
+            values = self.history.setdefault(name, [])
+            values.extend([math.nan] * (epoch - len(values)))
+            values.append(float(logs.get(name, math.nan)))
+        self.epochs_done = epoch + 1
+        self._write(stopped_at=self.params["epochs"] if self.model.stop_training else None)
+
+    def on_train_end(self, logs=None):
+        self._stopped_at = None
+        if self.history:
+            self._write_history(draw=True)
+
+    def _check_losses(self, logs, where):
+        for name, value in (logs or {}).items():
+            if (name == "loss" or name.endswith("_loss")) and not name.startswith("val_"):
+                if math.isfinite(float(value)):
+                    continue
+                why = self.explain_divergence() if self.explain_divergence else None
+                why = why or "the steps may be too large: start again with a smaller learning_rate"
+                kept = f"no {self.unit} was finished"
+                if self.can_resume:
+                    kept = f"the state after {self.where} is kept"
+                raise DivergenceError(f"the {name} became {float(value)} {where}: {why}; {kept}")
+
+    # Results
+
+    @property
+    def images_per_second(self):
+        """Training images a second over all epochs that were measured, or NaN."""
+        rates = np.array(self.history.get("images_per_second", []), float)
+        rates = rates[np.isfinite(rates) & (rates > 0)]
+        # Every epoch has the same number of images: the mean of rates is the harmonic one.
+        return float(1 / np.mean(1 / rates)) if rates.size else math.nan
+
+    def save_model(self, model):
+        """Write a Keras model as `model.keras`, as a whole or not at all."""
+        with whole(self.path("model.keras")) as path:
+            model.save(path)
+
+    def finish(self, metrics, next_command=None):
+        """Write `metrics.json`; print the metrics, what was written, and what to do next.
+
+        Args:
+            metrics: dict of names and values. `images_per_second` is added where it was
+                measured.
+            next_command: command to try next, text or list of arguments.
+
+        Returns:
+            The metrics as plain Python values (NaN as None).
+        """
+        if "images_per_second" in self.history:
+            metrics = {"images_per_second": self.images_per_second, **metrics}
+        metrics = plain(metrics)
+        if self.history:
+            self._write_history(draw=True)
+        record = {**metrics, "task": self.task, f"{self.unit}s": self.epochs_done}
+        if "seconds" in self.history:
+            seconds = np.nansum(np.array(self.history["seconds"], float))
+            record["training_seconds"] = round(float(seconds), 1)
+        record |= {"settings": self.settings, "versions": _versions()}
+        write_json(self.out / _METRICS, record)
+        for name, value in metrics.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                print(f"  {name:<20} {value:.4g}")
+        print("written:")
+        for path in sorted(self.out.iterdir()):
+            if not path.name.startswith("."):
+                print(f"  {path}{'/' if path.is_dir() else ''}  {_size(path)}")
+        if next_command:
+            text = next_command if isinstance(next_command, str) else shlex.join(next_command)
+            print(f"try next:\n  {text}")
+        sys.stdout.flush()
+        self.close()
+        return metrics
+
+    def _write_history(self, draw):
+        # Not `CSVLogger`: it fixes its columns by the first epoch, and validation or mean average
+        # precision may come later.
+        with whole(self.out / "history.csv") as path, open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([self.unit, *self.history])
+            for i, row in enumerate(zip(*self.history.values(), strict=True)):
+                cells = ["" if math.isnan(value) else repr(float(value)) for value in row]
+                writer.writerow([i + 1, *cells])
+        start = time.perf_counter()
+        if draw or self._drawing_seconds < _DRAWING_SHARE * (start - self._drawn):
+            draw_history(self.out / "history.png", self.history, self.unit)
+            self._drawn = time.perf_counter()
+            self._drawing_seconds = self._drawn - start
+
+
+_MORE_EPOCHS = (
+    "the schedule of the learning rate was made for the epochs that the run began with, and with "
+    "more of them the first ones would have had other rates; only a constant rate can go on"
+)
+
+
+def results_in(folder):
+    """List the names of a run's results that are in a folder."""
+    return [name for name in _RESULTS if (Path(folder) / name).exists()]
+
+
+def is_finished(folder):
+    """Whether a folder holds a run that came to its end."""
+    return (Path(folder) / _METRICS).exists()
+
+
+def is_resumable(folder):
+    """Whether a folder holds a checkpoint of a run."""
+    return has_checkpoint(Path(folder) / _CHECKPOINT)
+
+
+def fingerprint(split):
+    """Make a short text that changes where the images or labels of a split are others.
+
+    It covers names, sizes in pixels and, of files, in bytes, their order, and all labels; not
+    the pixels.
+
+    Args:
+        split: `Split`.
+
+    Returns:
+        str, as `"1600 images, 3f9a4c…"`.
+    """
+    digest = hashlib.sha256()
+
+    def add(value):
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
+        elif isinstance(value, (list, tuple, np.ndarray)):
+            digest.update(str(len(value)).encode())
+            for item in value:
+                add(item)
+        else:
+            digest.update(value if isinstance(value, bytes) else repr(value).encode())
+            digest.update(b"\0")
+
+    add(list(map(str, split.names)))
+    add(np.asarray(split.sizes, np.int64))
+    if not isinstance(split.images, np.ndarray):
+        add([len(i) if isinstance(i, bytes) else os.path.getsize(i) for i in split.images])
+    for name in sorted(split.targets):
+        add(name)
+        add(split.targets[name])
+    return f"{len(split)} images, {digest.hexdigest()[:16]}"
+
+
+def _flat(trackables):
+    for item in trackables:
+        if isinstance(item, (list, tuple)):
+            yield from _flat(item)
+        else:
+            yield item
+
+
+def _is_callback(item):
+    return isinstance(item, keras.callbacks.Callback)
+
+
+def _collect(trackables):
+    """List everything that training changes: weights, seeds of random layers, optimizer state.
+
+    Returns:
+        `(variables, optimizers)`: a list without duplicates, and a dict `{name: optimizer}`, the
+        optimizer of `fit` under `""`.
+    """
+    variables, optimizers = [], {}
+    for item in _flat(trackables):
+        if isinstance(item, keras.Model):
+            if not item.built:
+                raise ValueError(f"{item.name} is not built: call it on a batch first")
+            variables += item.variables
+            optimizer = getattr(item, "optimizer", None)
+            if optimizer is not None and not optimizer.built:
+                with item.distribute_strategy.scope():
+                    optimizer.build(item.trainable_variables)
+            optimizers |= find_optimizers(item)
+        elif isinstance(item, keras.optimizers.Optimizer):
+            if item not in optimizers.values():
+                optimizers[item.name] = item
+        elif hasattr(item, "assign"):
+            variables.append(item)
+        elif not _is_callback(item):
+            raise ValueError(f"watch takes models, optimizers, variables, callbacks, not {item!r}")
+    for name, optimizer in optimizers.items():
+        if not optimizer.built:
+            raise ValueError(
+                f"the optimizer {name} is not built, so that a resumed run could not restore it: "
+                "call its build(variables), with what it trains, before run.watch"
+            )
+        variables += optimizer.variables
+    return list({id(v): v for v in variables}.values()), optimizers
+
+
+def _scope(trackables, strategy):
+    """The scope of the strategy that the models among `trackables` were made in."""
+    models = [item for item in _flat(trackables) if isinstance(item, keras.Model)]
+    strategy = models[0].distribute_strategy if models else strategy
+    return strategy.scope() if strategy is not None else contextlib.nullcontext()
+
+
+def _keyed(callbacks):
+    """Name callbacks by class and number, as in `EarlyStopping 0`."""
+    seen = collections.Counter()
+    for callback in callbacks:
+        name = type(callback).__name__
+        yield f"{name} {seen[name]}", callback
+        seen[name] += 1
+
+
+def _get_callback_states(callbacks):
+    states = {}
+    for key, callback in _keyed(callbacks):
+        if hasattr(callback, "get_state"):
+            states[key] = _as_numpy(callback.get_state())
+        else:
+            names = next((n for c, n in _CALLBACK_STATE.items() if isinstance(callback, c)), ())
+            states[key] = _as_numpy({name: getattr(callback, name) for name in names})
+    return states
+
+
+def _set_callback_states(callbacks, states):
+    for key, callback in _keyed(callbacks):
+        if key not in states:
+            continue  # a new one: it starts to count now
+        if hasattr(callback, "set_state"):
+            callback.set_state(states[key])
+        else:
+            for name, value in states[key].items():
+                setattr(callback, name, value)
+
+
+def _as_numpy(value):
+    if isinstance(value, dict):
+        return {key: _as_numpy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_numpy(item) for item in value]
+    return value.numpy() if hasattr(value, "numpy") else value
+
+
+def _same_path(one, other):
+    """Whether two settings are paths of one existing file or folder."""
+    if not (isinstance(one, str) and isinstance(other, str) and one and other):
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samefile(one, other)
+    return False
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} …"
+
+
+def _lock(folder):
+    """Hold a lock on `folder` until it is closed or the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise FolderInUse(
+            f"out {folder} is in use: another process is training into it. Wait for it, stop "
+            "it, or give another out"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
+
+
+def _versions():
+    names = ("tensorflow", "keras", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), "kerascv_d2l": __version__, **versions}
+
+
+def _size(path):
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    size = float(sum(p.stat().st_size for p in files))
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    exponent = min(int(math.log10(size) // 3), 3)
+    return f"{size / 1000**exponent:.1f} {('kB', 'MB', 'GB')[exponent - 1]}"
