@@ -201,8 +201,8 @@ def test_box_over_the_border_is_clipped_and_counted(tmp_path):
     root = write_banana(tmp_path, "a.png,0,-3,2,20,25\n", "b.png,0,1,1,5,5\n")
     data = read(root)
     assert pixels(data.train, 0) == [[0, 0, 2, 20, 20]]
-    assert "1 box(es) reached more than a pixel over the border" in data.notes[0]
-    assert "label.csv, line 2" in data.notes[0] and data.notes[0] in data.describe()
+    assert "1 box(es) reached more than a pixel over the border" in data.notes[-1]
+    assert "label.csv, line 2" in data.notes[-1] and data.notes[-1] in data.describe()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from kerascv_d2l.data.layouts import (
     yolo,
 )
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
-from kerascv_d2l.data.layouts.records import Faults, build_data_set, listing, unwrapped
+from kerascv_d2l.data.layouts.records import Faults, build_data_set, listing, unwrapped, walk
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED, first_of
 from kerascv_d2l.errors import InputError
 
@@ -73,6 +73,8 @@ def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **optio
         labels = _with_targets(layout.read(root, faults), **_checked(given, ObjectTargets, layout))
     else:
         labels = layout.read(root, faults, **_checked(given, layout.read, layout))
+    if task == DETECTION:
+        _note_unlabelled(root, labels, faults)
     data = build_data_set(labels, faults, f"{root}, {layout.TITLE}", val_fraction, seed)
     if task == DETECTION and (clipped := labels.targets.clipped):
         data.notes.append(
@@ -98,10 +100,11 @@ def recognise(path, task):
     Raises:
         InputError: if it has none; lists what it holds and what is known.
     """
-    for folder in unwrapped(path):
+    for folder in reversed(folders := list(unwrapped(path))):  # what wraps it is no part of it
         found = [one for one in LAYOUTS if task in one.TASKS and one.recognises(folder)]
         if found:
             return folder, found[0], [other.TITLE for other in found[1:]]
+    folder = folders[-1]
     inside = listing(folder)
     if not inside:
         raise InputError(f"{folder}: empty folder")
@@ -124,6 +127,14 @@ def _checked(options, function, layout):
             f"known: {first_of(known) or 'none'}"
         )
     return options
+
+
+def _note_unlabelled(root, labels, faults):
+    labelled = {image.path for part in labels.images.values() for image in part}
+    if others := [str(file.relative_to(root)) for file in walk(root) if file not in labelled]:
+        faults.notes.append(
+            f"{len(others)} image(s) have no labels, and are not read: {first_of(others, 3)}"
+        )
 
 
 def _with_targets(labels, **options):

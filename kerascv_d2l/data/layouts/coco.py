@@ -19,6 +19,7 @@ from kerascv_d2l.data.layouts.records import (
     LabelledObject,
     Labels,
     files_by_part,
+    image_folders,
     part_of,
     read_flag,
     read_text,
@@ -65,7 +66,8 @@ def read(root, faults):
         _read_categories(content["categories"], file, names, supers)
     found, labels = ImageFiles(root), {}
     for part, (file, content) in contents.items():
-        labels[part] = _read_images(content, file, root, faults, names, found)
+        folders = image_folders(file, root, part)
+        labels[part] = _read_images(content, file, part, folders, faults, names, found)
     used = {item.kind for part in labels.values() for image in part for item in image.objects}
     return Labels(labels, _class_names(names, supers, used, faults))
 
@@ -136,7 +138,7 @@ def _class_names(names, supers, used, faults):
     return list(dict.fromkeys(kept))
 
 
-def _read_images(content, file, root, faults, names, found):
+def _read_images(content, file, part, folders, faults, names, found):
     """List of `LabelledImage` of a file."""
     entries, twice = {}, set()
     for number, entry in enumerate(content["images"]):
@@ -156,12 +158,12 @@ def _read_images(content, file, root, faults, names, found):
         where, entry = entries[key]
         faults.reasons.append(f"{where} ({entry['file_name']}): the id {key} is given twice")
     objects = _read_annotations(content["annotations"], file, faults, entries, names)
-    folders, images = _image_folders(file, root), []
+    images = []
     for key, (where, entry) in entries.items():
         if key in twice:
             continue
         where = f"{where} (id {key})"
-        path, problem = found.find(entry["file_name"], folders)
+        path, problem = found.find(entry["file_name"], folders, part)
         if problem:
             faults.add(f"{where}: {problem}")
             continue
@@ -216,12 +218,3 @@ def _problem(entry, names):
 
 def _is_key(value):
     return isinstance(value, int | str)
-
-
-def _image_folders(file, root):
-    """Folders in which the images of a JSON file may be, the likeliest first."""
-    name = file.stem
-    for prefix in PREFIXES:
-        name = name.removeprefix(f"{prefix}_")
-    inside = [root / name, root / "images" / name, root / "images", root / "data"]
-    return list(dict.fromkeys([*inside, file.parent, file.parent / "images", root]))

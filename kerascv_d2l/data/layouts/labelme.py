@@ -66,10 +66,11 @@ def _read_file(file, root, images):
         raise InputError(f"{file}: no list `shapes` at its top, as labelme writes it")
     folders = (file.parent, *(f for f in (file.parent.parent / "images", root / "images", root)))
     folders = [folder for folder in folders if folder == root or root in folder.parents]
+    part = part_of_path(file, root)
     name = str(content.get("imagePath") or "")
-    path, problem = images.find(name, folders) if name else (None, "no imagePath")
+    path, problem = images.find(name, folders, part) if name else (None, "no imagePath")
     if path is None:
-        path, _ = images.find(file.stem, folders, stem=True)
+        path, _ = images.find(file.stem, folders, part, stem=True)
     if path is None:
         raise InputError(f"{file}: {problem}")
     size = content.get("imageHeight"), content.get("imageWidth")

@@ -265,11 +265,12 @@ def files_by_part(files, root):
         parts.setdefault(part_of_path(file, root, own_name=True), []).append(file)
     if {TRAIN, VAL} <= set(parts) and all(part_of(file.stem) == ALL for file in parts.get(ALL, ())):
         parts.pop(ALL, None)
-    if any(len(same) > 1 for same in parts.values()):
-        found = ", ".join(f"{f.relative_to(root)} ({part})" for part in parts for f in parts[part])
+    fit = set(parts) - {TEST} in ({ALL}, {TRAIN}, {TRAIN, VAL})
+    if not fit or any(len(same) > 1 for same in parts.values()):
+        found = [f"{f.relative_to(root)} ({part})" for part in parts for f in parts[part]]
         raise InputError(
-            f"{root}: which files are to be read? Found {found}; wanted one, or one each with "
-            "train, val and perhaps test in its name"
+            f"{root}: which files are to be read? Found {first_of(found)}; wanted one, or one "
+            "each with train, val and perhaps test in its name"
         )
     return {part: file for part, (file,) in parts.items()}
 
@@ -299,13 +300,17 @@ class ImageFiles:
     def __init__(self, root):
         self.root = root
         self.files = walk(root)
-        self.by_key, self.by_stem = {}, {}
+        self.by_name, self.by_stem = {}, {}  # with its folders, and by its last part alone
         for file in self.files:
             relative = file.relative_to(root).as_posix()
-            self.by_key.setdefault(_key(relative), []).append(file)
-            self.by_stem.setdefault(_key(relative[: -len(file.suffix)]), []).append(file)
+            for table, name in (
+                (self.by_name, relative),
+                (self.by_stem, relative[: -len(file.suffix)]),
+            ):
+                for key in dict.fromkeys((_key(name), "/" + _key(name.rsplit("/", 1)[-1]))):
+                    table.setdefault(key, []).append(file)
 
-    def find(self, name, folders, stem=False):
+    def find(self, name, folders, part=ALL, stem=False):
         """Find the one image that a label file means.
 
         The name may have folders, of this or of another machine (`C:\\old\\a.jpg`,
@@ -316,28 +321,62 @@ class ImageFiles:
         Args:
             name: str.
             folders: `Path`s in `root` to look in, each tried with the whole name, then
-                without its first folder, and so on. The first that has the image counts.
+                without its first folder, and so on. The first that has the image counts. A
+                name without folders may also be in another folder, but for those of another
+                part, if it is the only one.
+            part: str: the part of the labels.
             stem: bool: `name` has no ending.
 
         Returns:
             `(path, problem)`: `Path` or None, and None or what is wrong: no such image,
             or several.
         """
-        table = self.by_stem if stem else self.by_key
-        plain = _name_parts(name)
-        for parts in dict.fromkeys((plain, _name_parts(urllib.parse.unquote(name)))):
+        table = self.by_stem if stem else self.by_name
+        for parts in dict.fromkeys((_name_parts(name), _name_parts(urllib.parse.unquote(name)))):
             for first in range(len(parts)):
                 for folder in folders:
                     inside = folder.relative_to(self.root).joinpath(*parts[first:]).as_posix()
                     found = table.get(_key(inside), [])
                     if len(found) > 1 and not stem:
                         found = [f for f in found if f == self.root / inside] or found
-                    if len(found) == 1:
-                        return found[0], None
                     if found:
-                        return None, f"{name} may be {first_of(f.name for f in found)}"
+                        return _only(found, name)
+            if len(parts) == 1:
+                found = table.get("/" + _key(parts[0]), [])
+                allowed = (ALL, part)
+                found = [f for f in found if part == ALL or part_of_path(f, self.root) in allowed]
+                if found:
+                    return _only(found, name)
         looked = first_of(dict.fromkeys(str(folder) for folder in folders))
         return None, f"the image {name} does not exist in {looked}"
+
+
+def _only(found, name):
+    if len(found) == 1:
+        return found[0], None
+    return None, f"{name} may be {first_of(found)}"
+
+
+def image_folders(file, root, part):
+    """List where the images of a label file for many images may be, the likeliest first.
+
+    Args:
+        file: `Path` of the label file, in `root`.
+        root: `Path` of the data set.
+        part: str: the part that the file is for.
+
+    Returns:
+        list of `Path`: folders called as the file or as the part; beside the file; `images/`.
+    """
+    name = file.stem.removeprefix("instances_").removeprefix("annotations_")
+    inside = [folder for folder in (root / "images", root) if folder.is_dir()]
+    named = [folder / name for folder in reversed(inside)]
+    for folder in inside:
+        named += [
+            f for f in visible(folder) if part != ALL and f.is_dir() and part_of(f.name) == part
+        ]
+    beside = [file.parent / "images", file.parent, root / "images", root / "data", root]
+    return list(dict.fromkeys([*named, *beside]))
 
 
 def _key(relative):
@@ -621,7 +660,10 @@ class _Checked:
 
 
 def _check_part(images, targets_of, faults):
-    infos, reasons = check_images([image.path for image in images], faults.skip_bad)
+    try:
+        infos, reasons = check_images([image.path for image in images], faults.skip_bad)
+    except InputError as error:
+        faults.add(str(error))  # with the way out
     faults.reasons += reasons
     good = [(image, info) for image, info in zip(images, infos, strict=True) if info is not None]
     targets_of = targets_of or (lambda image, info: ({}, []))

@@ -10,8 +10,8 @@ named as the part. Without files for a validation part a share of the images is 
 """
 
 import csv
+import functools
 import io
-from pathlib import Path
 
 from kerascv_d2l.data.layouts.records import (
     ImageFiles,
@@ -19,9 +19,8 @@ from kerascv_d2l.data.layouts.records import (
     LabelledObject,
     Labels,
     files_by_part,
-    part_of,
+    image_folders,
     read_text,
-    visible,
     walk,
 )
 from kerascv_d2l.data.splits import DETECTION
@@ -36,7 +35,7 @@ TASKS = (DETECTION,)
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 NAME_COLUMNS = ("img_name", "filename", "file_name", "image", "file", "path", "image_path")
 CLASS_COLUMNS = ("label", "class", "class_name")
-BANANA_FILE, BANANA_FOLDERS = "label.csv", ("bananas_train", "bananas_val")
+BANANA_FILE, BANANA_FOLDERS = "label.csv", ("bananas_train", "bananas_val", "bananas_test")
 # What the only label, 0, of the book's own data set stands for.
 BOOK_CLASS = "banana"
 
@@ -61,14 +60,14 @@ def read(root, faults):
     """
     images, labels = ImageFiles(root), {}
     for part, file in files_by_part(_label_files(root), root).items():
-        labels[part] = _read_table(file, root, images, faults)
+        labels[part] = _read_table(file, root, part, images, faults)
     items = [o for part in labels.values() for image in part for o in image.objects]
     kinds = {item.kind for item in items if item.problem is None}
     class_names = None
     if all(kind.isdecimal() for kind in kinds):  # "0" and "00" are one class
         for item in items:
             item.kind = int(item.kind or 0)
-        if {int(kind) for kind in kinds} == {0} and (root / BANANA_FOLDERS[0]).is_dir():
+        if {int(kind) for kind in kinds} == {0} and _is_book(root):
             class_names = [BOOK_CLASS]
             for item in items:
                 item.kind = BOOK_CLASS
@@ -82,6 +81,10 @@ def _label_files(root):
     return [file for file in walk(root, (".csv",)) if file.name == BANANA_FILE or _has_boxes(file)]
 
 
+def _is_book(root):
+    return root.name == BANANA_FOLDERS[0] or (root / BANANA_FOLDERS[0]).is_dir()
+
+
 def _has_boxes(file):
     try:
         columns = [name.strip().lower() for name in read_text(file).split("\n", 1)[0].split(",")]
@@ -90,17 +93,17 @@ def _has_boxes(file):
     return set(BOX_COLUMNS) <= set(columns)
 
 
-def _read_table(file, root, found, faults):
+def _read_table(file, root, part, found, faults):
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    folders = _image_folders(file, root)
-    images = {}
+    folders = image_folders(file, root, part)
+    images, find = {}, functools.partial(found.find, folders=folders, part=part)
     try:
         lines = csv.DictReader(io.StringIO(read_text(file), newline=""))
         columns = _columns(lines, file)
         for line in lines:
             where = f"{file}, line {lines.line_num}"
-            _read_line(line, columns, where, found, folders, images, faults)
+            _read_line(line, columns, where, find, images, faults)
     except csv.Error as error:
         raise InputError(f"{file}: not a CSV file ({error})") from error
     return list(images.values())
@@ -124,7 +127,7 @@ def _columns(lines, file):
     return columns
 
 
-def _read_line(line, columns, where, found, folders, images, faults):
+def _read_line(line, columns, where, find, images, faults):
     if None in line:
         faults.add(f"{where}: {len(line[None])} more fields than columns")
         return
@@ -132,7 +135,7 @@ def _read_line(line, columns, where, found, folders, images, faults):
     if not fields["name"]:
         faults.add(f"{where}: {columns['name']} is empty")
         return
-    path, problem = found.find(fields["name"], folders)
+    path, problem = find(fields["name"])
     if problem:
         faults.add(f"{where}: {problem}")
         return
@@ -155,12 +158,3 @@ def _size(fields):
         return int(fields["height"]), int(fields["width"])
     except (KeyError, ValueError):
         return None
-
-
-def _image_folders(file, root):
-    """Folders in which the images of a table may be, the likeliest first."""
-    part, inside = part_of(file.stem), root / "images"
-    named = []
-    for folder in filter(Path.is_dir, (inside, root)):
-        named += [f for f in visible(folder) if part and f.is_dir() and part_of(f.name) == part]
-    return [file.parent / "images", *named, file.parent, inside, root]

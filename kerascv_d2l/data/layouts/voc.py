@@ -40,6 +40,8 @@ ROOT_TAG = "annotation"
 ANNOTATION_FOLDERS = ("annotations", "annots", "labels", "xml", "xmls")
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img")
 LIST_FOLDERS = (".", "ImageSets/Main", "ImageSets")
+# What a file of an image without objects may have, beside single values.
+EMPTY_HAS = ("size", "source", "owner")
 BOX_TAGS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -126,6 +128,9 @@ def _problem(tree):
     inside = sum(len(list(item.iter("bndbox"))) for item in objects)
     if len(list(tree.iter("bndbox"))) > inside:
         return "it has a <bndbox> that is in no <object>"
+    other = [child.tag for child in tree if len(child) and child.tag not in EMPTY_HAS]
+    if not objects and other:
+        return f"it has no <object>, but <{other[0]}>, which is not read"
     if not objects and tree.find("filename") is None and tree.find("size") is None:
         return "it has no <object>, nor <filename> or <size> of an image without objects"
     return None
@@ -150,25 +155,28 @@ def _read_xml(file, root, images, faults):
 
 def _find(file, tree, root, images):
     """`(path of the image or None, what is wrong)`: by the XML file's name, or by <filename>."""
-    folders = _image_folders(file, root)
+    folders, part = _image_folders(file, root), part_of_path(file, root)
     relative = file.relative_to(root)
     if relative.parts[0].lower() in ANNOTATION_FOLDERS and len(relative.parts) > 1:
         relative = relative.relative_to(relative.parts[0])
     stem = relative.as_posix()[: -len(file.suffix)]
+    path, problem = images.find(stem, folders, part)  # x.jpg.xml is of x.jpg
+    if path is None:
+        path, problem = images.find(stem, folders, part, stem=True)
+    if path is not None:
+        return path, None
     filename = (tree.findtext("filename") or "").strip()
-    by_name = images.find(filename, folders)[0] if filename else None
-    # x.jpg.xml is of x.jpg.
-    by_stem, problem = images.find(stem, folders)
-    if by_stem is None:
-        by_stem, problem = images.find(stem, folders, stem=True)
-    if by_stem is None and by_name is not None:
-        # Of several images of that name <filename> tells which; with none it alone counts.
-        return by_name, None
-    if by_stem is None and "does not exist" in problem:
+    folder = (tree.findtext("folder") or "").strip()
+    for name in (f"{folder}/{filename}", filename) if filename else ():
+        path, _ = images.find(name, folders, part)
+        # Of several images of the XML file's name <filename> tells which; with none it counts.
+        if path is not None and (path.stem == file.stem or "does not exist" in problem):
+            return path, None
+    if "does not exist" in problem:
         named = f" ({filename} in the file)" if filename else ""
         tried = " or ".join(str(folder) for folder in folders)
         return None, f"no image of the name {file.stem}{named} in {tried}"
-    return by_stem, problem
+    return None, problem
 
 
 def _image_folders(file, root):

@@ -1,0 +1,444 @@
+"""Never a wrong label without a word: which image, which part, and what a label means."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerascv_d2l.data.images import EXIF_ORIENTATION, read_image
+from kerascv_d2l.data.load import load
+from kerascv_d2l.errors import InputError
+
+pytestmark = pytest.mark.quick
+HEIGHT, WIDTH = 20, 40
+
+
+def save(path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (WIDTH, HEIGHT), (10, 200, 30)).save(path, **options)
+
+
+def xml(path, filename=None, box=(5, 3, 20, 12), tag="object"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    corners = "".join(
+        f"<{name}>{value}</{name}>"
+        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
+    named = f"<filename>{filename}</filename>" if filename else ""
+    path.write_text(
+        f"<annotation>{named}<{tag}><name>cat</name><bndbox>{corners}</bndbox></{tag}></annotation>"
+    )
+
+
+def coco(path, names, ids=None, boxes=((4, 2, 16, 8),), **changes):
+    """Each box on each image; image k has the id `ids[k]`."""
+    ids = ids or range(len(names))
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in zip(ids, names, strict=True)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"image_id": i, "category_id": 1, "bbox": list(box)} | changes
+            for i in dict.fromkeys(ids)
+            for box in boxes
+        ],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def read(root, **options):
+    return load(root, "detection", **options)
+
+
+# --- which image
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"x_1": "x.jpg", "x_2": "x.jpg", "other": None},
+        {"x": None, "x.jpg": None, "other": None},
+        {"alice/x": None, "bob/x": None, "other": None},
+    ],
+)
+def test_two_label_files_of_one_image_are_refused(tmp_path, files):
+    for name in ("x", "other"):
+        save(tmp_path / "images" / f"{name}.jpg")
+    for name, filename in files.items():
+        xml(tmp_path / "annotations" / f"{name}.xml", filename)
+    message = r"annotations/\S+\.xml: \S+x\.jpg is the same image as in \S+annotations/\S+\.xml"
+    with pytest.raises(InputError, match=message):
+        read(tmp_path)
+    data = read(tmp_path, skip_bad=True)
+    assert len(data.train) + len(data.val) == 2 and len(data.skipped) == 1
+
+
+def test_lines_of_one_image_are_put_together_however_they_name_it(tmp_path):
+    for name in "01":
+        save(tmp_path / "images" / f"{name}.jpg")
+    lines = ["filename,class,xmin,ymin,xmax,ymax", "1.jpg,cat,1,1,5,5"]
+    lines += [
+        f"{name},cat,{k},2,20,10" for k, name in enumerate(("0.jpg", "./0.jpg", "images/0.jpg"))
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    data = read(tmp_path)
+    assert len(data.train) + len(data.val) == 2
+    boxes = dict(
+        zip(
+            data.train.names + data.val.names,
+            data.train.targets["boxes"] + data.val.targets["boxes"],
+            strict=True,
+        )
+    )
+    assert (boxes["0.jpg"][:, 0] * WIDTH).round(4).tolist() == [0, 1, 2]
+
+
+def test_one_image_under_two_ids_or_names_is_refused(tmp_path):
+    for name in "01":
+        save(tmp_path / "images" / f"{name}.jpg")
+    for second in ("0.jpg", "./0.jpg", "images/0.jpg", "images\\0.jpg", "0.JPG"):
+        coco(tmp_path / "annotations.json", ["0.jpg", "1.jpg", second])
+        with pytest.raises(InputError, match=r"images\[2\].*is the same image as .*images\[0\]"):
+            read(tmp_path)
+
+
+def test_the_file_tells_which_of_two_images_of_one_name(tmp_path):
+    for name in ("q.jpg", "q.png", "r.jpg"):
+        save(tmp_path / "images" / name)
+    xml(tmp_path / "annotations" / "q.xml", "q.png")
+    xml(tmp_path / "annotations" / "r.xml")
+    data = read(tmp_path)
+    assert sorted(data.train.names + data.val.names) == ["q.png", "r.jpg"]
+    assert "1 image(s) have no labels, and are not read: images/q.jpg" in data.describe()
+    for name in (None, "r.jpg"):  # no help
+        xml(tmp_path / "annotations" / "q.xml", name)
+        with pytest.raises(InputError, match=r"q\.xml: q may be .*q\.jpg, .*q\.png"):
+            read(tmp_path)
+
+
+def test_yolo_labels_of_two_images_of_one_name(tmp_path):
+    for name in ("q.jpg", "q.png", "r.jpg", "s.jpg"):
+        save(tmp_path / "images" / name)
+    for name in "qrs":
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    with pytest.raises(InputError, match=r"q\.txt: is it of .*q\.jpg or of .*q\.png\?"):
+        read(tmp_path)
+    data = read(tmp_path, skip_bad=True)
+    assert sorted(data.train.names + data.val.names) == ["r.jpg", "s.jpg"]
+    (tmp_path / "images" / "q.jpg").unlink()
+    (tmp_path / "labels" / "gone.txt").write_text("0 0.5 0.5 0.2 0.2")
+    with pytest.raises(InputError, match=r"gone\.txt: there is no image for these labels"):
+        read(tmp_path)
+
+
+def test_labels_of_an_id_that_is_given_twice_are_nobodys(tmp_path):
+    for name in "0123":
+        save(tmp_path / "images" / f"{name}.jpg")
+    coco(tmp_path / "annotations.json", [f"{k}.jpg" for k in range(4)], ids=[7, 7, 8, 9])
+    with pytest.raises(InputError, match=r"images\[1\] \(1\.jpg\): the id 7 is given twice"):
+        read(tmp_path)
+    data = read(tmp_path, skip_bad=True)
+    assert sorted(data.train.names + data.val.names) == ["2.jpg", "3.jpg"]
+    assert len(data.skipped) == 2
+
+
+def test_an_image_of_another_part_is_not_taken_for_a_missing_one(tmp_path):
+    for name in ("train/0.jpg", "train/1.jpg", "val/2.jpg"):
+        save(tmp_path / "images" / name)
+    coco(tmp_path / "annotations" / "train.json", ["0.jpg", "1.jpg"])
+    coco(tmp_path / "annotations" / "val.json", ["1.jpg", "2.jpg"])
+    with pytest.raises(
+        InputError, match=r"val\.json, images\[0\].*the image 1\.jpg does not exist"
+    ):
+        read(tmp_path)
+
+
+# --- which part
+
+
+def test_a_file_for_training_and_validation_is_split(tmp_path):
+    names = [f"{k}.jpg" for k in range(10)]
+    for name in names:
+        save(tmp_path / "images" / name)
+    file = tmp_path / "annotations" / "instances_trainval2007.json"
+    coco(file, names)
+    data = read(tmp_path)
+    assert sorted(data.train.names + data.val.names) == names and len(data.val) == 2
+    for train, val in (("train", "val"), ("training", "validation"), ("Train_v2", "valid")):
+        coco(tmp_path / "annotations" / f"instances_{train}.json", names[:7])
+        coco(tmp_path / "annotations" / f"instances_{val}.json", names[7:])
+        data = read(tmp_path)  # the file for both adds nothing
+        assert (data.train.names, data.val.names) == (names[:7], names[7:])
+        for name in (train, val):
+            (tmp_path / "annotations" / f"instances_{name}.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "files", [("train_a", "train_b", "val"), ("minival", "train"), ("trainval", "train"), ("test",)]
+)
+def test_files_that_may_be_either_are_listed(tmp_path, files):
+    save(tmp_path / "images" / "0.jpg")
+    for name in files:
+        coco(tmp_path / "annotations" / f"instances_{name}.json", ["0.jpg"])
+    with pytest.raises(InputError, match="which files are to be read") as caught:
+        read(tmp_path)
+    assert all(f"instances_{name}.json" in str(caught.value) for name in files)
+
+
+def test_an_image_for_training_and_validation_is_refused(tmp_path):
+    for name in "012":
+        save(tmp_path / "images" / f"{name}.jpg")
+    coco(tmp_path / "train.json", ["0.jpg", "1.jpg"])
+    coco(tmp_path / "val.json", ["1.jpg", "2.jpg"])
+    message = r"val\.json, images\[0\].*1\.jpg is the same image as in .*train\.json, images\[1\].*"
+    with pytest.raises(InputError, match=message + r"\(train and val\)"):
+        read(tmp_path)
+    data = read(tmp_path, skip_bad=True)
+    assert (data.train.names, data.val.names) == (["0.jpg", "1.jpg"], ["2.jpg"])
+    assert len(data.skipped) == 1
+
+
+@pytest.mark.parametrize("lists", [{"train": "ab", "test": "c"}, {"test": "c"}])
+def test_what_is_listed_for_the_test_is_not_trained_on(tmp_path, lists):
+    for name in "abc":
+        save(tmp_path / f"{name}.jpg")
+        xml(tmp_path / f"{name}.xml")
+    for part, names in lists.items():
+        (tmp_path / f"{part}.txt").write_text("\n".join(names))
+    data = read(tmp_path)
+    assert data.test.names == ["c.jpg"]
+    assert sorted(data.train.names + data.val.names) == ["a.jpg", "b.jpg"]
+
+
+def test_labels_in_no_list_are_counted(tmp_path):
+    for name in "abcd":
+        save(tmp_path / f"{name}.jpg")
+        xml(tmp_path / f"{name}.xml")
+    (tmp_path / "train.txt").write_text("a")
+    (tmp_path / "val.txt").write_text("c")
+    data = read(tmp_path)
+    assert (
+        "2 labelled image(s) are in none of train.txt, val.txt, and are not read: b, d"
+        in data.notes
+    )
+
+
+def test_a_bad_file_of_five_does_not_end_the_run(tmp_path):
+    for name in "abcde":
+        save(tmp_path / f"{name}.png")
+        xml(tmp_path / f"{name}.xml")
+    for name in "abcde":  # whichever would have been the one to validate on
+        whole = (tmp_path / f"{name}.png").read_bytes()
+        (tmp_path / f"{name}.png").write_bytes(whole[:-30])
+        with pytest.raises(InputError, match=rf"{name}\.png: damaged .*--skip-bad"):
+            read(tmp_path)
+        data = read(tmp_path, skip_bad=True)
+        assert (len(data.train), len(data.val), len(data.skipped)) == (3, 1, 1)
+        (tmp_path / f"{name}.png").write_bytes(whole)
+
+
+# --- what is expected and not there
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<annotation/>", "no <object>, nor <filename> or <size>"),
+        (
+            "<annotation><filename>b.jpg</filename><items><item><label>cat</label></item></items>"
+            "</annotation>",
+            "no <object>, but <items>, which is not read",
+        ),
+        (
+            "<annotation><Object><name>cat</name><bndbox/></Object></annotation>",
+            "a <bndbox> that is in no <object>",
+        ),
+        ("<doc><object/></doc>", "its top element is <doc>, where VOC has <annotation>"),
+    ],
+)
+def test_xml_without_what_is_expected_is_not_an_empty_image(tmp_path, content, message):
+    for name in "abc":
+        save(tmp_path / "images" / f"{name}.jpg")
+        xml(tmp_path / "annotations" / f"{name}.xml")
+    (tmp_path / "annotations" / "b.xml").write_text(content)
+    with pytest.raises(InputError, match=rf"b\.xml: .*{message}"):
+        read(tmp_path)
+
+
+def test_tracks_of_a_video_are_refused(tmp_path):
+    save(tmp_path / "images" / "a.jpg")
+    (tmp_path / "annotations.xml").write_text(
+        '<annotations><version>1.1</version><track id="0" label="cat"/></annotations>'
+    )
+    with pytest.raises(InputError, match=r"annotations\.xml: tracks of a video"):
+        read(tmp_path)
+
+
+# --- what a label means
+
+
+@pytest.mark.parametrize(
+    ("value", "ignored"),
+    [("0", False), ("1", True), (False, False), (True, True), (0, False), (None, False)],
+)
+def test_crowds_in_any_spelling(tmp_path, value, ignored):
+    for name in "01":
+        save(tmp_path / "images" / f"{name}.jpg")
+    names = ["0.jpg", "1.jpg"]
+    coco(tmp_path / "annotations.json", names, boxes=((4, 2, 16, 8), (1, 1, 5, 5)), iscrowd=value)
+    content = json.loads((tmp_path / "annotations.json").read_text())
+    for entry in content["annotations"][::2]:
+        del entry["iscrowd"]
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    assert read(tmp_path).train.targets["ignore"][0].tolist() == [False, ignored]
+    coco(tmp_path / "annotations.json", names, iscrowd="maybe")
+    with pytest.raises(InputError, match=r"annotations\[0\]: iscrowd is 'maybe'; wanted 0 or 1"):
+        read(tmp_path)
+
+
+def test_shares_and_pixels_are_told_apart(tmp_path):
+    for name in "01":
+        save(tmp_path / f"{name}.jpg")
+    names = ["0.jpg", "1.jpg"]
+    coco(tmp_path / "annotations.json", names, boxes=((0.1, 0.1, 0.4, 0.9),))
+    with pytest.raises(InputError, match=r"annotations\[0\]: .* is in shares of the image"):
+        read(tmp_path)
+    (tmp_path / "annotations.json").unlink()
+    for name in "01":
+        (tmp_path / f"{name}.txt").write_text("0 20 10 8 4")
+    with pytest.raises(InputError, match=r"0\.txt, line 1: .*shares from 0 to 1 are wanted"):
+        read(tmp_path)
+
+
+BAD_YOLO = {
+    "0 0.5 0.5 0.2": "is not `class x y width height`",
+    "0 0.5 0.5 0.2 0.2 0.9": "is not `class x y width height`",
+    "cat 0.5 0.5 0.2 0.2": "is not `class x y width height`",
+    "1.5 0.5 0.5 0.2 0.2": "the class is 1.5; wanted a whole number",
+    "2 0.5 0.5 0.2 0.2": "unknown class 2; known: cat, dog",
+    "0 0.5 0.5 -0.2 0.2": "is inside out",
+    "0 0.5 0.5 0 0.2": "is empty",
+    "0 0.5 nan 0.1 0.2": "is not finite",
+    "0 0.95 0.5 0.6 0.2": None,  # clipped
+    "0 1.2 0.5 0.6 0.2": "is outside the image",
+}
+
+
+@pytest.mark.parametrize("line", BAD_YOLO)
+def test_bad_line_of_a_yolo_file(tmp_path, line):
+    for name in "ab":
+        save(tmp_path / "images" / "train" / f"{name}.jpg")
+        (tmp_path / "labels" / "train").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / "train" / f"{name}.txt").write_text(f"1 0.5 0.5 0.1 0.1\n{line}\n")
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat, dog]")
+    if BAD_YOLO[line] is None:
+        assert "2 box(es) reached more than a pixel over" in read(tmp_path).describe()
+        return
+    with pytest.raises(InputError, match=rf"a\.txt, line 2: .*{BAD_YOLO[line]}"):
+        read(tmp_path)
+    data = read(tmp_path, skip_bad=True)
+    assert data.class_names == ("cat", "dog") and len(data.skipped) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [a, b]\nnc: 3", "nc is 3, but there are 2 names"),
+        ("names: [a\ntrain: x", "not YAML"),
+        ("names: cat", "no `names` of classes"),
+        ("names: [a]\nkpt_shape: [17, 3]", "labels of keypoints"),
+        ("names: [a]\ntrain: images/nowhere", "train is images/nowhere, and there is no such"),
+    ],
+)
+def test_bad_data_yaml(tmp_path, text, message):
+    save(tmp_path / "images" / "a.jpg")
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"data\.yaml: {message}"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"label": "cat", "shape_type": "line", "points": [[1, 1], [5, 5]]}, "a line, where rect"),
+        ({"label": "", "points": [[1, 1], [5, 5], [1, 5]]}, "no label"),
+        ({"label": "cat", "points": [[1, 1], [5, 5]]}, "a polygon of 2 points"),
+        ({"label": "cat", "points": [1, 2, 3]}, "points are not pairs of numbers"),
+    ],
+)
+def test_bad_shape_of_labelme(tmp_path, shape, message):
+    good = {
+        "label": "cat",
+        "shape_type": "circle",
+        "points": [[10, 10], [10, 15]],
+        "group_id": None,
+    }
+    for name, shapes in (("a", [good]), ("b", [good, shape]), ("c", [good])):
+        save(tmp_path / f"{name}.jpg")
+        content = {"shapes": shapes, "imagePath": f"{name}.jpg"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"b\.json, shapes\[1\]: {message}"):
+        read(tmp_path)
+    (tmp_path / "b.json").write_text('{"imagePath": "b.jpg"}')
+    with pytest.raises(InputError, match=r"b\.json: no list `shapes`"):
+        read(tmp_path)
+    data = read(tmp_path, skip_bad=True)
+    assert (data.train.targets["boxes"][0] * 40).round(3).tolist() == [[5, 10, 15, 30]]
+
+
+def test_polygons_of_one_group_are_one_object(tmp_path):
+    shapes = [
+        {"label": "cat", "points": [[x, 2], [x + 5, 2], [x + 5, 9]], "group_id": 4} for x in (3, 30)
+    ]
+    shapes.append({"label": "cat", "points": [[1, 1], [5, 1], [5, 9]], "group_id": None})
+    for name in "ab":
+        save(tmp_path / f"{name}.jpg")
+        content = {"shapes": shapes, "imagePath": f"{name}.jpg"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    split = read(tmp_path, masks=True).train
+    sides = (WIDTH, HEIGHT, WIDTH, HEIGHT)
+    boxes = (split.targets["boxes"][0] * sides).round(3).tolist()
+    assert boxes == [[3, 2, 35, 9], [1, 1, 5, 9]] and len(split.targets["masks"][0]) == 2
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_masks_turn_with_the_boxes(tmp_path, orientation):
+    from pycocotools import mask as coco_mask
+
+    stored = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    stored[2:12, 4:20] = 255
+    tags = Image.Exif()
+    tags[EXIF_ORIENTATION] = orientation
+    for name in "ab":
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(stored).save(tmp_path / "images" / f"{name}.png", exif=tags)
+    outline = [[4, 2, 20, 2, 20, 12, 4, 12]]
+    names = ["a.png", "b.png"]
+    coco(tmp_path / "annotations.json", names, boxes=((4, 2, 16, 10),), segmentation=outline)
+    split = read(tmp_path, boxes_on="stored", masks=True).train
+    shown = read_image(split.images[0])[..., 0] > 127
+    np.testing.assert_array_equal(coco_mask.decode(split.targets["masks"][0][0]), shown)
+
+
+@pytest.mark.parametrize("kind", ["uncompressed", "compressed"])
+def test_run_length_encodings_are_masks(tmp_path, kind):
+    from pycocotools import mask as coco_mask
+
+    pixels = np.asfortranarray(np.pad(np.ones((8, 16), np.uint8), ((2, 10), (4, 20))))
+    encoded = coco_mask.encode(pixels)
+    if kind == "compressed":
+        encoded["counts"] = encoded["counts"].decode()
+    else:
+        runs = np.diff(np.flatnonzero(np.diff(pixels.ravel("F"), prepend=2, append=2)))
+        encoded["counts"] = runs.tolist()
+    for name in "01":
+        save(tmp_path / f"{name}.jpg")
+    coco(tmp_path / "annotations.json", ["0.jpg", "1.jpg"], segmentation=encoded)
+    split = read(tmp_path, masks=True).train
+    np.testing.assert_array_equal(coco_mask.decode(split.targets["masks"][0][0]), pixels)
+    encoded["size"] = [WIDTH, HEIGHT]
+    coco(tmp_path / "annotations.json", ["0.jpg", "1.jpg"], segmentation=encoded)
+    with pytest.raises(InputError, match=r"annotations\[0\]: its mask is of 20 x 40 pixels"):
+        read(tmp_path, masks=True)
