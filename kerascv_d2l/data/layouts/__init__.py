@@ -30,7 +30,12 @@ from kerascv_d2l.data.layouts import (
     yolo,
 )
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
-from kerascv_d2l.data.layouts.records import Faults, build_data_set, listing, unwrapped, walk
+from kerascv_d2l.data.layouts.files import (
+    listing,
+    unwrapped,
+    walk,
+)
+from kerascv_d2l.data.layouts.records import Faults, build_data_set
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED, first_of
 from kerascv_d2l.errors import InputError
 

@@ -9,18 +9,17 @@ The folders of parts may also be called training, valid, validation or testing. 
 
 import re
 
-from kerascv_d2l.data.layouts.records import (
+from kerascv_d2l.data.layouts.files import (
     ALL,
     IMAGE_ENDINGS,
     TEST,
     TRAIN,
     VAL,
-    LabelledImage,
-    Labels,
     listing,
     part_of,
     visible,
 )
+from kerascv_d2l.data.layouts.records import LabelledImage, Labels
 from kerascv_d2l.data.splits import CLASSIFICATION, first_of
 from kerascv_d2l.errors import InputError
 

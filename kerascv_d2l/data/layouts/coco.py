@@ -13,11 +13,8 @@ without an annotation are kept as images without objects.
 
 import json
 
-from kerascv_d2l.data.layouts.records import (
+from kerascv_d2l.data.layouts.files import (
     ImageFiles,
-    LabelledImage,
-    LabelledObject,
-    Labels,
     files_by_part,
     image_folders,
     part_of,
@@ -25,6 +22,7 @@ from kerascv_d2l.data.layouts.records import (
     read_text,
     visible,
 )
+from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
 

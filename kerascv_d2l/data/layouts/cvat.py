@@ -9,17 +9,14 @@ otherwise a share of the images is set apart. Classes are in the order of the ta
 
 import math
 
-from kerascv_d2l.data.layouts.records import (
+from kerascv_d2l.data.layouts.files import (
     ImageFiles,
-    LabelledImage,
-    LabelledObject,
-    Labels,
     files_by_part,
-    hull,
     part_of,
     read_xml,
     walk,
 )
+from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
 

@@ -8,16 +8,13 @@ file's name. Polygons of one label and `group_id` are parts of one object.
 
 import json
 
-from kerascv_d2l.data.layouts.records import (
+from kerascv_d2l.data.layouts.files import (
     ImageFiles,
-    LabelledImage,
-    LabelledObject,
-    Labels,
-    hull,
     part_of_path,
     read_text,
     walk,
 )
+from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
 

@@ -28,17 +28,16 @@ import re
 import numpy as np
 from PIL import Image
 
-from kerascv_d2l.data.layouts.records import (
+from kerascv_d2l.data.layouts.files import (
     ALL,
     TEST,
     TRAIN,
-    LabelledImage,
-    Labels,
     part_of_path,
     read_lines,
     read_lists,
     walk,
 )
+from kerascv_d2l.data.layouts.records import LabelledImage, Labels
 from kerascv_d2l.data.splits import (
     IGNORE_LABEL,
     MAX_MASK_CLASSES,

@@ -1,6 +1,10 @@
 """A folder of photographs, of which nothing is known."""
 
-from kerascv_d2l.data.layouts.records import ALL, LabelledImage, Labels, walk
+from kerascv_d2l.data.layouts.files import (
+    ALL,
+    walk,
+)
+from kerascv_d2l.data.layouts.records import LabelledImage, Labels
 from kerascv_d2l.data.splits import UNLABELLED
 
 TITLE = "photographs"

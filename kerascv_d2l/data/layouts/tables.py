@@ -13,16 +13,14 @@ import csv
 import functools
 import io
 
-from kerascv_d2l.data.layouts.records import (
+from kerascv_d2l.data.layouts.files import (
     ImageFiles,
-    LabelledImage,
-    LabelledObject,
-    Labels,
     files_by_part,
     image_folders,
     read_text,
     walk,
 )
+from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
 

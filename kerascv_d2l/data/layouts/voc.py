@@ -14,11 +14,8 @@ left edge is xmin - 1 and the right edge xmax. (Labelling tools that count from 
 on one side by that, and clipped at the border.) Objects marked as difficult are ignored.
 """
 
-from kerascv_d2l.data.layouts.records import (
+from kerascv_d2l.data.layouts.files import (
     ImageFiles,
-    LabelledImage,
-    LabelledObject,
-    Labels,
     part_of_path,
     read_flag,
     read_lists,
@@ -26,6 +23,7 @@ from kerascv_d2l.data.layouts.records import (
     visible,
     walk,
 )
+from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
 

@@ -11,19 +11,16 @@ classes are called by their numbers. An image without a label file has no object
 
 import yaml
 
-from kerascv_d2l.data.layouts.records import (
+from kerascv_d2l.data.layouts.files import (
     ALL,
     ImageFiles,
-    LabelledImage,
-    LabelledObject,
-    Labels,
-    hull,
     part_of_path,
     read_lines,
     read_text,
     visible,
     walk,
 )
+from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
 from kerascv_d2l.data.splits import DETECTION, first_of
 from kerascv_d2l.errors import InputError
 

@@ -1,0 +1,409 @@
+"""Find the files of a data set in a folder, and tell which part of it they are."""
+
+import os
+import re
+import unicodedata
+import urllib.parse
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path, PurePosixPath
+
+from kerascv_d2l.data.splits import first_of
+from kerascv_d2l.errors import InputError
+
+MAX_WRAPPING_FOLDERS = 3
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
+)
+# What file managers and archives leave behind; names that begin with a dot are passed over too.
+LITTER = ("thumbs.db", "desktop.ini", "__macosx")
+ALL, TRAIN, VAL, TEST = "all", "train", "val", "test"
+# Words in the names of files and folders that say which part of a data set they are.
+_PART_WORDS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VAL,
+    "valid": VAL,
+    "validation": VAL,
+    "test": TEST,
+    "testing": TEST,
+    "trainval": ALL,
+}
+
+
+def visible(folder):
+    """List what is in a folder but for hidden files and litter, sorted by name.
+
+    Args:
+        folder: `Path`.
+
+    Returns:
+        list of `Path`.
+
+    Raises:
+        InputError: for a name that is not UTF-8.
+    """
+    found = []
+    for child in sorted(folder.iterdir()):
+        if child.name.startswith(".") or child.name.lower() in LITTER:
+            continue
+        try:
+            child.name.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{folder}: the name of the file {os.fsencode(child.name)!r} is not UTF-8 (an "
+                "archive packed on Windows?): rename it"
+            ) from None
+        found.append(child)
+    return found
+
+
+def listing(folder):
+    """Say what is in a folder: its first names, folders with a slash; `""` for nothing."""
+    return first_of(child.name + "/" * child.is_dir() for child in visible(folder))
+
+
+def walk(folder, endings=IMAGE_ENDINGS):
+    """List the files with some endings in a folder and all folders in it.
+
+    Args:
+        folder: `Path`. Links to folders are followed.
+        endings: tuple of lower-case endings; files in upper case have them too.
+
+    Returns:
+        list of `Path`, sorted; without hidden files and litter.
+    """
+    return sorted(_walk(folder, endings, (os.path.realpath(folder),)))
+
+
+def _walk(folder, endings, above):
+    for child in visible(folder):
+        if child.is_dir():
+            real = os.path.realpath(child)
+            if real not in above:  # a link that leads back up has no end
+                yield from _walk(child, endings, (*above, real))
+        elif child.suffix.lower() in endings:
+            yield child
+
+
+def unwrapped(path):
+    """Look for a data set in a folder, and where it wraps but one folder, in that.
+
+    An archive often unpacks into folders with nothing but one folder in them.
+
+    Args:
+        path: the folder.
+
+    Yields:
+        `Path`s to look at, from the outside in.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: a file, where the folder of a data set is expected")
+    for _ in range(MAX_WRAPPING_FOLDERS):
+        yield folder
+        inside = visible(folder)
+        if len(inside) != 1 or not inside[0].is_dir():
+            return
+        folder = inside[0]
+
+
+def part_of(name):
+    """Tell the part of a data set by the name of one file (without ending) or folder.
+
+    Words are what stands between digits and signs: `instances_train2017` is of `train`,
+    `instances_trainval2007` of `all`, and `constraint` of none.
+
+    Args:
+        name: str.
+
+    Returns:
+        `train`, `val`, `test`, `all` (train and val in one), or None.
+    """
+    parts = {_PART_WORDS[w] for w in re.findall("[a-z]+", name.lower()) if w in _PART_WORDS}
+    if parts == {TRAIN, VAL}:
+        return ALL
+    return parts.pop() if len(parts) == 1 else None
+
+
+def part_of_path(path, root, own_name=False):
+    """Tell the part of a data set by the folders that a file is in, the innermost first.
+
+    Args:
+        path: `Path` of the file, in `root`.
+        root: `Path`.
+        own_name: bool: begin with the name of the file itself.
+
+    Returns:
+        As `part_of`, but `all` for None.
+    """
+    relative = path.relative_to(root).with_suffix("")
+    names = relative.parts if own_name else relative.parts[:-1]
+    return next(filter(None, map(part_of, reversed(names))), ALL)
+
+
+def files_by_part(files, root):
+    """Tell which part each label file is for, by its name or else its folder.
+
+    Args:
+        files: `Path`s in `root`.
+        root: `Path`.
+
+    Returns:
+        dict from part to file; `all` beside `train` and `val` is left out, being both.
+
+    Raises:
+        InputError: if two files are for one part; lists them.
+    """
+    parts = {}
+    for file in files:
+        parts.setdefault(part_of_path(file, root, own_name=True), []).append(file)
+    if {TRAIN, VAL} <= set(parts) and all(part_of(file.stem) == ALL for file in parts.get(ALL, ())):
+        parts.pop(ALL, None)
+    fit = set(parts) - {TEST} in ({ALL}, {TRAIN}, {TRAIN, VAL})
+    if not fit or any(len(same) > 1 for same in parts.values()):
+        found = [f"{f.relative_to(root)} ({part})" for part in parts for f in parts[part]]
+        raise InputError(
+            f"{root}: which files are to be read? Found {first_of(found)}; wanted one, or one "
+            "each with train, val and perhaps test in its name"
+        )
+    return {part: file for part, (file,) in parts.items()}
+
+
+def read_flag(value):
+    """Read a yes or no of a label file.
+
+    Args:
+        value: str, number, bool or None.
+
+    Returns:
+        bool; None for what is neither. Nothing, and `Unspecified`, are no.
+    """
+    text = str(value).strip().lower()
+    if value is None or text in ("", "0", "0.0", "false", "no", "unspecified"):
+        return False
+    return True if text in ("1", "1.0", "true", "yes") else None
+
+
+class ImageFiles:
+    """The image files of a folder, to be found by what label files call them.
+
+    Args:
+        root: `Path`.
+    """
+
+    def __init__(self, root):
+        self.root = root
+        self.files = walk(root)
+        self.by_name, self.by_stem = {}, {}  # with its folders, and by its last part alone
+        for file in self.files:
+            relative = file.relative_to(root).as_posix()
+            for table, name in (
+                (self.by_name, relative),
+                (self.by_stem, relative[: -len(file.suffix)]),
+            ):
+                for key in dict.fromkeys((_key(name), "/" + _key(name.rsplit("/", 1)[-1]))):
+                    table.setdefault(key, []).append(file)
+
+    def find(self, name, folders, part=ALL, stem=False):
+        """Find the one image that a label file means.
+
+        The name may have folders, of this or of another machine (`C:\\old\\a.jpg`,
+        `..\\..\\media\\a.jpg`), and be quoted as in addresses (`a%20b.jpg`). As many of its
+        folders as are there must agree. Upper and lower case may differ where that leaves
+        one file.
+
+        Args:
+            name: str.
+            folders: `Path`s in `root` to look in, each tried with the whole name, then
+                without its first folder, and so on. The first that has the image counts. A
+                name without folders may also be in another folder, but for those of another
+                part, if it is the only one.
+            part: str: the part of the labels.
+            stem: bool: `name` has no ending.
+
+        Returns:
+            `(path, problem)`: `Path` or None, and None or what is wrong: no such image,
+            or several.
+        """
+        table = self.by_stem if stem else self.by_name
+        for parts in dict.fromkeys((_name_parts(name), _name_parts(urllib.parse.unquote(name)))):
+            for first in range(len(parts)):
+                for folder in folders:
+                    inside = folder.relative_to(self.root).joinpath(*parts[first:]).as_posix()
+                    found = table.get(_key(inside), [])
+                    if len(found) > 1 and not stem:
+                        found = [f for f in found if f == self.root / inside] or found
+                    if found:
+                        return _only(found, name)
+            if len(parts) == 1:
+                found = table.get("/" + _key(parts[0]), [])
+                allowed = (ALL, part)
+                found = [f for f in found if part == ALL or part_of_path(f, self.root) in allowed]
+                if found:
+                    return _only(found, name)
+        looked = first_of(dict.fromkeys(str(folder) for folder in folders))
+        return None, f"the image {name} does not exist in {looked}"
+
+
+def _only(found, name):
+    if len(found) == 1:
+        return found[0], None
+    return None, f"{name} may be {first_of(found)}"
+
+
+def image_folders(file, root, part):
+    """List where the images of a label file for many images may be, the likeliest first.
+
+    Args:
+        file: `Path` of the label file, in `root`.
+        root: `Path` of the data set.
+        part: str: the part that the file is for.
+
+    Returns:
+        list of `Path`: folders called as the file or as the part; beside the file; `images/`.
+    """
+    name = file.stem.removeprefix("instances_").removeprefix("annotations_")
+    inside = [folder for folder in (root / "images", root) if folder.is_dir()]
+    named = [folder / name for folder in reversed(inside)]
+    for folder in inside:
+        named += [
+            f for f in visible(folder) if part != ALL and f.is_dir() and part_of(f.name) == part
+        ]
+    beside = [file.parent / "images", file.parent, root / "images", root / "data", root]
+    return list(dict.fromkeys([*named, *beside]))
+
+
+def _key(relative):
+    # Macs decompose accents in file names; cameras and Windows mix upper and lower case.
+    return unicodedata.normalize("NFC", relative).casefold()
+
+
+def _name_parts(name):
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    # Neither the root, a drive, nor steps upwards mean anything on this machine.
+    return tuple(p for p in parts if p not in ("/", "..", ".") and not p.endswith(":"))
+
+
+def read_text(file):
+    """Give the text of a file in UTF-8; an `InputError` names one of another kind."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def read_xml(file):
+    """Give the top `Element` of an XML file, its tags without namespaces.
+
+    Raises:
+        InputError: for a file that is missing, or no XML.
+    """
+    try:
+        tree = ElementTree.parse(file).getroot()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ElementTree.ParseError, UnicodeDecodeError, ValueError, LookupError) as error:
+        raise InputError(f"{file}: not a whole XML file ({error})") from error
+    for element in tree.iter():
+        if isinstance(element.tag, str):  # comments have a function
+            element.tag = element.tag.rsplit("}", 1)[-1]
+    return tree
+
+
+def read_lines(file):
+    """Give the lines of a text file in UTF-8; an `InputError` names one of another kind."""
+    return read_text(file).splitlines()
+
+
+# ---------------------------------------------------------------- parts
+
+
+def read_lists(root, folders, known, faults, absence):
+    """Read which images `train.txt`, `val.txt`, `trainval.txt` and `test.txt` name.
+
+    Names stand one a line, with or without folder and ending.
+
+    Args:
+        root: `Path` of the data set.
+        folders: folders of `root` to look for the lists in; the first that has one counts.
+        known: the stems (relative, with `/`) that may be named, anything that iterates.
+        faults: `Faults`.
+        absence: str: what a name that is not known lacks, for messages.
+
+    Returns:
+        dict from part to stems in the order of the lines; None without such files.
+
+    Raises:
+        InputError: if there is `train.txt` and neither `val.txt` nor `test.txt`, or the other
+            way round; or a line is bad and `faults` does not skip it.
+    """
+    names = ("train", "val", "trainval", "test")
+    for folder in folders:
+        files = {name: root / folder / f"{name}.txt" for name in names}
+        present = {name: file for name, file in files.items() if file.is_file()}
+        if present:
+            break
+    else:
+        return None
+    if {"train", "val"} <= set(present):
+        present.pop("trainval", None)  # both in one
+    elif "trainval" in present:
+        present = {ALL: present.pop("trainval")} | {k: v for k, v in present.items() if k == TEST}
+    elif {"train", "val"} & set(present) and set(present) != {"train", "test"}:
+        absent = files["val" if "train" in present else "train"]
+        raise InputError(f"{next(iter(present.values()))} is there, but {absent} is missing")
+    table = {}
+    for stem in known:
+        table.setdefault(stem, stem)
+    for stem in sorted(known):
+        table.setdefault(stem.rsplit("/", 1)[-1], stem)
+    parts, seen = {}, {}
+    for part, file in present.items():
+        parts[part] = _read_list(file, part, table, seen, faults, absence)
+    if set(parts) == {TEST}:
+        parts[ALL] = [stem for stem in known if stem not in set(parts[TEST])]
+    unlisted = set(known).difference(*parts.values())
+    if unlisted:
+        faults.notes.append(
+            f"{len(unlisted)} labelled image(s) are in none of "
+            f"{first_of(file.name for file in present.values())}, and are not read: "
+            f"{first_of(sorted(unlisted), 3)}"
+        )
+    return parts
+
+
+def _read_list(file, part, table, seen, faults, absence):
+    lines = [(n, line.strip()) for n, line in enumerate(read_lines(file), start=1) if line.strip()]
+    names = [_stem(line) for _, line in lines]
+    found = [table.get(name) or table.get(name.rsplit("/", 1)[-1]) for name in names]
+    stems = []
+    if part == TEST and not any(found):
+        faults.notes.append(f"{file}: none of its images is labelled, and it is not read")
+        return stems
+    for (number, line), stem in zip(lines, found, strict=True):
+        where = f"{file}, line {number}"
+        if stem is None:
+            faults.add(f"{where}: {line!r} has no {absence}")
+        elif stem in seen:
+            faults.add(f"{where}: {line!r} is already in {seen[stem]}")
+        else:
+            seen[stem] = where
+            stems.append(stem)
+    return stems
+
+
+def _stem(name):
+    """A name of a list without, if it has a known one, its ending."""
+    name = name.replace("\\", "/").removeprefix("./")
+    for ending in IMAGE_ENDINGS + (".xml", ".txt", ".json"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
