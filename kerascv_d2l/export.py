@@ -1,314 +1,296 @@
-"""Models as files that need nothing but TensorFlow: SavedModel and TensorFlow Lite.
+"""Models as files: SavedModels and TensorFlow Lite files that need TensorFlow only, and `.keras`.
 
-What leaves here takes pictures as they are (pixels 0-255, any size) and answers
-in their own frame; resizing and scaling are inside.
+What is exported takes images as they are (pixels 0-255, any size) and answers in their own
+frame; resizing and scaling are inside. A model says what it offers by its method `endpoints`:
+a dict from names to pairs of a function of tensors and its signature, a tuple of
+`tf.TensorSpec`. The first one is the main one: `detect`, `classify`, `segment` or `stylize`.
 """
 
+import importlib
+import pkgutil
 import tempfile
+from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import whole
-from kerascv_d2l.models.segmenter import OVERLAP, WINDOW, Segmenter
-from kerascv_d2l.ops.geometry import resize_and_center_crop
-from kerascv_d2l.ops.segmentation import class_map
+from kerascv_d2l.models.common import as_image_size, in_float32
+
+_DTYPES = (tf.uint8, tf.float32, tf.float64)  # of images
+# Importing a module registers its classes with Keras.
+_WITH_CLASSES = ("initializers", "layers", "losses", "metrics", "models", "training.optimizers")
+_MOST_LETTERS = 300  # of TensorFlow's own message in ours
 
 
-def export_detector(model, path):
-    """Write a detector as a SavedModel.
+def save(model, path):
+    """Write a model of any task as a SavedModel.
 
-    The loaded object is called on uint8 or float images `(batch, height, width,
-    3)` of any size. Its signatures are `serving_default` (uint8), `float`
-    (float32), both with the input `images`, and `class_names`, without input.
-    The answer is a dictionary: `boxes` (normalised corners), `boxes_px` (pixels
-    of the images given), `scores`, `classes` and `num_valid`, as `SSD.detect`
-    gives them.
+    The loaded object has the functions that the model's `endpoints` name (`detect`, `classify`,
+    `segment` and `scores`, `stylize`) and is itself the first one. They take uint8, float32 or
+    float64 images `(batch, height, width, 3)` of any size. Its signatures are `serving_default`
+    (uint8) and `float` (float32), both with the input `images`; `NAME` and `float_NAME` for
+    every further function; and without input `info` (`task`, and the names of the `functions`),
+    `class_names`, and `colors` (uint8 `(classes, 3)`) if the model has them.
 
     Args:
-        model: `SSD`. Its `decoder` and `image_size` at this moment are what is
-            exported.
+        model: has `endpoints()`, `task` and `variables`; and `class_names` and `colors` if the
+            task has them. All settings at this moment are exported.
         path: folder to write, as a whole or not at all.
+
+    Raises:
+        InputError: if the model has no endpoints.
     """
-    module = _Detector(model)
-    signatures = {
-        "serving_default": module.detect.get_concrete_function(_any_images(tf.uint8)),
-        "float": module.detect.get_concrete_function(_any_images(tf.float32)),
-        "class_names": module.names.get_concrete_function(),
-    }
+    _check_exportable(model, str(type(model).__name__))
+    module = tf.Module()
+    # Keras' objects would be saved with all their own functions; their variables are enough.
+    module.model_variables = [variable.value for variable in model.variables]
+    signatures = {}
+    for name, (function, signature) in model.endpoints().items():
+        call, traces = _for_all_dtypes(function, signature)
+        setattr(module, name, call)
+        main = not signatures
+        if main:
+            module.__call__ = call
+        signatures["serving_default" if main else name] = traces[tf.uint8]
+        signatures["float" if main else f"float_{name}"] = traces[tf.float32]
+    for name, values in _facts(model).items():
+        signatures[name] = _constant_function(values)
     with whole(path) as folder:
         tf.saved_model.save(module, str(folder), signatures)
 
 
-def export_detector_lite(model, path):
-    """Write a detector as a TensorFlow Lite file of builtin operators, for one image at a time.
+def _check_exportable(model, what):
+    if not hasattr(model, "endpoints") or not hasattr(model, "task"):
+        raise InputError(
+            f"{what} is a model without a task and endpoints: expected a detector, classifier, "
+            "segmentation or style network of this package, or a model with both."
+        )
 
-    The input is float32 `(1, height, width, 3)`, pixels 0-255. A model with an
-    `image_size` starts with that size, and `resize_tensor_input` brings any
-    other; the outputs are those of `export_detector`. It computes in float32, also where the
-    model does not: TensorFlow Lite has no bfloat16.
+
+def _for_all_dtypes(function, signature):
+    """Make a `tf.function` for images of every dtype, and its trace for each."""
+    images, *others = signature
+    if images.dtype == tf.float32:
+        # Traced once, which takes most of the time. Other functions take any dtype themselves.
+        core = tf.function(function, input_signature=signature, autograph=False)
+
+        def function(images, *others):
+            return core(tf.cast(images, tf.float32), *others)
+
+    call = tf.function(function, autograph=False)
+    traces = {
+        dtype: call.get_concrete_function(
+            tf.TensorSpec(images.shape, dtype, name="images"), *others
+        )
+        for dtype in _DTYPES
+    }
+    return call, traces
+
+
+def _facts(model):
+    """What an export tells about itself: `{signature: {output: constant}}`."""
+    facts = {"info": {"task": model.task, "functions": list(model.endpoints())}}
+    if getattr(model, "class_names", None):
+        facts["class_names"] = {"class_names": list(model.class_names)}
+    if getattr(model, "colors", None) is not None:
+        facts["colors"] = {"colors": np.asarray(model.colors, np.uint8)}
+    return facts
+
+
+def _constant_function(values):
+    function = tf.function(lambda: {key: tf.constant(value) for key, value in values.items()})
+    return function.get_concrete_function()
+
+
+def save_lite(model, path, image_size=None):
+    """Write a detector, classifier or segmentation network as a TensorFlow Lite file.
+
+    The file takes one image at a time, input `images`, float32 `(1, height, width, 3)`, pixels
+    0-255, and starts with `image_size`. `resize_tensor_input` brings any other size, but for a
+    segmentation network, whose outputs are `class_map`, int32 `(1, height, width)`, and
+    `scores`, float32 `(1, height, width, classes)`. Else the outputs are those of `save`
+    (without text, which TensorFlow Lite does not have). It has builtin operators only and
+    computes in float32, also where the model does not: TensorFlow Lite has no bfloat16.
 
     Args:
-        model: `SSD`.
+        model: as for `save`.
         path: file to write, as a whole or not at all.
+        image_size: `(height, width)`, pixels; None for the model's own `image_size`.
+
+    Raises:
+        InputError: if neither the argument nor the model gives an image size, or the model has
+            no endpoints.
     """
-    module = _Detector(_in_float32(model))
-    images = tf.TensorSpec((1, None, None, 3), tf.float32, name="images")
-    function = module.detect.get_concrete_function(images)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-    with whole(path) as file:
-        file.write_bytes(converter.convert())
+    _check_exportable(model, str(type(model).__name__))
+    size = image_size if image_size is not None else getattr(model, "image_size", None)
+    if size is None:
+        raise InputError("image_size=None, and the model has none: give (height, width).")
+    size = as_image_size(size)
+    model = in_float32(model)
+    fixed = hasattr(model, "lite_endpoint")
+    function = model.lite_endpoint() if fixed else next(iter(model.endpoints().values()))[0]
 
+    def numbers(images):
+        return {k: v for k, v in function(images).items() if v.dtype != tf.string}
 
-def export_classifier(model, path, class_names, image_size, resized):
-    """Write a classifier as a SavedModel.
-
-    The loaded object is called on uint8 or float images `(batch, height, width,
-    3)` of any size, pixels 0-255. Its signatures are `serving_default` (uint8),
-    `float` (float32), both with the input `images`, and `class_names`, without
-    input. The answer is a dictionary: `probabilities` float32 `(batch,
-    classes)`, `classes` int32 `(batch,)`, the most probable one, and `names`
-    `(batch,)`, its name.
-
-    Args:
-        model: `keras.Model` from pixels 0-255 `(batch, *image_size, 3)` to
-            logits `(batch, classes)`, as `classifier` builds them.
-        path: folder to write, as a whole or not at all.
-        class_names: sequence of str.
-        image_size: `(height, width)`, pixels: what the model gets.
-        resized: `(height, width)`: what pictures are resized to before their
-            middle is cut out, as `resized_size(image_size)`.
-    """
-    module = _Classifier(model, class_names, image_size, resized)
-    signatures = {
-        "serving_default": module.classify.get_concrete_function(_any_images(tf.uint8)),
-        "float": module.classify.get_concrete_function(_any_images(tf.float32)),
-        "class_names": module.names.get_concrete_function(),
-    }
-    with whole(path) as folder:
-        tf.saved_model.save(module, str(folder), signatures)
-
-
-def export_segmenter(
-    model,
-    path,
-    class_names,
-    colors,
-    window=WINDOW,
-    overlap=OVERLAP,
-    windows_at_a_time=4,
-    flip=False,
-):
-    """Write a segmentation network as a SavedModel that takes pictures of any size.
-
-    Inside are the windows of `Segmenter`, a few at a time, so memory grows
-    little with the picture. The loaded object is called on uint8 or float
-    images `(batch, height, width, 3)`, pixels 0-255, and answers with a
-    dictionary: `class_map`, int32 `(batch, height, width)`. Its method `scores`
-    answers with `scores` besides, float32 `(batch, height, width, classes)`
-    before the softmax.
-
-    Signatures: `serving_default` (uint8), `float` (float32), `scores` (uint8),
-    `float_scores` (float32), all with the input `images`; and without input
-    `class_names`, and `colors`, uint8 `(classes, 3)`, RGB.
-
-    Args:
-        model: `keras.Model` from pixels 0-255 to scores, as `FCN`.
-        path: folder to write, as a whole or not at all.
-        class_names: sequence of str.
-        colors: RGB 0-255 `(classes, 3)`, to draw the classes in.
-        window: as for `Segmenter`.
-        overlap: as for `Segmenter`.
-        windows_at_a_time: as for `Segmenter`.
-        flip: as for `Segmenter`.
-    """
-    # One function for all four: tracing the network takes most of the time.
-    score = tf.function(
-        lambda windows: model(windows, training=False),
-        input_signature=[_any_images(tf.float32)],
-        autograph=False,
-    )
-    segment = Segmenter(
-        lambda windows: score(tf.cast(windows, tf.float32)),
-        window,
-        overlap,
-        windows_at_a_time,
-        flip,
-        stride=model.size_multiple,
-        num_classes=len(class_names),
-    )
-    module = _SegmenterModule(model, segment, class_names, colors)
-    signatures = {
-        "serving_default": module.segment.get_concrete_function(_any_images(tf.uint8)),
-        "float": module.segment.get_concrete_function(_any_images(tf.float32)),
-        "scores": module.scores.get_concrete_function(_any_images(tf.uint8)),
-        "float_scores": module.scores.get_concrete_function(_any_images(tf.float32)),
-        "class_names": module.names.get_concrete_function(),
-        "colors": module.palette.get_concrete_function(),
-    }
-    with whole(path) as folder:
-        tf.saved_model.save(module, str(folder), signatures)
-
-
-def export_segmenter_lite(model, path, image_size):
-    """Write a segmentation network as a TensorFlow Lite file, for one image of a fixed size.
-
-    The input `images` is float32 `(1, *image_size, 3)`, pixels 0-255; the outputs
-    are `class_map`, int32 `(1, *image_size)`, and `scores`, float32 `(1,
-    *image_size, classes)`, before the softmax. It has builtin operators only and
-    computes in float32.
-
-    Args:
-        model: `FCN` or `UNet`.
-        path: file to write, as a whole or not at all.
-        image_size: `(height, width)`, pixels.
-    """
-    model = _rebuilt_in_float32(model)
+    shape = (1, *size, 3) if fixed else (1, None, None, 3)
     module = tf.Module()
     module.model_variables = [variable.value for variable in model.variables]
-
-    def answer(images):
-        scores = model(images, training=False)
-        return {"class_map": class_map(scores), "scores": scores}
-
-    images = tf.TensorSpec((1, *image_size, 3), tf.float32, name="images")
-    module.segment = tf.function(answer, autograph=False)
-    function = module.segment.get_concrete_function(images)
+    module.function = tf.function(numbers, autograph=False)
+    trace = module.function.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="images"))
     # A concrete function straight into the converter keeps its variables alive and unfrozen.
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, {"serving_default": function})
+        tf.saved_model.save(module, folder, {"serving_default": trace})
         content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
     with whole(path) as file:
-        file.write_bytes(content)
+        file.write_bytes(content if fixed else _starting_with(content, (1, *size, 3)))
 
 
-def export_stylizer(model, path):
-    """Write a feed-forward network of style transfer as a SavedModel.
+def _starting_with(content, shape):
+    """Set the shape that a TensorFlow Lite file's input has before it is resized."""
+    from tensorflow.lite.tools import flatbuffer_utils
 
-    The loaded object is called on uint8 or float images `(batch, height, width,
-    3)` of any size, pixels 0-255. Its signatures are `serving_default` (uint8)
-    and `float` (float32), both with the input `images`. The answer is a
-    dictionary: `pictures` uint8, of the same shape.
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].shape = np.array(shape, np.int32)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+class LoadedModel:
+    """A model that `load` has read, whatever it was written as.
+
+    Call it, or one of its functions, on images `(batch, height, width, 3)`, pixels 0-255, uint8
+    or float, of any size.
+
+    Attributes:
+        task: "detection", "classification", "segmentation" or "style".
+        class_names: tuple of str, empty for a style network.
+        colors: uint8 `(classes, 3)`, RGB, or None where the task has none.
+        functions: dict from names to functions of images; each is an attribute too.
+    """
+
+    def __init__(self, task, class_names, colors, functions):
+        self.task = task
+        self.class_names = tuple(class_names)
+        self.colors = colors
+        self.functions = functions
+        for name, function in functions.items():
+            setattr(self, name, function)
+
+    def __call__(self, images):
+        """Give the answer of the first function, a dict of tensors."""
+        return next(iter(self.functions.values()))(images)
+
+
+def load(path):
+    """Load a model that `save` or a training script has written.
 
     Args:
-        model: `keras.Model` from pixels 0-255 to pixels 0-255 of the same
-            height and width, as `transformer_net` builds it.
-        path: folder to write, as a whole or not at all.
+        path: folder of a SavedModel, or `.keras` file.
+
+    Returns:
+        `LoadedModel`.
+
+    Raises:
+        InputError: if there is nothing, or it is something else.
     """
-    module = _Stylizer(model)
-    signatures = {
-        "serving_default": module.stylize.get_concrete_function(_any_images(tf.uint8)),
-        "float": module.stylize.get_concrete_function(_any_images(tf.float32)),
+    path = Path(path)
+    if path.is_dir():
+        return _load_saved_model(path)
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder.")
+    if path.suffix != ".keras":
+        raise InputError(f"{path}: expected a SavedModel (a folder) or a .keras file.")
+    model = load_model(path, compile=False)
+    _check_exportable(model, str(path))
+    functions = {
+        name: _on_any_images(function, signature)
+        for name, (function, signature) in model.endpoints().items()
     }
-    with whole(path) as folder:
-        tf.saved_model.save(module, str(folder), signatures)
+    names = getattr(model, "class_names", None) or ()
+    return LoadedModel(model.task, names, getattr(model, "colors", None), functions)
 
 
-def _any_images(dtype):
-    return tf.TensorSpec((None, None, None, 3), dtype, name="images")
+def _on_any_images(function, signature):
+    call = tf.function(function, autograph=False, reduce_retracing=True)
+    images, *_ = signature
+    keep = images.dtype != tf.float32  # the function takes any dtype itself
+
+    def on_images(images, *others):
+        images = tf.convert_to_tensor(images)
+        return call(images if keep else tf.cast(images, tf.float32), *others)
+
+    return on_images
 
 
-class _Detector(tf.Module):
-    """`SSD.detect` and the class names, without the Python class."""
-
-    def __init__(self, model):
-        super().__init__()
-        # Keras' objects would be saved with all their own functions; their variables are enough.
-        self.model_variables = [variable.value for variable in model.variables]
-        self.detect = tf.function(lambda images: _detect_in_pixels(model, images))
-        self.names = tf.function(lambda: {"class_names": tf.constant(model.class_names)})
-        self.__call__ = self.detect
-
-
-def _in_float32(model):
-    if model.compute_dtype == "float32":
-        return model
-    twin = type(model).from_config({**model.get_config(), "dtype": "float32"})
-    twin.set_weights(model.get_weights())
-    twin.decoder = model.decoder
-    return twin
-
-
-class _Classifier(tf.Module):
-    """Cutting, the model and the class names, without the Python class."""
-
-    def __init__(self, model, class_names, image_size, resized):
-        super().__init__()
-        self.model_variables = [variable.value for variable in model.variables]
-
-        def classify(images):
-            pixels = resize_and_center_crop(images, resized, image_size)
-            probabilities = tf.nn.softmax(model(pixels, training=False))  # (batch, classes)
-            classes = tf.argmax(probabilities, axis=-1, output_type=tf.int32)  # (batch,)
-            names = tf.gather(tf.constant(list(class_names)), classes)
-            return {"probabilities": probabilities, "classes": classes, "names": names}
-
-        self.classify = tf.function(classify)
-        self.names = tf.function(lambda: {"class_names": tf.constant(list(class_names))})
-        self.__call__ = self.classify
-
-
-class _SegmenterModule(tf.Module):
-    """Windows, the model, names and colours, without the Python classes."""
-
-    def __init__(self, model, segment, class_names, colors):
-        super().__init__()
-        self.model_variables = [variable.value for variable in model.variables]
-
-        def only_classes(images):
-            return {"class_map": segment.segment(images)}
-
-        def with_scores(images):
-            classes, scores = segment.segment(images, return_scores=True)
-            return {"class_map": classes, "scores": scores}
-
-        self.segment = tf.function(only_classes, autograph=False)
-        self.scores = tf.function(with_scores, autograph=False)
-        self.names = tf.function(lambda: {"class_names": tf.constant(list(class_names))})
-        self.palette = tf.function(lambda: {"colors": tf.constant(colors, tf.uint8)})
-        self.__call__ = self.segment
-
-
-class _Stylizer(tf.Module):
-    """The model and rounding, without the Python class."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model_variables = [variable.value for variable in model.variables]
-
-        def stylize(images):
-            pixels = tf.clip_by_value(tf.round(model(images, training=False)), 0, 255)
-            return {"pictures": tf.cast(pixels, tf.uint8)}
-
-        self.stylize = tf.function(stylize)
-        self.__call__ = self.stylize
-
-
-def _rebuilt_in_float32(model):
-    """The same network without 16-bit arithmetic; itself if it has none."""
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
-        return model
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
+def _load_saved_model(path):
+    if not (path / "saved_model.pb").is_file():
+        message = f"{path} is a folder without a model (it has no saved_model.pb)"
+        if (path / "saved_model" / "saved_model.pb").is_file():
+            raise InputError(f"{message}: give the folder {path / 'saved_model'}")
+        raise InputError(f"{message}: give saved_model/ or model.keras of a run")
     try:
-        twin = type(model).from_config(_in_full(model.get_config()))
-    finally:
-        keras.config.set_dtype_policy(policy)
-    twin.set_weights(model.get_weights())
-    return twin
+        model = tf.saved_model.load(str(path))
+        facts = {
+            name: {key: value.numpy() for key, value in model.signatures[name]().items()}
+            for name in ("info", "class_names", "colors")
+            if name in model.signatures
+        }
+        info = facts["info"]
+        functions = {
+            name.decode(): _keeping_alive(model, name.decode()) for name in info["functions"]
+        }
+        names = [name.decode() for name in facts.get("class_names", {}).get("class_names", ())]
+        colors = facts.get("colors", {}).get("colors")
+        return LoadedModel(info["task"].decode(), names, colors, functions)
+    except (
+        AttributeError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        tf.errors.OpError,
+    ) as error:
+        raise InputError(
+            f"{path} is no SavedModel that this package wrote ({str(error)[:_MOST_LETTERS]})"
+        ) from error
 
 
-def _in_full(config):
-    """A configuration with `float32` in place of every mixed policy."""
-    if isinstance(config, dict):
-        return {key: _in_full(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return type(config)(_in_full(value) for value in config)
-    return "float32" if config in ("mixed_bfloat16", "mixed_float16") else config
+def _keeping_alive(model, name):
+    getattr(model, name)  # is there
+    # Through the model: the function alone does not keep its variables alive.
+    return lambda *images: getattr(model, name)(*images)
 
 
-def _detect_in_pixels(model, images):
-    found = model.detect_batch(images)
-    height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
-    found["boxes_px"] = found["boxes"] * tf.stack([width, height, width, height])
-    return found
+def load_model(path, **options):
+    """Load a `.keras` file: `keras.saving.load_model`, with all classes of this package known.
+
+    Keras itself finds layers, losses and metrics of this package only if they have been imported,
+    and `import kerascv_d2l` imports nothing until it is used.
+
+    Args:
+        path: a `.keras` file.
+        **options: as for `keras.saving.load_model`, such as `compile=False`.
+
+    Returns:
+        `keras.Model`.
+
+    Raises:
+        InputError: if the file is not there, or is no Keras model.
+    """
+    _register_classes()
+    try:
+        return keras.saving.load_model(path, **options)
+    except (KeyError, OSError, TypeError, ValueError) as error:  # Keras has all these for it
+        reason = str(error)[:_MOST_LETTERS]
+        raise InputError(f"{path} is no Keras model that can be loaded ({reason})") from error
+
+
+def _register_classes():
+    for name in _WITH_CLASSES:
+        module = importlib.import_module(f"kerascv_d2l.{name}")
+        for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
+            importlib.import_module(found.name)

@@ -6,6 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from kerascv_d2l.colors import default_colors
 from kerascv_d2l.errors import InputError
 
 IGNORE_LABEL = 255  # of mask pixels that count for nothing
@@ -335,23 +336,6 @@ def check_objects(boxes, classes, ignore, name):
                 f"{name}, object {number}: the box [x_min, y_min, x_max, y_max] is "
                 f"{boxes[number - 1].tolist()}; wanted 0 <= min < max <= 1"
             )
-
-
-def default_colors(count):
-    """Colours that tell classes apart: VOC's, continued by VOC's rule.
-
-    Args:
-        count: int, at most 255.
-
-    Returns:
-        uint8 `(count, 3)`, RGB.
-    """
-    # The bits of the index spread over the channels, high bits first.
-    index = np.arange(count)
-    colors = np.zeros((count, 3), np.uint8)
-    for bit in range(8):
-        colors[:, bit % 3] |= ((index >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
-    return colors
 
 
 def encode_mask(mask):

@@ -1,30 +1,32 @@
-"""Every network that can carry a task, by name: one table for all scripts.
+"""Backbones by name: one table for all tasks and scripts.
 
-`backbone` gives feature maps, `classifier` class scores. Both take pixels
-0-255 in RGB, whatever the network itself was trained on: its own
+They take pixels 0-255 in RGB, whatever the network itself was trained on: its own
 preprocessing is part of the model.
 """
 
+import collections
+import contextlib
 import difflib
 import math
 import os
+import random
 import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import keras
+from keras.src.backend.common import global_state  # guarded by the pin of Keras' version
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models import preprocessing, resnet
-from kerascv_d2l.models.weights import load_weights
+from kerascv_d2l.models.weights import check_kind, fetch, identify, load_weights
 
 # PyTorch's batch norm momentum (0.1 there). Keras' 0.99 needs hundreds of steps to follow new
 # data, more than a short fine-tuning has.
 BATCH_NORM_MOMENTUM = 0.9
 # A size at which a feature map's stride shows, also in networks that do not pad.
 _PROBE_SIZE = 1024
-HEAD = "head"  # name of a classifier's output layer
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class _Family:
 # The layers are the last activation before the next halving, where the family has one.
 # EfficientNet's and MobileNet's last one is the expansion inside the block that halves.
 _FAMILIES = (
-    _Family("resnet(18|34)", preprocessing.nothing, r"relu|layer\d"),
+    _Family("resnet(18|34|18_small)", preprocessing.nothing, r"relu|layer\d"),
     _Family("mobilenet", preprocessing.to_unit_range, r"conv_pw_\d+_relu", width=True),
     _Family("mobilenetv2", preprocessing.to_unit_range, r"block_\d+_expand_relu", width=True),
     _Family(
@@ -82,7 +84,7 @@ _FAMILIES = (
 
 
 def names():
-    """List the networks that `backbone` and `classifier` know.
+    """List the networks that `backbone` and `Classifier` know.
 
     Returns:
         sorted list of str, without width multipliers.
@@ -107,9 +109,9 @@ def backbone(
     inference mode, in training too, and keeps its statistics.
 
     Args:
-        name: "resnet18", "resnet34", or the lower-case name of a network of
-            `keras.applications` ("mobilenet", "resnet50", "efficientnetv2b0",
-            ...), with an optional width multiplier for the MobileNets
+        name: "resnet18", "resnet34", "resnet18_small" (the book's for small images), or the
+            lower-case name of a network of `keras.applications` ("mobilenet", "resnet50",
+            "efficientnetv2b0", ...), with an optional width multiplier for the MobileNets
             ("mobilenet_0.75", "mobilenetv2_1.4").
         weights: None (random), "imagenet" (fetched at first use and cached),
             or the path of a file, with or without the classifier on top:
@@ -136,7 +138,7 @@ def backbone(
             wanted stride, or the weights do not fit.
     """
     family, _ = _parse(name)
-    trunk = _trunk(name, weights, input_shape, batch_norm_momentum)
+    trunk = build_trunk(name, weights, input_shape, batch_norm_momentum)
     outputs = _last_of_each_stride(trunk, family.features)
     for stride in strides:
         if stride not in outputs:
@@ -145,6 +147,50 @@ def backbone(
                 f"It has them at {', '.join(map(str, sorted(outputs)))}."
             )
     return keras.Model(trunk.inputs[0], [outputs[stride] for stride in strides], name=_safe(name))
+
+
+def check_weights(name, weights):
+    """Check early, before images are read, that weights can be had and are of a network.
+
+    Args:
+        name: as for `backbone`.
+        weights: as for `backbone`. "imagenet" is downloaded if it is not in the cache.
+
+    Raises:
+        InputError: if no network has that name, or there is no such file, it is of a kind that
+            is not read, or it is of another network.
+    """
+    _parse(name)
+    if weights is None:
+        return
+    if weights == "imagenet":
+        if name in resnet.HUB:
+            fetch(resnet.HUB[name])
+        else:
+            with _undisturbed():
+                build_trunk(name, weights, (None, None, 3), None)
+        return
+    path = Path(weights)
+    check_kind(path)
+    network = identify(path)
+    if network not in (None, name, re.sub(r"_1(\.0*)?$", "", name)):
+        raise InputError(
+            f"weights {path}: this file is {network}, not {name}. Use backbone={network!r}, or "
+            f"give a file of {name}."
+        )
+
+
+@contextlib.contextmanager
+def _undisturbed():
+    """Let what is built inside change neither random draws nor the numbers in layer names."""
+    state = random.getstate()
+    numbers = dict(global_state.get_global_attribute("object_name_uids", {}))
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        uids = collections.defaultdict(int, numbers)
+        global_state.set_global_attribute("object_name_uids", uids)
 
 
 def strides_of(name):
@@ -160,85 +206,23 @@ def strides_of(name):
         InputError: if no network has that name.
     """
     family, _ = _parse(name)
-    trunk = _trunk(name, None, (None, None, 3), None)
+    trunk = build_trunk(name, None, (None, None, 3), None)
     return sorted(_last_of_each_stride(trunk, family.features))
 
 
-def classifier(
-    name,
-    num_classes,
-    weights=None,
-    input_shape=(None, None, 3),
-    dropout=0.0,
-    head_init=None,
-    batch_norm_momentum=BATCH_NORM_MOMENTUM,
-):
-    """Build a network that turns images into class scores.
-
-    The trunk of `backbone`, global average pooling and a dense layer named
-    "head" with Xavier-uniform weights.
+def source_head(name, weights):
+    """Read the output layer of the classifier that a weights file has on top.
 
     Args:
         name: as for `backbone`.
-        num_classes: number of classes.
-        weights: as for `backbone`; they are those of the trunk, the head
-            starts anew.
-        input_shape: `(height, width, 3)`; None where the size may vary.
-        dropout: share of the pooled features dropped in training.
-        head_init: dict `{class: index}`: output unit `class` starts as unit
-            `index` of the network that `weights` come from (a hot dog is
-            ImageNet class 934). Needs weights with a classifier on top.
-        batch_norm_momentum: as for `backbone`.
+        weights: "imagenet" or a file.
 
     Returns:
-        `keras.Model` from pixels 0-255 `(batch, height, width, 3)`, uint8 or
-        float, RGB, to float32 logits `(batch, num_classes)`.
+        Pair of float32 arrays: kernel `(features, classes)` and bias `(classes,)`.
 
     Raises:
-        InputError: as `backbone`, or if `num_classes` or `head_init` make no
-            sense for this network.
+        InputError: if no network has that name, or the weights have no classifier.
     """
-    if num_classes < 1:
-        raise InputError(f"num_classes={num_classes}: expected at least 1.")
-    trunk = _trunk(name, weights, input_shape, batch_norm_momentum)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(trunk.output)
-    if dropout:
-        x = keras.layers.Dropout(dropout, name="dropout")(x)
-    # float32 also under mixed precision: the loss needs the range.
-    head = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)
-    model = keras.Model(trunk.inputs[0], head(x), name=_safe(name))
-    if head_init:
-        _start_head(head, name, weights, head_init)
-    return model
-
-
-def _start_head(head, name, weights, head_init):
-    kernel, bias = (variable.numpy() for variable in (head.kernel, head.bias))
-    if weights is None:
-        raise InputError(
-            f"head_init={head_init}: there is no source network with weights=None. "
-            'Give weights="imagenet" or a weights file with a classifier on top.'
-        )
-    source_kernel, source_bias = _source_head(name, weights)
-    if source_kernel.shape[0] != kernel.shape[0]:
-        raise InputError(
-            f"head_init={head_init}: the classifier of {name} reads {source_kernel.shape[0]} "
-            f"features through layers of its own, the new head {kernel.shape[0]}; its units do "
-            "not fit. Leave head_init out for this network."
-        )
-    for unit, index in head_init.items():
-        if not 0 <= unit < kernel.shape[1] or not 0 <= index < source_kernel.shape[1]:
-            raise InputError(
-                f"head_init={head_init}: expected classes 0-{kernel.shape[1] - 1} and source "
-                f"indices 0-{source_kernel.shape[1] - 1}."
-            )
-        kernel[:, unit] = source_kernel[:, index]
-        bias[unit] = source_bias[index]
-    head.set_weights([kernel, bias])
-
-
-def _source_head(name, weights):
-    """Kernel `(features, classes)` and bias `(classes,)` of the network's own classifier."""
     _, constructor = _parse(name)
     network = constructor(include_top=True, weights=weights, classifier_activation=None)
     last = [layer for layer in network.layers if layer.weights][-1]
@@ -246,10 +230,25 @@ def _source_head(name, weights):
     return kernel.reshape(-1, kernel.shape[-1]), bias
 
 
-def _trunk(name, weights, input_shape, batch_norm_momentum):
+def build_trunk(name, weights, input_shape, batch_norm_momentum):
+    """Build a network without its classifier: `backbone` with the last feature map as output.
+
+    Args:
+        name: as for `backbone`.
+        weights: as for `backbone`.
+        input_shape: as for `backbone`.
+        batch_norm_momentum: as for `backbone`.
+
+    Returns:
+        `keras.Model` from pixels 0-255 to one feature map, named after the network.
+
+    Raises:
+        InputError: if no network has that name, or the weights do not fit.
+    """
     family, constructor = _parse(name)
     pixels = keras.Input(input_shape, name="pixels")
-    trunk = constructor(include_top=False, weights=weights, input_tensor=family.preprocess(pixels))
+    features = family.preprocess(pixels)
+    trunk = constructor(include_top=False, weights=weights, input_tensor=features, name=_safe(name))
     if weights != "imagenet":
         _standardise_inside(trunk)
     if batch_norm_momentum is not None:
@@ -303,7 +302,11 @@ def _constructors():
         for name, function in vars(keras.applications).items()
         if name[0].isupper() and callable(function)
     }
-    return found | {"resnet18": resnet.ResNet18, "resnet34": resnet.ResNet34}
+    return found | {
+        "resnet18": resnet.ResNet18,
+        "resnet34": resnet.ResNet34,
+        "resnet18_small": resnet.resnet18_small,
+    }
 
 
 def keras_network(function, weights=None, **arguments):
@@ -354,7 +357,7 @@ def _how_to_fetch(message):
 
 def _parse(name):
     """Split a name into its `_Family` and a constructor that knows the width multiplier."""
-    base, _, width = name.partition("_")
+    base, _, width = (name, "", "") if name in _constructors() else name.partition("_")
     constructor = _constructors().get(base)
     family = next((f for f in _FAMILIES if re.fullmatch(f.names, base)), None)
     if family is None or constructor is None:

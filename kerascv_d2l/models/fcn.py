@@ -13,116 +13,101 @@ from kerascv_d2l.layers.upsampling import (
     TransposedUpsampling,
 )
 from kerascv_d2l.models.backbones import backbone as build_backbone
+from kerascv_d2l.models.segmentation import SegmentationModel, as_classes, as_input_shape
 
 DEEPEST_STRIDE = 32  # of the last feature map of the usual classifiers
 STRIDES = (8, 16, 32)
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
-class FCN(keras.Model):
-    """FCN-32s, -16s or -8s: a classifier's feature maps, scored and enlarged to the picture.
+class FCN(SegmentationModel):
+    """FCN-32s, -16s or -8s: a backbone's feature maps, scored and upsampled to the image.
 
-    `stride=32` is the book's: a 1 x 1 convolution scores the last feature map, a
-    transposed convolution enlarges the scores 32 times. With 16 or 8 the scores
-    are enlarged 2 times first, added to those of the map before, and so on.
+    `stride=32` is the book's: a 1 x 1 convolution scores the last feature map, a transposed
+    convolution upsamples the scores 32 times. With 16 or 8 the scores are upsampled 2 times
+    first, added to those of the finer map, and so on.
 
-    Calling it with pixels 0-255, `(batch, height, width, 3)`, RGB, uint8 or
-    float, gives float32 scores `(batch, height, width, num_classes)` before the
-    softmax. Any size will do: where 32 does not divide a side, the picture is
-    lengthened (see `PadToMultiple`) and the scores cut again.
+    Calling it with pixels 0-255, `(batch, height, width, 3)`, RGB, uint8 or float, gives float32
+    scores `(batch, height, width, classes)` before the softmax. Any size works: where 32 does
+    not divide a side, the image is padded (see `PadToMultiple`) and the scores are cropped.
 
     Args:
-        num_classes: int, background included.
-        backbone: name of a network, see `models.backbones.names()`; or a
-            `keras.Model` from pixels to a list of feature maps at strides
-            `stride`, ..., 32. The NASNets need an `input_shape`.
+        class_names: sequence of str, background included; or int, the number of classes.
+        backbone: name of a network, see `models.backbones.names()`; or a `keras.Model` from
+            pixels to a list of feature maps at strides `stride`, ..., 32.
         weights: for a backbone by name: None, "imagenet" or a file.
         stride: 32, 16 or 8, of the finest map that is scored.
-        trainable_upsampling: whether transposed convolutions enlarge, which start
-            as bilinear interpolation and learn; else fixed bilinear
-            interpolation, faster and with no weights.
-        input_shape: `(height, width, 3)`, None where the size may vary.
+        trainable_upsampling: True: transposed convolutions, which start as bilinear
+            interpolation and learn. False: fixed bilinear interpolation, faster and with no
+            weights.
+        image_size: `(height, width)`, for a network of one size (the NASNets need it); else None.
+        colors: RGB 0-255 `(classes, 3)`, or None for VOC's.
+        segmenter_options: dict, see `SegmentationModel`.
         name: str, by default "fcn32", ...
 
-    Attributes:
-        backbone: the network that makes the feature maps, for freezing it.
-        num_classes: int.
-        size_multiple: int that divides the sides of pictures that need no
-            lengthening.
-
     Raises:
-        InputError: if an argument is out of range, no network has that name, or
-            the weights do not fit.
+        InputError: if an argument is out of range, no network has that name, or the weights do
+            not fit.
 
     Source:
-        D2L 1.0.3, section 14.11; Long, Shelhamer, Darrell: Fully Convolutional
-        Networks for Semantic Segmentation (2015).
+        D2L 1.0.3, section 14.11; Long, Shelhamer, Darrell: Fully Convolutional Networks for
+        Semantic Segmentation (2015).
     """
 
     def __init__(
         self,
-        num_classes,
+        class_names,
         backbone="resnet18",
         weights=None,
         stride=DEEPEST_STRIDE,
         trainable_upsampling=True,
-        input_shape=(None, None, 3),
+        image_size=None,
+        colors=None,
+        segmenter_options=None,
         name=None,
         **kwargs,
     ):
-        check_num_classes(num_classes)
+        classes = as_classes(class_names, colors)
         if stride not in STRIDES:
             raise InputError(f"stride={stride}: expected 32, 16 or 8.")
         strides = [s for s in STRIDES if s >= stride]
+        input_shape = as_input_shape(image_size)
         trunk = feature_network(backbone, weights, strides, input_shape)
-
-        # The scores stay float32 under mixed precision: they are sums of many terms and small.
-        def score(features, at):
-            return keras.layers.Conv2D(num_classes, 1, dtype="float32", name=f"score{at}")(features)
-
-        def enlarge(scores, factor, layer_name):
-            if trainable_upsampling:
-                layer = TransposedUpsampling(num_classes, factor, dtype="float32", name=layer_name)
-            else:
-                layer = BilinearUpsampling(factor, dtype="float32", name=layer_name)
-            return layer(scores)
-
         pixels = keras.Input(input_shape, name="pixels")
-        features = dict(zip(strides, feature_maps(trunk, strides, pixels), strict=True))
-        scores = score(features[DEEPEST_STRIDE], DEEPEST_STRIDE)
-        for at in reversed(strides[:-1]):
-            scores = enlarge(scores, 2, f"enlarge_to{at}")
-            scores = keras.layers.Add(dtype="float32", name=f"add{at}")(
-                [scores, score(features[at], at)]
-            )
-        scores = enlarge(scores, stride, "enlarge_to1")
+        maps = dict(zip(strides, feature_maps(trunk, strides, pixels), strict=True))
+        scores = _upsampled_scores(maps, len(classes[0]), trainable_upsampling)
         scores = CropLike(dtype="float32", name="crop")(scores, pixels)
         super().__init__(inputs=pixels, outputs=scores, name=name or f"fcn{stride}", **kwargs)
-        self.backbone = trunk
-        self.num_classes = num_classes
-        self.size_multiple = DEEPEST_STRIDE
-        self._settings = {
-            "num_classes": num_classes,
+        settings = {
             "stride": stride,
             "trainable_upsampling": trainable_upsampling,
-            "input_shape": tuple(input_shape),
+            "image_size": image_size,
+            "segmenter_options": segmenter_options,
         }
+        self.describe(classes, DEEPEST_STRIDE, trunk, settings)
 
-    def get_config(self):
-        """Give the arguments of the constructor, the backbone with its architecture."""
-        return {
-            **self._settings,
-            "name": self.name,
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-        }
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network again, without the weights."""
-        trunk = keras.saving.deserialize_keras_object(
-            config["backbone"], custom_objects=custom_objects
-        )
-        return cls(**(config | {"backbone": trunk}))
+def _upsampled_scores(maps, num_classes, trainable):
+    """Score the maps `{stride: (batch, h, w, channels)}` and upsample their sum to the image."""
+
+    # The scores stay float32 under mixed precision: they are sums of many terms and small.
+    def score(at):
+        layer = keras.layers.Conv2D(num_classes, 1, dtype="float32", name=f"score{at}")
+        return layer(maps[at])
+
+    def enlarge(scores, factor, layer_name):
+        if trainable:
+            layer = TransposedUpsampling(num_classes, factor, dtype="float32", name=layer_name)
+        else:
+            layer = BilinearUpsampling(factor, dtype="float32", name=layer_name)
+        return layer(scores)
+
+    *finer, deepest = sorted(maps)
+    scores = score(deepest)
+    for at in reversed(finer):
+        scores = enlarge(scores, 2, f"enlarge_to{at}")
+        scores = keras.layers.Add(dtype="float32", name=f"add{at}")([scores, score(at)])
+    return enlarge(scores, min(maps), "enlarge_to1")
 
 
 def feature_network(backbone, weights, strides, input_shape):
@@ -132,7 +117,7 @@ def feature_network(backbone, weights, strides, input_shape):
         backbone: str or `keras.Model`.
         weights: None, "imagenet" or a file; None with a `keras.Model`.
         strides: wanted strides in pixels, finest first.
-        input_shape: `(height, width, 3)` of the pictures, None where it may vary.
+        input_shape: `(height, width, 3)` of the images, None where it may vary.
 
     Returns:
         `keras.Model` from pixels to a list of feature maps, one for each stride.
@@ -165,7 +150,7 @@ def feature_network(backbone, weights, strides, input_shape):
 
 
 def feature_maps(trunk, strides, pixels):
-    """Apply a network to pictures of any size, lengthened as it needs.
+    """Apply a network to images of any size, padded as it needs.
 
     Args:
         trunk: as `feature_network` gives it.
@@ -181,7 +166,7 @@ def feature_maps(trunk, strides, pixels):
     short = [features.shape[1] * s < height for features, s in zip(maps, strides, strict=True)]
     minimum = 0
     if any(short):
-        # Without padding nothing is left of a small picture.
+        # Without padding nothing is left of a small image.
         minimum = next(
             side for side in range(multiple, height + 1, multiple) if _leaves_maps(trunk, side)
         )
@@ -195,7 +180,7 @@ def feature_maps(trunk, strides, pixels):
 
 
 def _probe(trunk, strides):
-    """Height of a picture, and the shapes of its feature maps, as `keras.KerasTensor`."""
+    """Height of an image, and the shapes of its feature maps, as `keras.KerasTensor`."""
     # Large, so that a few missing rows do not hide the stride.
     height, width = (side or 32 * max(strides) for side in trunk.input_shape[1:3])
     probe = keras.KerasTensor((1, height, width, 3))
@@ -208,16 +193,3 @@ def _leaves_maps(trunk, side):
     except ValueError:
         return False
     return all(min(features.shape[1:3]) > 0 for features in keras.tree.flatten(maps))
-
-
-def check_num_classes(num_classes):
-    """Refuse less than one class.
-
-    Args:
-        num_classes: int.
-
-    Raises:
-        InputError: if it is less than 1.
-    """
-    if num_classes < 1:
-        raise InputError(f"num_classes={num_classes}: expected at least 1.")

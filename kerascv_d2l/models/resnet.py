@@ -1,8 +1,8 @@
 """ResNets of basic blocks: torchvision's, and the book's for small images.
 
-In torchvision's every layer has the name of its module there, with "_" for
-".": `layer1.0.conv1` is `layer1_0_conv1`. The last activation of a stage has
-the name of the stage, `layer1` to `layer4`.
+Every layer of torchvision's has the name of its module there, with "_" for ".":
+`layer1.0.conv1` is `layer1_0_conv1`. The last activation of a stage has the name of the
+stage, `layer1` to `layer4`.
 """
 
 import keras
@@ -15,7 +15,7 @@ from kerascv_d2l.models.weights import load_weights
 STAGES = {2: "relu", 4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}  # stride -> layer
 _STAGE_CHANNELS = (64, 128, 256, 512)
 # The timm conversions of torchvision's ImageNet weights (IMAGENET1K_V1).
-_HUB = {"resnet18": "timm/resnet18.tv_in1k", "resnet34": "timm/resnet34.tv_in1k"}
+HUB = {"resnet18": "timm/resnet18.tv_in1k", "resnet34": "timm/resnet34.tv_in1k"}
 _HEAD_TENSORS = r"fc\.(weight|bias)"
 
 
@@ -48,7 +48,7 @@ def ResNet34(**arguments):  # noqa: N802
 
 
 def _resnet(
-    name,
+    network,
     blocks,
     include_top=True,
     weights=None,
@@ -57,11 +57,12 @@ def _resnet(
     classes=1000,
     classifier_activation=None,
     include_preprocessing=True,
+    name=None,
 ):
     """Build a ResNet as torchvision defines it.
 
     Args:
-        name: name of the model, also the key of its weights.
+        network: "resnet18" or "resnet34", the key of its weights.
         blocks: number of blocks in each of the four stages.
         include_top: whether to pool and classify.
         weights: None (random, as torchvision draws them), "imagenet", or a
@@ -72,6 +73,7 @@ def _resnet(
         classifier_activation: activation of the output; None gives logits.
         include_preprocessing: whether pixels 0-255 are standardised inside;
             otherwise the input must be.
+        name: of the model, by default `network`.
 
     Returns:
         `keras.Model`.
@@ -109,14 +111,10 @@ def _resnet(
             dtype="float32",
             name="fc",
         )(x)
-    model = keras.Model(
-        keras.utils.get_source_inputs(inputs)[0] if input_tensor is not None else inputs,
-        x,
-        name=name,
-    )
+    model = keras.Model(keras.utils.get_source_inputs(inputs)[0], x, name=name or network)
     if weights is not None:
         load_weights(
-            model, weights, hub_name=_HUB[name], unused=None if include_top else _HEAD_TENSORS
+            model, weights, hub_name=HUB[network], unused=None if include_top else _HEAD_TENSORS
         )
     return model
 
@@ -154,19 +152,36 @@ def _basic_block(x, channels, stride, name, output_name):
     return keras.layers.ReLU(name=output_name)(x)
 
 
-def resnet18(num_classes, in_channels=3):
+def resnet18_small(
+    num_classes=10,
+    in_channels=3,
+    *,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    classifier_activation=None,
+    name="resnet18_small",
+):
     """Build the book's ResNet-18 for small images.
 
-    A 3 x 3 stem instead of the 7 x 7 one, no max-pooling, and Xavier-uniform
-    weights: CIFAR-10's 32 x 32 pixels become 4 x 4 x 512 before the pooling.
+    It has a 3 x 3 stem instead of the 7 x 7 one, no max-pooling, and Xavier-uniform weights:
+    CIFAR-10's 32 x 32 pixels become 4 x 4 x 512 before the pooling.
 
     Args:
         num_classes: number of outputs.
         in_channels: channels of the images.
+        include_top: whether to pool and classify.
+        weights: None (random) or a file, see `weights.load_weights`.
+        input_tensor: symbolic pixels 0-255 to build on, in place of a new input.
+        classifier_activation: activation of the output; None gives logits.
+        name: of the model.
 
     Returns:
-        `keras.Model` from pixels 0-255 `(batch, h, w, in_channels)` of any
-        size to float32 logits `(batch, num_classes)`.
+        `keras.Model` from pixels 0-255 `(batch, h, w, in_channels)` of any size to float32
+        logits `(batch, num_classes)`; without top to `(batch, ceil(h / 8), ceil(w / 8), 512)`.
+
+    Raises:
+        InputError: if a number is less than 1, or the weights do not fit.
 
     Source:
         D2L 1.0.3, `d2l.resnet18`; its pixels are 0-1, here divided inside.
@@ -175,30 +190,42 @@ def resnet18(num_classes, in_channels=3):
         raise InputError(
             f"num_classes={num_classes}, in_channels={in_channels}: expected at least 1 of each."
         )
-
-    def conv(x, channels, kernel_size, stride, name):
-        # The book's convolutions have a bias, and pad by 1 on all sides.
-        if stride > 1 and kernel_size > 1:
-            x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
-        padding = "valid" if stride > 1 else "same"
-        return keras.layers.Conv2D(channels, kernel_size, stride, padding, name=name)(x)
-
-    inputs = keras.Input((None, None, in_channels), name="pixels")
+    inputs = input_tensor
+    if inputs is None:
+        inputs = keras.Input((None, None, in_channels), name="pixels")
     x = keras.layers.Rescaling(1 / 255, name="pixels_to_unit")(inputs)
-    x = BatchNorm(name="bn1")(conv(x, 64, 3, 1, "conv1"))
+    x = BatchNorm(name="bn1")(_small_conv(x, 64, 3, 1, "conv1"))
     x = keras.layers.ReLU(name="relu")(x)
     for stage, channels in enumerate(_STAGE_CHANNELS, start=1):
         for i in range(2):
-            name = f"layer{stage}_{i}"
             stride = 2 if stage > 1 and i == 0 else 1
-            shortcut = x
-            x = BatchNorm(name=f"{name}_bn1")(conv(x, channels, 3, stride, f"{name}_conv1"))
-            x = keras.layers.ReLU(name=f"{name}_relu")(x)
-            x = BatchNorm(name=f"{name}_bn2")(conv(x, channels, 3, 1, f"{name}_conv2"))
-            if stride > 1:
-                shortcut = conv(shortcut, channels, 1, stride, f"{name}_conv3")
-            x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
-            x = keras.layers.ReLU(name=f"layer{stage}" if i == 1 else f"{name}_out")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
-    outputs = keras.layers.Dense(num_classes, dtype="float32", name="head")(x)
-    return keras.Model(inputs, outputs, name="resnet18_small")
+            x = _small_block(x, channels, stride, stage, i)
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
+        x = keras.layers.Dense(num_classes, classifier_activation, dtype="float32", name="head")(x)
+    model = keras.Model(keras.utils.get_source_inputs(inputs)[0], x, name=name)
+    if weights == "imagenet":
+        raise InputError('weights="imagenet": resnet18_small has none. Give a weights file.')
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _small_block(x, channels, stride, stage, i):
+    name = f"layer{stage}_{i}"
+    shortcut = x
+    x = BatchNorm(name=f"{name}_bn1")(_small_conv(x, channels, 3, stride, f"{name}_conv1"))
+    x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    x = BatchNorm(name=f"{name}_bn2")(_small_conv(x, channels, 3, 1, f"{name}_conv2"))
+    if stride > 1:
+        shortcut = _small_conv(shortcut, channels, 1, stride, f"{name}_conv3")
+    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+    return keras.layers.ReLU(name=f"layer{stage}" if i == 1 else f"{name}_out")(x)
+
+
+def _small_conv(x, channels, kernel_size, stride, name):
+    # The book's convolutions have a bias, and pad by 1 on all sides.
+    if stride > 1 and kernel_size > 1:
+        x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+    padding = "valid" if stride > 1 else "same"
+    return keras.layers.Conv2D(channels, kernel_size, stride, padding, name=name)(x)

@@ -5,7 +5,9 @@ import keras
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.batch_norm import BatchNorm
 from kerascv_d2l.layers.upsampling import BilinearUpsampling, CropLike, PadToMultiple
-from kerascv_d2l.models.fcn import check_num_classes, feature_maps, feature_network
+from kerascv_d2l.models.common import dtype_scope
+from kerascv_d2l.models.fcn import feature_maps, feature_network
+from kerascv_d2l.models.segmentation import SegmentationModel, as_classes, as_input_shape
 
 ENCODER_STRIDES = (2, 4, 8, 16, 32)  # of the feature maps taken from a classifier
 PLAIN_FILTERS = (64, 128, 256, 512, 1024)  # as in the paper
@@ -15,46 +17,42 @@ BACKBONE_FILTERS = (16, 32, 64, 128, 256)
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
-class UNet(keras.Model):
-    """An encoder that halves the picture step by step, and a decoder that doubles it again.
+class UNet(SegmentationModel):
+    """An encoder that halves the image step by step, and a decoder that doubles it again.
 
-    At each step the decoder joins its enlarged maps with the encoder's of the
-    same size (concatenation) and applies two 3 x 3 convolutions. Other than in
-    the paper, convolutions keep the size and have batch norm, so that scores
-    cover the whole picture, and a 1 x 1 convolution leads past each two of them:
-    without these shortcuts what a picture shows reaches the scores through ten
-    convolutions and rectifiers in a row, which takes many more updates to learn.
+    At each step the decoder joins its upsampled maps with the encoder's of the same size
+    (concatenation) and applies two 3 x 3 convolutions. Other than in the paper, convolutions
+    keep the size and have batch norm, so that scores cover the whole image. And a 1 x 1
+    convolution is added as a shortcut around each two of them: without it what an image shows
+    reaches the scores through ten convolutions and ReLUs in a row, which takes many more
+    updates to learn.
 
-    Calling it with pixels 0-255, `(batch, height, width, 3)`, RGB, uint8 or
-    float, gives float32 scores `(batch, height, width, num_classes)` before the
-    softmax. Any size will do (see `PadToMultiple`).
+    Calling it with pixels 0-255, `(batch, height, width, 3)`, RGB, uint8 or float, gives float32
+    scores `(batch, height, width, classes)` before the softmax. Any size works (see
+    `PadToMultiple`).
 
     Args:
-        num_classes: int, background included.
-        backbone: None for the plain encoder of the paper; or the name of a
-            network, see `models.backbones.names()`, or a `keras.Model` from pixels
-            to a list of feature maps at strides 2, 4, 8, 16, 32.
+        class_names: sequence of str, background included; or int, the number of classes.
+        backbone: None for the plain encoder of the paper; or the name of a network, see
+            `models.backbones.names()`, or a `keras.Model` from pixels to a list of feature maps
+            at strides 2, 4, 8, 16, 32.
         weights: for a backbone by name: None, "imagenet" or a file.
-        filters: channels at each resolution, finest first. Plain: one number for
-            each step of the encoder, so that their count sets the depth, by default
-            (64, 128, 256, 512, 1024). With a backbone: of the decoder at strides
-            1, 2, 4, 8, 16, by default (16, 32, 64, 128, 256); stride 1 has no maps
-            of a backbone to join.
-        upsampling: "learned", a 2 x 2 transposed convolution with stride 2; or
-            "bilinear", fixed, and a 1 x 1 convolution.
+        filters: channels at each resolution, finest first. Plain: one number for each step of
+            the encoder, so that their count sets the depth, by default (64, 128, 256, 512,
+            1024). With a backbone: of the decoder at strides 1, 2, 4, 8, 16, by default (16,
+            32, 64, 128, 256); stride 1 has no maps of a backbone to join.
+        upsampling: "learned", a 2 x 2 transposed convolution with stride 2; or "bilinear",
+            fixed, and a 1 x 1 convolution.
         shortcuts: bool: False for the paper's plain pairs of convolutions.
-        input_shape: `(height, width, 3)`, None where the size may vary.
+        image_size: `(height, width)`, for a network of one size (the NASNets need it); else None.
+        colors: RGB 0-255 `(classes, 3)`, or None for VOC's.
+        segmenter_options: dict, see `SegmentationModel`.
+        dtype: dtype policy of the layers; None for the global one.
         name: str.
 
-    Attributes:
-        backbone: the network of the encoder, or None for the plain one.
-        num_classes: int.
-        size_multiple: int that divides the sides of pictures that need no
-            lengthening.
-
     Raises:
-        InputError: if an argument is out of range, no network has that name, or
-            the weights do not fit.
+        InputError: if an argument is out of range, no network has that name, or the weights do
+            not fit.
 
     Source:
         Ronneberger, Fischer, Brox: U-Net (2015). The shortcuts: Zhang, Liu, Wang: Road
@@ -63,84 +61,81 @@ class UNet(keras.Model):
 
     def __init__(
         self,
-        num_classes,
+        class_names,
         backbone=None,
         weights=None,
         filters=None,
         upsampling="learned",
         shortcuts=True,
-        input_shape=(None, None, 3),
+        image_size=None,
+        colors=None,
+        segmenter_options=None,
+        dtype=None,
         name="unet",
         **kwargs,
     ):
-        check_num_classes(num_classes)
-        if upsampling not in ("learned", "bilinear"):
-            raise InputError(f'upsampling={upsampling!r}: expected "learned" or "bilinear".')
-        if filters is None:
-            filters = PLAIN_FILTERS if backbone is None else BACKBONE_FILTERS
-        filters = tuple(filters)
-        if not filters or min(filters) < 1:
-            raise InputError(f"filters={filters}: expected numbers of channels, each at least 1.")
-        if backbone is None and weights is not None:
-            raise InputError(
-                f"weights={weights!r} without a backbone: the plain encoder has none. "
-                "Name the backbone that they belong to."
-            )
-        if backbone is not None and len(filters) != len(ENCODER_STRIDES):
-            raise InputError(
-                f"filters={filters}: with a backbone expected {len(ENCODER_STRIDES)} numbers, "
-                "for strides 1, 2, 4, 8 and 16."
-            )
+        classes = as_classes(class_names, colors)
+        filters = _check_settings(backbone, weights, filters, upsampling)
+        input_shape = as_input_shape(image_size)
         pixels = keras.Input(input_shape, name="pixels")
-        if backbone is None:
-            trunk = None
-            size_multiple = 2 ** (len(filters) - 1)
-            padded = PadToMultiple(size_multiple, name="pad")(pixels)
-            # A finest-first list of maps, the last one the deepest.
-            maps = _plain_encoder(padded, filters, shortcuts)
-            joined, decoder_filters = maps[:-1], filters[:-1]
-        else:
-            trunk = feature_network(backbone, weights, ENCODER_STRIDES, input_shape)
-            size_multiple = max(ENCODER_STRIDES)
-            maps = feature_maps(trunk, ENCODER_STRIDES, pixels)
-            joined, decoder_filters = [None, *maps[:-1]], filters
-        x = maps[-1]
-        for level in reversed(range(len(joined))):
-            x = _enlarge(x, decoder_filters[level], upsampling, f"up{level}")
-            if joined[level] is not None:
-                x = keras.layers.Concatenate(name=f"join{level}")([x, joined[level]])
-            x = _two_convolutions(x, decoder_filters[level], shortcuts, f"decode{level}")
-        scores = keras.layers.Conv2D(num_classes, 1, dtype="float32", name="score")(x)
+        with dtype_scope(dtype) as policy:
+            if backbone is None:
+                trunk = None
+                multiple = 2 ** (len(filters) - 1)
+                padded = PadToMultiple(multiple, name="pad")(pixels)
+                # A finest-first list of maps, the last one the deepest.
+                maps = _plain_encoder(padded, filters, shortcuts)
+                joined, decoder_filters = maps[:-1], filters[:-1]
+            else:
+                trunk = feature_network(backbone, weights, ENCODER_STRIDES, input_shape)
+                multiple = max(ENCODER_STRIDES)
+                maps = feature_maps(trunk, ENCODER_STRIDES, pixels)
+                joined, decoder_filters = [None, *maps[:-1]], filters
+            x = _decoder(maps[-1], joined, decoder_filters, upsampling, shortcuts)
+        scores = keras.layers.Conv2D(len(classes[0]), 1, dtype="float32", name="score")(x)
         scores = CropLike(dtype="float32", name="crop")(scores, pixels)
         super().__init__(inputs=pixels, outputs=scores, name=name, **kwargs)
-        self.backbone = trunk
-        self.num_classes = num_classes
-        self.size_multiple = size_multiple
-        self._settings = {
-            "num_classes": num_classes,
+        settings = {
             "filters": filters,
             "upsampling": upsampling,
             "shortcuts": shortcuts,
-            "input_shape": tuple(input_shape),
+            "image_size": image_size,
+            "segmenter_options": segmenter_options,
+            "dtype": policy.name,
         }
+        self.describe(classes, multiple, trunk, settings)
 
-    def get_config(self):
-        """Give the arguments of the constructor, the backbone with its architecture."""
-        trunk = self.backbone
-        return {
-            **self._settings,
-            "name": self.name,
-            "backbone": None if trunk is None else keras.saving.serialize_keras_object(trunk),
-        }
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network again, without the weights."""
-        trunk = config["backbone"]
-        if trunk is not None:
-            trunk = keras.saving.deserialize_keras_object(trunk, custom_objects=custom_objects)
-        # Networks saved before there were shortcuts have none.
-        return cls(**({"shortcuts": False} | config | {"backbone": trunk}))
+def _check_settings(backbone, weights, filters, upsampling):
+    """Raise for settings that do not go together; give the filters."""
+    if upsampling not in ("learned", "bilinear"):
+        raise InputError(f'upsampling={upsampling!r}: expected "learned" or "bilinear".')
+    if filters is None:
+        filters = PLAIN_FILTERS if backbone is None else BACKBONE_FILTERS
+    filters = tuple(filters)
+    if not filters or min(filters) < 1:
+        raise InputError(f"filters={filters}: expected numbers of channels, each at least 1.")
+    if backbone is None and weights is not None:
+        raise InputError(
+            f"weights={weights!r} without a backbone: the plain encoder has none. "
+            "Name the backbone that they belong to."
+        )
+    if backbone is not None and len(filters) != len(ENCODER_STRIDES):
+        raise InputError(
+            f"filters={filters}: with a backbone expected {len(ENCODER_STRIDES)} numbers, "
+            "for strides 1, 2, 4, 8 and 16."
+        )
+    return filters
+
+
+def _decoder(x, joined, filters, upsampling, shortcuts):
+    """From the deepest map to the finest, joining the encoder's map of each level, if any."""
+    for level in reversed(range(len(joined))):
+        x = _enlarge(x, filters[level], upsampling, f"up{level}")
+        if joined[level] is not None:
+            x = keras.layers.Concatenate(name=f"join{level}")([x, joined[level]])
+        x = _two_convolutions(x, filters[level], shortcuts, f"decode{level}")
+    return x
 
 
 def _plain_encoder(pixels, filters, shortcuts):

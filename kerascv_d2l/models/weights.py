@@ -1,7 +1,11 @@
 """Reading weights files into models: all of them or, with an error that lists the names, none."""
 
+import contextlib
+import io
+import math
 import re
 import tempfile
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -12,6 +16,7 @@ from kerascv_d2l.errors import InputError
 
 _MOST_LISTED = 12  # names in an error message; a wrong file can hold hundreds
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".pth.tar")
+_SUFFIXES = (".safetensors", ".keras", ".h5", ".hdf5")
 _HUB_FILE = "model.safetensors"
 # PyTorch's name of a tensor of a layer -> Keras' name of the variable
 _BATCH_NORM = {
@@ -22,6 +27,32 @@ _BATCH_NORM = {
 }
 _DENSE_OR_CONV = {"weight": "kernel", "bias": "bias"}
 _COUNTER = "num_batches_tracked"  # PyTorch's count of steps, which inference does not use
+# Networks by their numbers of parameters, without and with the classifier of ImageNet.
+_PARAMETERS = """
+    convnextbase 87566464 88591464, convnextlarge 196230336 197767336,
+    convnextsmall 49454688 50223688, convnexttiny 27820128 28589128,
+    convnextxlarge 348147968 350196968, densenet121 7037504 8062504,
+    densenet169 12642880 14307880, densenet201 18321984 20242984, efficientnetb0 4049571 5330571,
+    efficientnetb1 6575239 7856239, efficientnetb2 7768569 9177569,
+    efficientnetb3 10783535 12320535, efficientnetb4 17673823 19466823,
+    efficientnetb5 28513527 30562527, efficientnetb6 40960143 43265143,
+    efficientnetb7 64097687 66658687, efficientnetv2b0 5919312 7200312,
+    efficientnetv2b1 6931124 8212124, efficientnetv2b2 8769374 10178374,
+    efficientnetv2b3 12930622 14467622, efficientnetv2l 117746848 119027848,
+    efficientnetv2m 53150388 54431388, efficientnetv2s 20331360 21612360,
+    inceptionresnetv2 54336736 55873736, inceptionv3 21802784 23851784,
+    mobilenet 3228864 4253864, mobilenet_0.25 218544 475544, mobilenet_0.5 829536 1342536,
+    mobilenet_0.75 1832976 2601976, mobilenetv2 2257984 3538984, mobilenetv2_0.35 410208 1691208,
+    mobilenetv2_0.5 706224 1987224, mobilenetv2_0.75 1382064 2663064,
+    mobilenetv2_1.3 3766048 5431048, mobilenetv2_1.4 4363712 6156712,
+    mobilenetv3large 2996352 5507432, mobilenetv3large_0.75 1808736 4012616,
+    mobilenetv3small 939120 2554968, mobilenetv3small_0.75 583160 2051552,
+    nasnetlarge 84916818 88949818, nasnetmobile 4269716 5326716, resnet101 42658176 44707176,
+    resnet101v2 42626560 44675560, resnet152 58370944 60419944, resnet152v2 58331648 60380648,
+    resnet18 11186112 11699112, resnet34 21301696 21814696, resnet50 23587712 25636712,
+    resnet50v2 23564800 25613800, vgg16 14714688 138357544, vgg19 20024384 143667240,
+    xception 20861480 22910480
+"""
 
 
 def load_weights(model, weights, hub_name=None, key=None, unused=None):
@@ -33,7 +64,7 @@ def load_weights(model, weights, hub_name=None, key=None, unused=None):
             `.safetensors` holds a PyTorch state dict. `.weights.h5` (matched
             by structure), `.keras` and `.h5` (matched by layer name or, where
             names differ, by order) are Keras' own; they may hold more than
-            the model has, such as the classifier on top of a trunk. Pickles
+            the model has, such as the classifier on top of a backbone. Pickles
             (`.pth`, `.pt`, `.bin`) are never opened: they can run any code.
         hub_name: repository on the Hugging Face Hub that "imagenet" stands for.
         key: for a state dict, function of a layer's name that gives the name
@@ -44,9 +75,31 @@ def load_weights(model, weights, hub_name=None, key=None, unused=None):
 
     Raises:
         InputError: if the file is missing, is a pickle or cannot be read, or
-            its tensors do not fit; the message lists names and shapes.
+            its tensors do not fit; the message says which network the file is
+            of, or lists names and shapes.
     """
     path = fetch(hub_name) if weights == "imagenet" and hub_name else Path(weights)
+    check_kind(path)
+    with _readable(path):
+        if path.suffix == ".safetensors":
+            load_state_dict(model, read_safetensors(path), key=key, unused=unused, source=path)
+        elif path.name.endswith(".weights.h5"):
+            _load_by_structure(model, path)
+        elif path.suffix == ".keras":
+            _load_by_layer(model, _arrays_of(_read_model(path)), path)
+        else:
+            _load_by_layer(model, _read_legacy(path), path)
+
+
+def check_kind(path):
+    """Check that a weights file is there and is of a kind that `load_weights` opens.
+
+    Args:
+        path: `Path`.
+
+    Raises:
+        InputError: if it is not.
+    """
     if not path.is_file():
         raise InputError(f"weights {path}: there is no such file.")
     if path.name.endswith(_PICKLES):
@@ -56,21 +109,54 @@ def load_weights(model, weights, hub_name=None, key=None, unused=None):
             "safetensors.torch.save_file(torch.load(PATH, weights_only=True), "
             '"weights.safetensors")'
         )
+    if path.suffix not in _SUFFIXES:
+        raise InputError(
+            f"weights {path}: expected a file ending in .safetensors, .weights.h5, .keras or .h5."
+        )
+
+
+def identify(path):
+    """Tell which network of `models.backbones` a weights file is of, by its parameters' number.
+
+    Args:
+        path: `Path` of a file as `load_weights` takes it.
+
+    Returns:
+        Name of the network, such as "mobilenet_0.75"; None if it is of no known one.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    with _readable(path):
+        shapes = _shapes_in(path)
+    count = sum(math.prod(shape) for shape in shapes)
+    for entry in _PARAMETERS.split(","):
+        name, *counts = entry.split()
+        if str(count) in counts:
+            return name
+    return None
+
+
+def _shapes_in(path):
+    """List of the shapes of a file's weights, without those of an optimizer."""
+    if path.suffix == ".safetensors":
+        tensors = read_safetensors(path)
+        return [tensor.shape for name, tensor in tensors.items() if not name.endswith(_COUNTER)]
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            content = io.BytesIO(archive.read("model.weights.h5"))
+        shapes = _shapes(content)
+    else:
+        shapes = _shapes(path)
+    return [shape for name, shape in shapes.items() if not name.startswith("optimizer")]
+
+
+@contextlib.contextmanager
+def _readable(path):
+    """Turn the errors of damaged files into `InputError`."""
     try:
-        if path.suffix == ".safetensors":
-            load_state_dict(model, read_safetensors(path), key=key, unused=unused, source=path)
-        elif path.name.endswith(".weights.h5"):
-            _load_by_structure(model, path)
-        elif path.suffix == ".keras":
-            _load_by_layer(model, _arrays_of(_read_model(path)), path)
-        elif path.suffix in (".h5", ".hdf5"):
-            _load_by_layer(model, _read_legacy(path), path)
-        else:
-            raise InputError(
-                f"weights {path}: expected a file ending in .safetensors, .weights.h5, .keras or "
-                ".h5."
-            )
-    except (OSError, KeyError) as error:
+        yield
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"weights {path}: not a readable weights file ({error}).") from error
 
 
@@ -287,9 +373,19 @@ def check_tensors(path, wanted, present, extra_allowed=False):
     if not extra_allowed:
         faults["not part of the network"] = extra
     faults = {fault: found for fault, found in faults.items() if found}
-    if faults:
-        text = "; ".join(f"{len(found)} {fault}: {_some(found)}" for fault, found in faults.items())
-        raise InputError(f"weights {path}: nothing was loaded, its tensors do not fit. {text}.")
+    if not faults:
+        return
+    # The right network without its classifier lacks little.
+    another = misshapen or 2 * len(missing) > len(wanted)
+    if another and (network := _network_of(path)) is not None:
+        raise InputError(f"weights {path}: this file is {network}; nothing was loaded.")
+    text = "; ".join(f"{len(found)} {fault}: {_some(found)}" for fault, found in faults.items())
+    raise InputError(f"weights {path}: nothing was loaded, its tensors do not fit. {text}.")
+
+
+def _network_of(path):
+    """Name of the network that a file is of; None for one of another, or for no file."""
+    return identify(path) if isinstance(path, Path) else None
 
 
 def _some(entries):

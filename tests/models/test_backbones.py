@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.backbones import HEAD, _parse, backbone, classifier, names
+from kerascv_d2l.models import backbones
+from kerascv_d2l.models.backbones import _parse, backbone, check_weights, names
+from kerascv_d2l.models.weights import _PARAMETERS as PARAMETERS
+from kerascv_d2l.models.weights import load_weights
 
 # name -> module of keras.applications with its preprocess_input
 MODULES = {
@@ -170,16 +173,67 @@ def test_weights_load_with_and_without_a_classifier(trained, label, ending):
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
 def test_weights_of_another_network_name_the_tensors_and_change_nothing(trained, ending):
     folder, _ = trained
-    with pytest.raises(InputError, match=r"nothing was loaded.*of another shape: .*\(") as info:
-        backbone("mobilenet_0.5", folder / f"top{ending}")
-    assert f"top{ending}" in str(info.value)
-    with pytest.raises(InputError, match="missing"):
-        backbone("mobilenetv2_0.35", folder / f"notop{ending}")
+    for network, label in (("mobilenet_0.5", "top"), ("mobilenetv2_0.35", "notop")):
+        model = backbone(network, strides=(32,))
+        before = model.get_weights()
+        with pytest.raises(InputError) as info:
+            load_weights(model, folder / f"{label}{ending}")
+        assert str(info.value).endswith(
+            f"{label}{ending}: this file is mobilenet_0.25; nothing was loaded."
+        )
+        for one, other in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
+def test_weights_are_checked_without_a_network(trained, tmp_path, ending):
+    folder, _ = trained
+    path = folder / f"notop{ending}"
+    check_weights("mobilenet_0.25", path)
+    check_weights("mobilenet", None)
+    with pytest.raises(InputError, match=r"this file is mobilenet_0\.25, not mobilenet\. Use back"):
+        check_weights("mobilenet", path)
+    with pytest.raises(InputError, match="there is no such file"):
+        check_weights("mobilenet", tmp_path / f"nowhere{ending}")
+    (tmp_path / f"broken{ending}").write_bytes(b"not what the name says")
+    with pytest.raises(InputError, match="not a readable weights file"):
+        check_weights("mobilenet", tmp_path / f"broken{ending}")
+    with pytest.raises(InputError, match="is not known"):
+        check_weights("mobilnet", path)
+
+
+def test_checking_imagenet_changes_no_draw_and_no_layer_name(monkeypatch):
+    keras.utils.set_random_seed(5)
+    wanted = keras.layers.Dense(3)
+    wanted.build((None, 4))
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(5)
+    asked = []
+
+    def mobilenet(weights, **arguments):
+        asked.append(weights)
+        return keras.applications.MobileNet(alpha=0.25, weights=None, **arguments)
+
+    monkeypatch.setattr(backbones, "_constructors", lambda: {"mobilenet": mobilenet})
+    check_weights("mobilenet", "imagenet")
+    assert asked == ["imagenet"]
+    layer = keras.layers.Dense(3)
+    layer.build((None, 4))
+    assert layer.name == wanted.name
+    np.testing.assert_array_equal(layer.kernel, wanted.kernel)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_0.35", "efficientnetb0", "vgg16"])
+def test_networks_are_known_by_their_numbers_of_parameters(name):
+    counts = dict(entry.split()[:1] + [entry.split()[1:]] for entry in PARAMETERS.split(","))
+    _, constructor = _parse(name)
+    for top, count in zip((False, True), counts[name], strict=True):
+        assert constructor(include_top=top, weights=None).count_params() == int(count)
+    every = [count for pair in counts.values() for count in pair]
+    assert len(set(every)) == len(every)
 
 
 def test_one_wrong_tensor_leaves_the_model_as_it_was(trained, tmp_path):
-    from kerascv_d2l.models.weights import load_weights
-
     folder, _ = trained
     path = tmp_path / "damaged.weights.h5"
     path.write_bytes((folder / "notop.weights.h5").read_bytes())
@@ -230,56 +284,4 @@ def test_unknown_stride_names_those_there_are():
 
 def test_every_network_of_keras_is_known():
     functions = [n.lower() for n, f in vars(keras.applications).items() if n[0].isupper()]
-    assert set(functions) <= set(names())
-
-
-def test_classifier_is_trunk_and_head(trained):
-    folder, expected = trained
-    model = classifier(
-        "mobilenet_0.25", 3, folder / "top.weights.h5", head_init={2: 934, 0: 7}, dropout=0.1
-    )
-    head = model.get_layer(HEAD)
-    kernel = expected[-2].reshape(-1, 1000)
-    np.testing.assert_array_equal(head.kernel[:, 2], kernel[:, 934])
-    np.testing.assert_array_equal(head.kernel[:, 0], kernel[:, 7])
-    np.testing.assert_array_equal(head.bias, [expected[-1][7], 0, expected[-1][934]])
-    limit = np.sqrt(6 / (kernel.shape[0] + 3))
-    assert 0.5 * limit < np.abs(head.kernel[:, 1]).max() <= limit
-    assert model(pixels(64, 96, batch=2)).shape == (2, 3)
-
-
-def test_head_units_need_a_source_that_fits(trained):
-    folder, _ = trained
-    with pytest.raises(InputError, match="no source network"):
-        classifier("mobilenet_0.25", 2, head_init={0: 1})
-    with pytest.raises(InputError, match="source indices 0-999"):
-        classifier("mobilenet_0.25", 2, folder / "top.keras", head_init={0: 1000})
-    with pytest.raises(InputError, match="missing"):
-        classifier("mobilenet_0.25", 2, folder / "notop.keras", head_init={0: 1})
-
-
-def test_frozen_batch_norm_stays_in_inference_mode():
-    model = classifier("mobilenet_0.25", 2)
-    images = pixels(64, 64, batch=4)
-    norm = model.get_layer("conv1_bn")
-    assert norm.momentum == 0.9
-    for layer in model.layers:
-        layer.trainable = layer.name == HEAD
-    before = norm.get_weights()
-    np.testing.assert_allclose(model(images, training=True), model(images), atol=1e-6)
-    for one, other in zip(norm.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, other)
-    norm.trainable = True
-    model(images, training=True)
-    assert np.abs(norm.get_weights()[2] - before[2]).max() > 0
-
-
-def test_logits_are_float32_under_mixed_precision():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = classifier("mobilenet_0.25", 2)
-        output = model(pixels(64, 64))
-        assert output.dtype == "float32"
-        assert model.get_layer("conv1").compute_dtype == "float16"
-    finally:
-        keras.config.set_dtype_policy("float32")
+    assert set(functions) | {"resnet18", "resnet34", "resnet18_small"} == set(names())

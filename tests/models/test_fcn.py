@@ -16,7 +16,7 @@ from kerascv_d2l.ops.convolution import bilinear_kernel
 CLASSES = 3
 
 
-def pictures(*size, batch=2, seed=0):
+def images_of(*size, batch=2, seed=0):
     return np.random.default_rng(seed).integers(0, 256, size=(batch, *size, 3)).astype(np.uint8)
 
 
@@ -35,7 +35,7 @@ def networks():
 
 def test_fcn32_is_the_books_composition():
     model = FCN(CLASSES, small_backbone(32))
-    images = pictures(64, 96)
+    images = images_of(64, 96)
     features = keras.tree.flatten(model.backbone(images))[0]
     score, enlarge = model.get_layer("score32"), model.get_layer("enlarge_to1")
     assert score.kernel.shape == (1, 1, 12, CLASSES)
@@ -49,7 +49,7 @@ def test_fcn32_is_the_books_composition():
 
 def test_fcn8_adds_the_scores_of_finer_maps():
     model = FCN(CLASSES, small_backbone(8, 16, 32), stride=8, trainable_upsampling=False)
-    images = pictures(64, 96)
+    images = images_of(64, 96)
     at8, at16, at32 = (
         model.get_layer(f"score{stride}")(x)
         for stride, x in zip((8, 16, 32), model.backbone(images), strict=True)
@@ -85,7 +85,7 @@ def test_shortcuts_lead_past_each_pair_of_convolutions():
         norm.set_weights([np.zeros_like(w) for w in norm.get_weights()])  # the pair gives 0
         given = model.get_layer(before or "pixels_to_unit").output
         block = keras.Model(model.inputs, [given, model.get_layer(f"{name}_add").output])
-        given, found = block(pictures(12, 8))
+        given, found = block(images_of(12, 8))
         kernel = model.get_layer(f"{name}_past").kernel[0, 0]  # (before, channels)
         np.testing.assert_allclose(found, given @ kernel, rtol=1e-4, atol=1e-5)
 
@@ -95,17 +95,6 @@ def test_learned_upsampling_starts_with_maps_of_the_same_variance():
     layer = UNet(CLASSES, filters=(32, 64, 128)).get_layer("up1")
     maps = np.random.default_rng(0).normal(size=(4, 8, 8, 128)).astype(np.float32)
     assert np.var(layer(maps)) == pytest.approx(1, abs=0.1)  # Glorot's: 1/3
-
-
-def test_unet_saved_before_there_were_shortcuts():
-    model = UNet(CLASSES, filters=(4, 6), shortcuts=False)
-    config = model.get_config()
-    del config["shortcuts"]
-    loaded = UNet.from_config(config)
-    assert loaded.get_config()["shortcuts"] is False
-    loaded.set_weights(model.get_weights())
-    images = pictures(8, 8)
-    np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +109,7 @@ def test_any_size_and_the_same_after_saving(name, tmp_path):
     assert type(loaded) is type(model) and loaded.size_multiple == model.size_multiple
     # Beside multiples of the stride: smaller than it, odd, and one pixel more.
     for size in [(64, 32), (2, 2), (1, 1), (33, 50), (7, 70)]:
-        images = pictures(*size)
+        images = images_of(*size)
         scores = model(images).numpy()
         assert scores.shape == (2, *size, CLASSES) and scores.dtype == np.float32
         np.testing.assert_allclose(loaded(images), scores, rtol=1e-5, atol=1e-6)
@@ -161,7 +150,7 @@ def test_training_learns_the_classes(name):
 def test_odd_sizes_with_the_books_backbone(stride):
     model = FCN(CLASSES, "resnet18", stride=stride)
     for size in ((2, 2), (1, 3), (33, 47)):
-        scores = model(pictures(*size)).numpy()
+        scores = model(images_of(*size)).numpy()
         assert scores.shape == (2, *size, CLASSES) and np.isfinite(scores).all()
 
 
@@ -169,43 +158,54 @@ def test_mixed_precision_keeps_float32_scores():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         for model in (FCN(CLASSES, small_backbone(32)), UNet(CLASSES, filters=(4, 6))):
-            assert model(pictures(32, 64)).dtype == tf.float32
+            assert model(images_of(32, 64)).dtype == tf.float32
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
 
 def test_a_backbone_by_name_and_frozen():
     model = FCN(CLASSES, "mobilenet_0.25", stride=8)
-    assert model(pictures(33, 65)).shape == (2, 33, 65, CLASSES)
+    assert model(images_of(33, 65)).shape == (2, 33, 65, CLASSES)
     model.backbone.trainable = False
     names = {variable.path.split("/")[-2] for variable in model.trainable_variables}
     assert names == {"score8", "score16", "score32", "enlarge_to16", "enlarge_to8", "enlarge_to1"}
 
 
-def test_a_fixed_size_converts_to_tensorflow_lite(tmp_path):
-    model = FCN(CLASSES, small_backbone(8, 16, 32), stride=8)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serve", lambda images: model(images), input_signature=[tf.TensorSpec((1, 50, 70, 3))]
-    )
-    archive.write_out(str(tmp_path / "saved"), verbose=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    interpreter = tf.lite.Interpreter(model_content=converter.convert())
-    interpreter.allocate_tensors()
-    images = pictures(50, 70, batch=1).astype(np.float32)
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
-    interpreter.invoke()
-    result = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_allclose(result, model(images), rtol=1e-4, atol=1e-5)
+def test_names_colors_and_settings_are_saved(tmp_path):
+    colors = [[1, 2, 3], [250, 0, 9]]
+    for model in (
+        FCN(("sky", "road"), small_backbone(32), colors=colors, segmenter_options={"flip": True}),
+        UNet(("sky", "road"), filters=(4, 6), colors=colors, segmenter_options={"flip": True}),
+    ):
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.task == "segmentation" and loaded.class_names == ("sky", "road")
+        np.testing.assert_array_equal(loaded.colors, colors)
+        assert loaded.segmenter_options == {"flip": True} and loaded.image_size is None
+    plain = UNet(3, filters=(4, 6))
+    assert plain.class_names == ("0", "1", "2")
+    assert plain.colors.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+
+
+def test_a_loaded_network_computes_in_the_precision_it_was_saved_with(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = UNet(CLASSES, small_backbone(2, 4, 8, 16, 32), filters=(2, 4, 4, 6, 6))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for name in ("decode0_conv1", "score"):
+        assert loaded.get_layer(name).compute_dtype == model.get_layer(name).compute_dtype
+    images = images_of(64, 32)
+    np.testing.assert_array_equal(loaded(images), model(images))
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize(
     "build, named",
     [
-        (lambda: FCN(0, small_backbone(32)), "num_classes=0"),
+        (lambda: FCN(0, small_backbone(32)), "class_names: expected at least 1"),
         (lambda: FCN(2, small_backbone(32), stride=4), "stride=4"),
         (lambda: FCN(2, small_backbone(16)), r"strides \[16\]: expected \[32\]"),
         (lambda: FCN(2, small_backbone(32), weights="imagenet"), "weights='imagenet'"),
@@ -213,6 +213,10 @@ def test_a_fixed_size_converts_to_tensorflow_lite(tmp_path):
         (lambda: UNet(2, upsampling="nearest"), "upsampling='nearest'"),
         (lambda: UNet(2, weights="imagenet"), "without a backbone"),
         (lambda: UNet(2, filters=()), "filters"),
+        (lambda: UNet(256, filters=(4,)), "at most 255 classes"),
+        (lambda: UNet(2, filters=(4,), colors=[[1, 2, 3]]), r"colors of shape \(1, 3\)"),
+        (lambda: FCN(("a", "a"), small_backbone(32)), "more than once: a"),
+        (lambda: FCN(2, small_backbone(32), image_size=64), "image_size=64"),
         (lambda: UNet(2, small_backbone(2, 4, 8, 16, 32), filters=(4, 4)), "expected 5 numbers"),
     ],
 )

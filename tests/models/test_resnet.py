@@ -16,7 +16,8 @@ from record_resnet import (
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models import resnet
-from kerascv_d2l.models.backbones import backbone, classifier
+from kerascv_d2l.models.backbones import backbone
+from kerascv_d2l.models.classifier import Classifier
 from kerascv_d2l.models.weights import load_state_dict
 
 # name -> all there is of it
@@ -94,7 +95,7 @@ def test_as_a_backbone_and_classifier(recorded, tmp_path):
     maps = backbone("resnet18", path, strides=(8, 32))(images)
     assert [m.shape for m in maps] == [(1, 9, 12, 128), (1, 3, 3, 512)]
     # all 1000 units taken over: the same network
-    same = classifier("resnet18", 1000, path, head_init={i: i for i in range(1000)})
+    same = Classifier("resnet18", 1000, path, (65, 96), head_init={i: i for i in range(1000)})
     np.testing.assert_allclose(same(images), full(images), rtol=1e-4, atol=1e-4)
 
 
@@ -114,7 +115,7 @@ def test_imagenet_has_a_thousand_classes():
 
 
 def test_the_books_small_resnet():
-    model = resnet.resnet18(10)
+    model = resnet.resnet18_small(10)
     # d2l.resnet18(10, 3) of d2l 1.0.3 has as many
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == 11_178_378 - 1_408
     shapes = keras.Model(
@@ -124,6 +125,9 @@ def test_the_books_small_resnet():
     kernel = model.get_layer("layer2_0_conv1").kernel
     limit = np.sqrt(6 / (9 * (64 + 128)))
     assert 0.99 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)  # rounding to float32
-    assert resnet.resnet18(4, in_channels=1)(np.zeros((2, 28, 28, 1), "uint8")).shape == (2, 4)
+    assert resnet.resnet18_small(4, in_channels=1)(np.zeros((2, 28, 28, 1), "uint8")).shape == (
+        2,
+        4,
+    )
     with pytest.raises(InputError, match="num_classes=0"):
-        resnet.resnet18(0)
+        resnet.resnet18_small(0)

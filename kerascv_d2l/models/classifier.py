@@ -1,0 +1,178 @@
+"""Image classifiers: any backbone, pooled, with one dense layer on top."""
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.models.backbones import BATCH_NORM_MOMENTUM, build_trunk, source_head
+from kerascv_d2l.models.common import any_images, as_class_names, as_image_size
+from kerascv_d2l.ops.geometry import resize_and_center_crop
+
+HEAD = "head"  # name of the output layer
+POOL = "pool"
+# Networks of ImageNet are tested on the middle 224 x 224 of images resized to 256 x 256.
+RESIZED_SHARE = 256 / 224
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class Classifier(keras.Model):
+    """A backbone, global average pooling, and a dense layer named "head".
+
+    Calling it with pixels 0-255, `(batch, height, width, 3)`, RGB, uint8 or float, gives float32
+    logits `(batch, classes)`. `classify` takes images of any size, and gives probabilities. All
+    layers are the model's own and carry the names that `keras.applications` gives them, so that
+    patterns of layer names (for freezing, for learning rates) work on it.
+
+    Args:
+        backbone: name of a network, see `models.backbones.names()`; or a `keras.Model` from
+            pixels to feature maps, of which the last one is used.
+        class_names: sequence of str; or int, the number of classes.
+        weights: for a backbone by name: None (random), "imagenet" or a file, see
+            `models.backbones.backbone`. The head starts anew, Xavier-uniform.
+        image_size: `(height, width)` of the images that the network gets.
+        resized: `(height, width)` to which `classify` resizes images before it crops their
+            centre; None for 256/224 of `image_size`. With `image_size` nothing is cropped.
+        dropout: share of the pooled features dropped in training.
+        head_init: dict `{class index: index}`: output unit `class index` starts as unit `index`
+            of the network that `weights` come from (a hot dog is ImageNet's class 934). Needs
+            weights with a classifier on top.
+        batch_norm_momentum: momentum of all batch norm layers, or None for the network's own.
+        name: str, by default the backbone's.
+
+    Attributes:
+        task: "classification".
+        class_names: tuple of str.
+        image_size: `(height, width)`.
+        resized: `(height, width)`.
+
+    Raises:
+        InputError: if an argument is out of range, no network has that name, or the weights do
+            not fit.
+    """
+
+    task = "classification"
+
+    def __init__(
+        self,
+        backbone,
+        class_names,
+        weights=None,
+        image_size=(224, 224),
+        resized=None,
+        dropout=0.0,
+        head_init=None,
+        batch_norm_momentum=BATCH_NORM_MOMENTUM,
+        name=None,
+        **kwargs,
+    ):
+        class_names = as_class_names(class_names)
+        image_size = as_image_size(image_size)
+        resized = resized_size(image_size) if resized is None else as_image_size(resized)
+        if resized[0] < image_size[0] or resized[1] < image_size[1]:
+            raise InputError(f"resized={resized}: expected at least image_size={image_size}.")
+        if isinstance(backbone, str):
+            trunk = build_trunk(backbone, weights, (*image_size, 3), batch_norm_momentum)
+        elif weights is not None or head_init:
+            raise InputError(
+                "weights and head_init are for a backbone by name; load weights into the model."
+            )
+        else:
+            trunk = backbone
+        # float32 from here on also under mixed precision: the loss needs the range.
+        x = keras.layers.GlobalAveragePooling2D(dtype="float32", name=POOL)(trunk.outputs[-1])
+        if dropout:
+            x = keras.layers.Dropout(dropout, dtype="float32", name="dropout")(x)
+        head = keras.layers.Dense(len(class_names), dtype="float32", name=HEAD)
+        name = name or trunk.name
+        super().__init__(inputs=trunk.inputs[0], outputs=head(x), name=name, **kwargs)
+        if head_init:
+            _start_head(head, backbone, weights, head_init)
+        self.class_names = class_names
+        self.image_size = image_size
+        self.resized = resized
+        self.dropout = dropout
+        self._classify = None
+
+    @property
+    def backbone(self):
+        """`keras.Model` from pixels to the last feature map, of the same layers."""
+        return keras.Model(self.inputs[0], self.get_layer(POOL).input, name=self.name)
+
+    def classify(self, images):
+        """Classify images of any size, resized and cropped as in validation.
+
+        Args:
+            images: pixels 0-255 `(batch, height, width, 3)`, uint8 or float, RGB.
+
+        Returns:
+            dict of tensors: `probabilities` float32 `(batch, classes)`; `classes` int32
+            `(batch,)`, the most probable one; `names` string `(batch,)`, its name.
+        """
+        if self._classify is None:
+            self._classify = tf.function(self._answer, reduce_retracing=True, autograph=False)
+        return self._classify(tf.convert_to_tensor(images))
+
+    def _answer(self, images):
+        pixels = resize_and_center_crop(images, self.resized, self.image_size)
+        probabilities = tf.nn.softmax(self(pixels, training=False))  # (batch, classes)
+        classes = tf.argmax(probabilities, axis=-1, output_type=tf.int32)  # (batch,)
+        names = tf.gather(tf.constant(self.class_names), classes)
+        return {"probabilities": probabilities, "classes": classes, "names": names}
+
+    def endpoints(self):
+        """Give what an export offers: `{"classify": (function, signature)}`."""
+        return {"classify": (self._answer, (any_images(),))}
+
+    def get_config(self):
+        """Give the arguments of the constructor, the backbone with its architecture."""
+        return {
+            "name": self.name,
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "class_names": self.class_names,
+            "image_size": self.image_size,
+            "resized": self.resized,
+            "dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Build the network again, without the weights."""
+        trunk = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+        return cls(**(config | {"backbone": trunk}))
+
+
+def resized_size(image_size):
+    """Compute the size to which images are resized before their centre is cropped: 256 for 224.
+
+    Args:
+        image_size: `(height, width)`, pixels.
+
+    Returns:
+        `(height, width)`, pixels.
+    """
+    return tuple(max(side, round(side * RESIZED_SHARE)) for side in image_size)
+
+
+def _start_head(head, name, weights, head_init):
+    kernel, bias = (variable.numpy() for variable in (head.kernel, head.bias))
+    if weights is None:
+        raise InputError(
+            f"head_init={head_init}: there is no source network with weights=None. "
+            'Give weights="imagenet" or a weights file with a classifier on top.'
+        )
+    source_kernel, source_bias = source_head(name, weights)
+    if source_kernel.shape[0] != kernel.shape[0]:
+        raise InputError(
+            f"head_init={head_init}: the classifier of {name} reads {source_kernel.shape[0]} "
+            f"features through layers of its own, the new head {kernel.shape[0]}; its units do "
+            "not fit. Leave head_init out for this network."
+        )
+    for unit, index in head_init.items():
+        if not 0 <= unit < kernel.shape[1] or not 0 <= index < source_kernel.shape[1]:
+            raise InputError(
+                f"head_init={head_init}: expected classes 0-{kernel.shape[1] - 1} and source "
+                f"indices 0-{source_kernel.shape[1] - 1}."
+            )
+        kernel[:, unit] = source_kernel[:, index]
+        bias[unit] = source_bias[index]
+    head.set_weights([kernel, bias])

@@ -1,0 +1,105 @@
+"""What models of all tasks share: names of classes, and the precision that layers are made with."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+
+
+def any_images(dtype=tf.float32, batch=None):
+    """Give the signature of images of any size: `(batch, height, width, 3)`, named `images`."""
+    return tf.TensorSpec((batch, None, None, 3), dtype, name="images")
+
+
+def as_class_names(class_names):
+    """Check the names of classes.
+
+    Args:
+        class_names: sequence of str; or int, their number, for the names "0", "1", ...
+
+    Returns:
+        tuple of str.
+
+    Raises:
+        InputError: if there is no name, or a name comes twice.
+    """
+    if isinstance(class_names, int):
+        class_names = range(class_names)
+    elif isinstance(class_names, str):
+        raise InputError(f"class_names={class_names!r}: expected several names, or their number.")
+    names = tuple(map(str, class_names))
+    if not names:
+        raise InputError("class_names: expected at least 1 name, got none.")
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InputError(f"class_names: given more than once: {', '.join(twice)}.")
+    return names
+
+
+def as_image_size(image_size):
+    """Check `(height, width)`, two positive numbers, and return them as a tuple of int.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    try:
+        height, width = image_size
+        good = min(height, width) >= 1 and height % 1 == width % 1 == 0
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise InputError(f"image_size={image_size!r}: expected (height, width) in pixels.")
+    return int(height), int(width)
+
+
+@contextlib.contextmanager
+def dtype_scope(policy):
+    """Make layers with a dtype policy, whatever the global one is.
+
+    A model that stores its policy in its config is built in this scope, so that a loaded model
+    computes as the saved one did.
+
+    Args:
+        policy: str, `keras.DTypePolicy` or its config; None for the global policy.
+
+    Yields:
+        `keras.DTypePolicy`: the one that holds.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(before if policy is None else keras.dtype_policies.get(policy))
+    try:
+        yield keras.config.dtype_policy()
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def in_float32(model):
+    """Rebuild a model that uses mixed precision in float32.
+
+    Args:
+        model: built `keras.Model`.
+
+    Returns:
+        A model of the same class with the same weights; `model` itself if it computes in
+        float32 already.
+    """
+    config = model.get_config()
+    full = _without_mixed(config)
+    if full == config:
+        return model
+    with dtype_scope("float32"):
+        twin = type(model).from_config(full)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _without_mixed(config):
+    """A config with `float32` in place of every mixed policy."""
+    if isinstance(config, dict):
+        return {key: _without_mixed(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_without_mixed(value) for value in config)
+    mixed = isinstance(config, str) and config.startswith("mixed_")
+    return "float32" if mixed else config
