@@ -17,6 +17,7 @@ _MODULES = {
         "load_data_voc",
         "read_data_bananas",
         "read_voc_images",
+        "resnet18",
         "train_batch_ch13",
         "train_ch13",
         "train_with_data_aug",
@@ -73,7 +74,7 @@ _MODULES = {
     "models.classifier": ["Classifier"],
     "models.fcn": ["FCN"],
     "models.fpn": ["FPN", "feature_pyramid"],
-    "models.resnet": ["ResNet18", "ResNet34", "resnet18", "resnet18_small"],
+    "models.resnet": ["ResNet18", "ResNet34", "resnet18_small"],
     "models.ssd": [
         "SSD",
         "TinySSD",

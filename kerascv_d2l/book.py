@@ -26,6 +26,7 @@ from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.devices import resolve_jit_compile
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import RandomHorizontalFlip, RandomResizedCrop
+from kerascv_d2l.models.resnet import resnet18_small
 from kerascv_d2l.ops.geometry import resize_and_center_crop
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
@@ -39,6 +40,8 @@ GENERATED_TRAIN, GENERATED_VAL = 2000, 500  # images that stand in for CIFAR-10
 _LEVELS = 256  # of each channel
 # Test windows are the same in every epoch, so that results can be compared.
 _TEST_SEED = 0
+
+resnet18 = resnet18_small  # the book's name; in this package that is torchvision's
 
 
 # ---------------------------------------------------------------- 14.6 bananas

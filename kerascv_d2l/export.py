@@ -281,7 +281,7 @@ def load_model(path, **options):
     Raises:
         InputError: if the file is not there, or is no Keras model.
     """
-    _register_classes()
+    register_classes()
     try:
         return keras.saving.load_model(path, **options)
     except (KeyError, OSError, TypeError, ValueError) as error:  # Keras has all these for it
@@ -289,7 +289,8 @@ def load_model(path, **options):
         raise InputError(f"{path} is no Keras model that can be loaded ({reason})") from error
 
 
-def _register_classes():
+def register_classes():
+    """Import every module of this package that has classes which Keras must know to load them."""
     for name in _WITH_CLASSES:
         module = importlib.import_module(f"kerascv_d2l.{name}")
         for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):

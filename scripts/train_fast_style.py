@@ -10,8 +10,9 @@ generated pictures. What it learns is the style: photographs only stand for what
 import argparse
 from pathlib import Path
 
-import kerascv_d2l
 from kerascv_d2l.exported import load_stylizer
+
+import kerascv_d2l
 from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
 
 TASK = "train_fast_style"

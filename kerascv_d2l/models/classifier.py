@@ -10,8 +10,8 @@ from kerascv_d2l.ops.geometry import resize_and_center_crop
 
 HEAD = "head"  # name of the output layer
 POOL = "pool"
-# Networks of ImageNet are tested on the middle 224 x 224 of images resized to 256 x 256.
-RESIZED_SHARE = 256 / 224
+# ImageNet networks are tested on the middle 224 x 224 of images resized to 256 x 256.
+CROP_PCT = 224 / 256
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -30,8 +30,8 @@ class Classifier(keras.Model):
         weights: for a backbone by name: None (random), "imagenet" or a file, see
             `models.backbones.backbone`. The head starts anew, Xavier-uniform.
         image_size: `(height, width)` of the images that the network gets.
-        resized: `(height, width)` to which `classify` resizes images before it crops their
-            centre; None for 256/224 of `image_size`. With `image_size` nothing is cropped.
+        crop_pct: float in (0, 1]: `classify` resizes images to `image_size / crop_pct` and crops
+            their centre; 1 resizes only.
         dropout: share of the pooled features dropped in training.
         head_init: dict `{class index: index}`: output unit `class index` starts as unit `index`
             of the network that `weights` come from (a hot dog is ImageNet's class 934). Needs
@@ -43,7 +43,7 @@ class Classifier(keras.Model):
         task: "classification".
         class_names: tuple of str.
         image_size: `(height, width)`.
-        resized: `(height, width)`.
+        crop_pct: float.
 
     Raises:
         InputError: if an argument is out of range, no network has that name, or the weights do
@@ -58,7 +58,7 @@ class Classifier(keras.Model):
         class_names,
         weights=None,
         image_size=(224, 224),
-        resized=None,
+        crop_pct=CROP_PCT,
         dropout=0.0,
         head_init=None,
         batch_norm_momentum=BATCH_NORM_MOMENTUM,
@@ -67,9 +67,8 @@ class Classifier(keras.Model):
     ):
         class_names = as_class_names(class_names)
         image_size = as_image_size(image_size)
-        resized = resized_size(image_size) if resized is None else as_image_size(resized)
-        if resized[0] < image_size[0] or resized[1] < image_size[1]:
-            raise InputError(f"resized={resized}: expected at least image_size={image_size}.")
+        if not 0 < crop_pct <= 1:
+            raise InputError(f"crop_pct={crop_pct}: expected a number greater than 0, at most 1.")
         if isinstance(backbone, str):
             trunk = build_trunk(backbone, weights, (*image_size, 3), batch_norm_momentum)
         elif weights is not None or head_init:
@@ -89,7 +88,7 @@ class Classifier(keras.Model):
             _start_head(head, backbone, weights, head_init)
         self.class_names = class_names
         self.image_size = image_size
-        self.resized = resized
+        self.crop_pct = crop_pct
         self.dropout = dropout
         self._classify = None
 
@@ -113,7 +112,8 @@ class Classifier(keras.Model):
         return self._classify(tf.convert_to_tensor(images))
 
     def _answer(self, images):
-        pixels = resize_and_center_crop(images, self.resized, self.image_size)
+        resized = resized_size(self.image_size, self.crop_pct)
+        pixels = resize_and_center_crop(images, resized, self.image_size)
         probabilities = tf.nn.softmax(self(pixels, training=False))  # (batch, classes)
         classes = tf.argmax(probabilities, axis=-1, output_type=tf.int32)  # (batch,)
         names = tf.gather(tf.constant(self.class_names), classes)
@@ -130,7 +130,7 @@ class Classifier(keras.Model):
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "class_names": self.class_names,
             "image_size": self.image_size,
-            "resized": self.resized,
+            "crop_pct": self.crop_pct,
             "dropout": self.dropout,
         }
 
@@ -141,16 +141,17 @@ class Classifier(keras.Model):
         return cls(**(config | {"backbone": trunk}))
 
 
-def resized_size(image_size):
+def resized_size(image_size, crop_pct=CROP_PCT):
     """Compute the size to which images are resized before their centre is cropped: 256 for 224.
 
     Args:
         image_size: `(height, width)`, pixels.
+        crop_pct: float in (0, 1]: the share of each side that is kept.
 
     Returns:
         `(height, width)`, pixels.
     """
-    return tuple(max(side, round(side * RESIZED_SHARE)) for side in image_size)
+    return tuple(max(side, round(side / crop_pct)) for side in image_size)
 
 
 def _start_head(head, name, weights, head_init):

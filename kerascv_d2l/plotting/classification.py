@@ -1,4 +1,4 @@
-"""A classifier's results: the confusion matrix, and the pictures it was worst at."""
+"""A classifier's results: the confusion matrix, and the images with the worst answers."""
 
 import math
 
@@ -12,24 +12,24 @@ from kerascv_d2l.plotting.common import DPI, MAX_NAME_LETTERS, save, shortened, 
 
 MAX_MATRIX_INCHES = 12.0  # side of a confusion matrix
 MIN_CELL_INCHES = 0.2  # cells that hold a number
-MISTAKE_INCHES = 2.6  # side of a picture in the grid of `draw_mistakes`
+MISTAKE_INCHES = 2.6  # side of an image in the grid of `draw_mistakes`
 RIGHT_COLOR, WRONG_COLOR = "#1a7f37", "#b3261e"
 
 
 def draw_confusion(path, matrix, class_names):
-    """Write a confusion matrix: how many pictures of each class were taken for which.
+    """Write a confusion matrix: how many images of each class are predicted as which.
 
-    A cell shows the count, and its colour the share of the true class: right
-    ones on the diagonal in blue, wrong ones in red.
+    A cell shows the count, and its colour the share of the true class: blue on the
+    diagonal, red elsewhere.
 
     Args:
-        path: the picture's file, `.png`.
+        path: the file, `.png`.
         matrix: int `(classes, classes)`: rows are true classes, columns predicted ones.
         class_names: list of str.
 
     Raises:
         InputError: if the matrix is not square or has not as many classes as
-            names, or the file's ending is not that of a picture.
+            names, or the file's ending is not that of an image.
     """
     save(path, _confusion_figure(matrix, class_names))
 
@@ -76,27 +76,27 @@ def _confusion_figure(matrix, class_names):
     axes.set_yticks(range(count), accuracies)
     axes.tick_params(labelsize=min(10, 60 * cell))
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true class, and how much of it was found")
+    axes.set_ylabel("true class, and its recall")
     axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} right ({correct:.1%})", fontsize=11)
     return figure
 
 
 def draw_mistakes(path, images, names, labels, probabilities, class_names, columns=4):
-    """Write a grid of pictures with their true class and what a classifier says.
+    """Write a grid of images with their true class and what a classifier predicts.
 
     Args:
-        path: the picture's file, `.png`.
+        path: the file, `.png`.
         images: sequence of `(height, width, 3)`, as `to_uint8` takes them, in
             the order to draw: the worst first.
         names: sequence of str: what to call each.
         labels: int `(n,)`, the true classes.
         probabilities: float `(n, classes)`.
         class_names: list of str.
-        columns: int, pictures a row.
+        columns: int, images a row.
 
     Raises:
-        InputError: if there is no picture, or numbers differ, or the file's
-            ending is not that of a picture.
+        InputError: if there is no image, or numbers differ, or the file's
+            ending is not that of an image.
     """
     save(path, _mistakes_figure(images, names, labels, probabilities, class_names, columns))
 
@@ -113,7 +113,7 @@ def _mistakes_figure(images, names, labels, probabilities, class_names, columns)
         raise InputError(f"draw_mistakes needs as many of each, and at least one, not {lengths}.")
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    # Pictures of two lines of text: a share of the height is theirs.
+    # Each image has two lines of text above it.
     figure = Figure(
         figsize=(columns * MISTAKE_INCHES, rows * (MISTAKE_INCHES + 0.35) + 0.4),
         dpi=DPI,

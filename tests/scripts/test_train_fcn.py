@@ -8,12 +8,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from kerascv_d2l.exported import load_segmenter
 from PIL import Image
 from small_networks import small_backbone
 
 import kerascv_d2l
 from kerascv_d2l import InputError
-from kerascv_d2l.exported import load_segmenter
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 NAMES = ["background", "star", "ring"]

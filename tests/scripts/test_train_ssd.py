@@ -13,10 +13,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from kerascv_d2l.exported import load_exported
 from PIL import Image
 
 from kerascv_d2l import InputError, generate_detection
-from kerascv_d2l.exported import load_exported
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 KEYS = {"map", "map_50", "map_75", "voc07_map", "voc_map", "class_error", "bbox_mae"}

@@ -1,0 +1,327 @@
+"""Use a trained model on images: detect, classify, segment or stylize, whatever it has learnt.
+
+    python scripts/predict.py runs/train_detector/saved_model IMAGE…
+
+MODEL is a SavedModel or a .keras file of a training script; it knows its task. IMAGE is a file, a
+folder or a pattern such as 'photos/*.jpg'. Draws what is found (NAME_detections.png,
+NAME_classes.png and NAME_overlay.png, NAME_stylized.png) and writes predictions.json. Files that
+are there already are never overwritten: new ones get a number.
+"""
+
+import contextlib
+import glob
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kerascv_d2l import cli
+from kerascv_d2l.data.images import read_image
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.files import plain, whole, write_json
+
+BACKGROUND = "background"  # the class of this name leaves the overlay clear
+JUNK = ("._", "Thumbs.db", ".DS_Store", "__MACOSX")  # beginnings of names that systems leave behind
+MOST_SHOWN = 5  # detections or classes in the line of an image
+
+
+def parse(argv=None):
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="folder saved_model/ or file model.keras of a run")
+    add("images", nargs="+", metavar="IMAGE", help="image files, folders, patterns")
+    add("--out", metavar="FOLDER", help="output folder (default: runs/predict, runs/predict-2, …)")
+    add(
+        "--score-threshold",
+        type=cli.fraction,
+        default=0.5,
+        metavar="SCORE",
+        help="detection: report objects of at least this score (default: %(default)s)",
+    )
+    add(
+        "--image-size",
+        type=cli.positive_int,
+        metavar="PIXELS",
+        help="style: paint at this longer side and enlarge: larger strokes, and less memory "
+        "(default: the size of each image)",
+    )
+    add("--skip-bad", action="store_true", help="leave out unreadable images and count them")
+    add(
+        "--allow-large",
+        action="store_true",
+        help="read images of more than 179 megapixels, too, which Pillow takes for an attack",
+    )
+    return parser.parse_args(argv)
+
+
+def find_images(sources):
+    """List the image files that files, folders and patterns stand for, each once.
+
+    Args:
+        sources: list of str.
+
+    Returns:
+        list of str.
+
+    Raises:
+        InputError: if one of them stands for nothing.
+    """
+    found = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path)))
+            missing = "a folder without images"
+        elif path.exists() or not glob.has_magic(source):
+            files, missing = [path], None  # a missing one is named where it is read
+        else:
+            files = [Path(file) for file in sorted(glob.glob(source, recursive=True))]
+            files = [file for file in files if file.is_file()]
+            missing = "no such file, and none that matches"
+        if not files:
+            raise InputError(f"{source}: {missing}")
+        for file in files:
+            found.setdefault(os.path.realpath(file), str(file))
+    return list(found.values())
+
+
+def _is_image(path):
+    junk = any(part.startswith(JUNK) for part in path.parts)
+    return not junk and path.suffix.lower() in Image.registered_extensions()
+
+
+class Output:
+    """A folder in which nothing that was there before is overwritten."""
+
+    def __init__(self, out):
+        """Make the folder, and see that it can be written to before anything is computed.
+
+        Args:
+            out: str, or None for the first of `runs/predict`, `runs/predict-2`, … not there.
+
+        Raises:
+            InputError: if it cannot be written to.
+        """
+        number = 1
+        while out is None and cli.default_folder("predict", number).exists():
+            number += 1
+        self.folder = cli.default_folder("predict", number) if out is None else Path(out)
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+
+    def free(self, stem, *endings):
+        """Give paths `STEM_ENDING` for all endings, numbered if one of them is taken."""
+        number = 1
+        while True:
+            name = stem if number == 1 else f"{stem}-{number}"
+            paths = [self.folder / f"{name}{ending}" for ending in endings]
+            if not any(os.path.lexists(path) for path in paths):
+                return paths
+            number += 1
+
+    def save(self, path, image):
+        """Write a `PIL.Image`."""
+        with _writing(path), whole(path) as temporary:
+            image.save(temporary)
+
+
+@contextlib.contextmanager
+def _writing(path):
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _readable(name):
+    """A file name as text that can be printed, whatever its bytes are."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def detect(model, image, stem, output, args):
+    """Detect objects in an image, uint8 `(h, w, 3)`, and draw them.
+
+    Returns:
+        Tuple of the entry for predictions.json, a dict, and a line to print.
+    """
+    from kerascv_d2l.plotting.common import class_color
+    from kerascv_d2l.plotting.detections import draw_boxes
+
+    found = {name: value[0].numpy() for name, value in model.detect(image[None]).items()}
+    rows = [i for i in range(found["num_valid"]) if found["scores"][i] >= args.score_threshold]
+    detections = [
+        {
+            "class": model.class_names[found["classes"][i]],
+            "score": round(float(found["scores"][i]), 4),
+            "box": [round(float(x), 5) for x in found["boxes"][i]],
+            "box_px": [round(float(x), 1) for x in found["boxes_px"][i]],
+        }
+        for i in rows
+    ]
+    (path,) = output.free(stem, "_detections.png")
+    with _writing(path):
+        draw_boxes(
+            path,
+            image,
+            [d["box"] for d in detections],
+            [f"{d['class']} {d['score']:.2f}" for d in detections],
+            [class_color(found["classes"][i]) for i in rows],
+        )
+    best = ", ".join(f"{d['class']} {d['score']:.2f}" for d in detections[:MOST_SHOWN])
+    height, width = image.shape[:2]
+    entry = {"height": height, "width": width, "drawn": path, "detections": detections}
+    return entry, f"{len(detections)} object(s) {best}"
+
+
+def classify(model, image, stem, output, args):
+    """Classify an image; see `detect`."""
+    probabilities = model.classify(image[None])["probabilities"][0].numpy()
+    order = (-probabilities).argsort(kind="stable")
+    probabilities = {model.class_names[k]: round(float(probabilities[k]), 5) for k in order}
+    shown = list(probabilities.items())[:MOST_SHOWN]
+    entry = {"class": next(iter(probabilities)), "probabilities": probabilities}
+    return entry, ", ".join(f"{name} {p:.3f}" for name, p in shown)
+
+
+def segment(model, image, stem, output, args):
+    """Find the class of every pixel of an image, and draw them; see `detect`."""
+    from kerascv_d2l.plotting.segmentation import overlay
+
+    names = model.class_names
+    classes = model.segment(image[None])["class_map"][0].numpy().astype(np.uint8)
+    class_map, drawn = output.free(stem, "_classes.png", "_overlay.png")
+    indices = Image.fromarray(classes).convert("P")
+    indices.putpalette(model.colors.tobytes())
+    output.save(class_map, indices)
+    background = names.index(BACKGROUND) if BACKGROUND in names else None
+    output.save(drawn, Image.fromarray(overlay(image, classes, model.colors, background)))
+    # Not `bincount`, which would take eight bytes for each pixel.
+    shares = np.array([np.count_nonzero(classes == k) for k in range(len(names))]) / classes.size
+    order = np.argsort(-shares, kind="stable")
+    shares = {names[k]: round(float(shares[k]), 5) for k in order if shares[k]}
+    height, width = image.shape[:2]
+    entry = {"height": height, "width": width, "class_map": class_map, "overlay": drawn}
+    most = list(shares.items())[:MOST_SHOWN]
+    return {**entry, "shares": shares}, ", ".join(f"{name} {p:.1%}" for name, p in most)
+
+
+def stylize(model, image, stem, output, args):
+    """Paint an image in the style that the model has learnt; see `detect`."""
+    begin = time.perf_counter()
+    height, width = image.shape[:2]
+    scale = (args.image_size or max(height, width)) / max(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    painted = Image.fromarray(model.stylize(image[None])["pictures"][0].numpy())
+    if painted.size != (width, height):
+        painted = painted.resize((width, height), Image.Resampling.LANCZOS)
+    seconds = time.perf_counter() - begin
+    (path,) = output.free(stem, "_stylized.png")
+    output.save(path, painted)
+    entry = {"painted": path, "height": height, "width": width, "seconds": round(seconds, 3)}
+    return entry, f"{path}, {seconds:.2f} s"
+
+
+ANSWERS = {
+    "detection": detect,
+    "classification": classify,
+    "segmentation": segment,
+    "style": stylize,
+}
+
+
+def answer(model, name, output, args):
+    """Answer for one image file.
+
+    Raises:
+        InputError: if it cannot be read, the model cannot take it, or the answer not be written.
+    """
+    import tensorflow as tf
+
+    try:
+        image = read_image(name)
+    except InputError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            raise InputError(f"{error}, or use --allow-large") from error
+        raise
+    try:
+        stem = _readable(Path(name).stem)
+        return ANSWERS[model.task](model, image, stem, output, args)
+    except tf.errors.ResourceExhaustedError as error:
+        raise InputError(f"{name}: too large for the memory of this machine") from error
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"{name}: the model cannot take this image ({reason})") from error
+
+
+def predict(model, names, output, args):
+    """Answer for every image; what was answered before an error is written all the same.
+
+    Returns:
+        dict, as in predictions.json.
+    """
+    result = {
+        "task": model.task,
+        "model": args.model,
+        "class_names": model.class_names,
+        "images": [],
+        "skipped": [],
+    }
+    try:
+        for name in names:
+            try:
+                entry, line = answer(model, name, output, args)
+            except InputError as error:
+                if not args.skip_bad:
+                    raise
+                result["skipped"].append(_readable(str(error)))
+                continue
+            result["images"].append({"image": _readable(name), **entry})
+            print(f"{_readable(name)}: {line}", flush=True)
+    finally:
+        if result["images"] or result["skipped"]:
+            (path,) = output.free("predictions", ".json")
+            with _writing(path):
+                write_json(path, result)
+            if skipped := result["skipped"]:
+                print(f"left out {len(skipped)} image(s), such as: {skipped[0]}")
+            print(f"written: {path} ({len(result['images'])} images)", flush=True)
+    return plain(result)
+
+
+def main(argv=None):
+    """Answer for images, draw, and write down.
+
+    Args:
+        argv: list of str, or None for the command line.
+
+    Returns:
+        dict, as in predictions.json.
+    """
+    args = parse(argv)
+    names = find_images(args.images)
+    output = Output(args.out)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from kerascv_d2l.export import load
+
+    model = load(args.model)
+    if model.task not in ANSWERS:
+        raise InputError(f"{args.model}: its task {model.task} is none of {', '.join(ANSWERS)}")
+    if args.image_size and model.task != "style":
+        raise InputError(f"image_size {args.image_size}: only for style models, not {model.task}")
+    limit = Image.MAX_IMAGE_PIXELS
+    if args.allow_large:
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        return predict(model, names, output, args)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
