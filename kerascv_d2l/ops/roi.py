@@ -16,7 +16,7 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops import roi_sampling
 from kerascv_d2l.ops.roi_sampling import as_regions, as_size, map_size
 
-METHODS = ("auto", "gather", "separable")
+METHODS = ("auto", "sparse", "separable")
 PYRAMID_BINS = (6, 3, 2, 1)
 
 
@@ -37,31 +37,30 @@ def roi_align(
 
     Args:
         features: float `(batch, h, w, c)`.
-        boxes: finite float32 `(n, 4)` corners in pixels of the image. With
+        boxes: float32 `(n, 4)` corners in pixels of the image. With
             `aligned=False` a side shorter than one pixel of the map counts as
             one pixel, from x_min or y_min on: so do empty and inverted boxes.
             With `aligned=True` an inverted box is read backwards.
-        image_indices: int32 `(n,)`, the image of each box, in [0, batch).
+        image_indices: int32 `(n,)`, the image of each box; 0 comes out for an
+            index out of range.
         output_size: int or `(rows, columns)` of bins.
         spatial_scale: float, map over image.
         sampling_ratio: int, samples along each side of a bin; 0 or less for
             ceil(side / bins), another number for each box ("separable" only).
         aligned: whether pixel (0, 0) has its centre at (0.5, 0.5), as it has
             everywhere else, rather than at (0, 0), as in the paper.
-        method: "gather" is fast and knows neither XLA nor TensorFlow Lite.
+        method: "sparse" is fast and knows neither XLA nor TensorFlow Lite.
             "separable" runs everywhere, as two matrix products, with builtin
-            operators in TensorFlow Lite; an index out of range gives 0 there.
-            "auto" takes "separable" inside `tf.function(jit_compile=True)` and
-            for `sampling_ratio` ≤ 0, else "gather". TensorFlow Lite's converter
-            cannot be seen from here: name "separable" for it.
+            operators in TensorFlow Lite. "auto" takes "separable" inside
+            `tf.function(jit_compile=True)` and for `sampling_ratio` ≤ 0, else
+            "sparse". TensorFlow Lite's converter cannot be seen from here: name
+            "separable" for it.
 
     Returns:
         `(n, rows, columns, c)` of the dtype of `features`.
 
     Raises:
         InputError: if a shape is another, or an argument out of range.
-        tf.errors.InvalidArgumentError: by "gather", if a box is not finite or
-            an index out of range.
 
     Source:
         He et al. 2017, "Mask R-CNN", section 3; `torchvision.ops.roi_align`.
@@ -75,10 +74,10 @@ def roi_align(
     width, height = x_max - x_min, y_max - y_min  # (n,)
     if not aligned:
         width, height = tf.maximum(width, 1.0), tf.maximum(height, 1.0)
-    if method == "gather":
+    if method == "sparse":
         ys = roi_sampling.sample_positions(y_min, height, rows, sampling_ratio)
         xs = roi_sampling.sample_positions(x_min, width, columns, sampling_ratio)
-        return tf.cast(roi_sampling.gather_means(features, ys, xs, image_indices), dtype)
+        return tf.cast(roi_sampling.sample_means(features, ys, xs, image_indices), dtype)
     _, map_height, map_width, _ = map_size(features)
     pooled = roi_sampling.apply_weights(
         features,
@@ -94,8 +93,8 @@ def _choose(method, sampling_ratio):
         raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}.")
     if method == "auto":
         separable = sampling_ratio <= 0 or roi_sampling.compiled_by_xla()
-        return "separable" if separable else "gather"
-    if method == "gather" and sampling_ratio <= 0:
+        return "separable" if separable else "sparse"
+    if method == "sparse" and sampling_ratio <= 0:
         raise InputError(
             f"sampling_ratio={sampling_ratio}: a number of samples that depends on the box needs "
             'method="separable".'
