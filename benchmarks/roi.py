@@ -63,14 +63,14 @@ def ours(folder):
         with tf.GradientTape() as tape:
             tape.watch(features)
             pooled = roi_align(features, boxes, images, BINS, 1 / STRIDE)
-        return tape.gradient(pooled, features, upstream)
+        return pooled, tape.gradient(pooled, features, upstream)
 
     paste = tf.function(lambda masks, boxes: paste_masks(masks, boxes, IMAGE_SIZE))
     cases = {
         "align": lambda: align(data["features"], data["boxes"]).numpy(),
-        "align with gradient": lambda: gradient(
-            data["features"], data["boxes"], data["upstream"]
-        ).numpy(),
+        "align with gradient": lambda: gradient(data["features"], data["boxes"], data["upstream"])[
+            1
+        ].numpy(),
         "paste": lambda: paste(data["masks"], data["mask_boxes"]).numpy(),
     }
     truncated = paste_masks(data["masks"], data["mask_boxes"], IMAGE_SIZE, truncate=True)
