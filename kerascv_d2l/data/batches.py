@@ -446,7 +446,7 @@ def _object_loader(targets):
         if index.shape.rank == 1:
             chosen = {name: tf.gather(values, index) for name, values in rows.items()}
             padded = {
-                name: values.to_tensor(FILLING[name], [index.shape[0], *values.shape[1:]])
+                name: values.to_tensor(FILLING[name], shape=[index.shape[0], *values.shape[1:]])
                 for name, values in chosen.items()
             }
             return _rounded_up(padded)

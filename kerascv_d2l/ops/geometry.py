@@ -144,15 +144,16 @@ def crop_mask(mask, window, size, fill=None):
     centre lies.
 
     Args:
-        mask: `(height, width)` or `(height, width, 1)`, any dtype.
+        mask: `(height, width)` or `(height, width, channels)`, any dtype.
         window: int32 `(4,)`: top, left, height and width, pixels.
         size: `(height, width)` of the result.
         fill: None, or the class of what lies outside, such as 255 for void.
 
     Returns:
-        The dtype of `mask`, `(height, width)` or `(height, width, 1)`.
+        The dtype of `mask`, `(height, width)` or `(height, width, channels)`.
     """
     mask = tf.convert_to_tensor(mask)
+    channels = mask.shape[2:]
     part, place = tf.cast(window, tf.int32), tf.concat([[0, 0], size], 0)
     if fill is not None:
         part, place = _overlap(window, tf.shape(mask)[:2], size)
@@ -164,7 +165,7 @@ def crop_mask(mask, window, size, fill=None):
     if fill is not None:
         margins = _margins(place, size, channels=mask.shape.rank == 3)
         mask = tf.pad(mask, margins, constant_values=tf.cast(fill, mask.dtype))
-    return tf.ensure_shape(mask, (*_known(size), *mask.shape[2:]))
+    return tf.ensure_shape(mask, (*_known(size), *channels))
 
 
 def crop_boxes(boxes, window, image_size, size, by_centre=False):

@@ -178,7 +178,8 @@ class Mosaic(RandomTransform):
             if name not in ("image", "mask")
         }
         if "masks" in rows:
-            rows["masks"] = tf.ensure_shape(rows["masks"], (None, *static))
+            count = rows["classes"].shape[0]
+            rows["masks"] = tf.ensure_shape(rows["masks"], (count, *static))
         return Example(image, mask=mask, **rows)
 
     def get_config(self):
