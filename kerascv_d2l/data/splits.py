@@ -1,12 +1,14 @@
 """What every data set looks like once it is read or generated, whatever the task."""
 
 import dataclasses
+import functools
 import io
 
 import numpy as np
 from PIL import Image
 
 from kerascv_d2l.colors import default_colors
+from kerascv_d2l.data.images import read_image
 from kerascv_d2l.errors import InputError
 
 IGNORE_LABEL = 255  # of mask pixels that count for nothing
@@ -130,6 +132,16 @@ class Split:
         masks = self.targets["mask"]
         return masks[index] if isinstance(masks, np.ndarray) else decode_mask(masks[index])
 
+    def image(self, index):
+        """Decode an image, uint8 `(height, width, 3)`."""
+        image = self.images[index]
+        if isinstance(image, str):
+            return read_image(image)
+        if isinstance(image, bytes):
+            with Image.open(io.BytesIO(image)) as opened:
+                return np.array(opened.convert("RGB"))
+        return image
+
     def counts(self, num_classes):
         """Count images, objects or pixels of each class.
 
@@ -140,33 +152,39 @@ class Split:
             int64 `(num_classes,)`: images for classification, objects that are not ignored
             for detection, pixels for segmentation; zeros for unlabelled images.
         """
+        return self.counts_by_image(num_classes).sum(axis=0)
+
+    def counts_by_image(self, num_classes):
+        """Count on each image what `counts` counts: int64 `(n, num_classes)`."""
+        if self.task == SEGMENTATION:
+            return self._label_pixels[:, :num_classes]
+        found = np.zeros((len(self), num_classes), np.int64)
         if self.task == CLASSIFICATION:
-            return np.bincount(self.targets["label"], minlength=num_classes)
-        if self.task == DETECTION:
-            kept = [
-                c[~i] for c, i in zip(self.targets["classes"], self.targets["ignore"], strict=True)
-            ]
-            return np.bincount(
-                np.concatenate([np.zeros(0, np.int32), *kept]), minlength=num_classes
-            )
-        return self.label_pixels[:num_classes]
+            found[np.arange(len(self)), self.targets["label"]] = 1
+        elif self.task == DETECTION:
+            targets = zip(self.targets["classes"], self.targets["ignore"], strict=True)
+            for k, (classes, ignore) in enumerate(targets):
+                found[k] = np.bincount(classes[~ignore], minlength=num_classes)
+        return found
+
+    @functools.cached_property
+    def _label_pixels(self):
+        """int64 `(n, 256)`: how many pixels of each mask have each label."""
+        masks = map(self.mask, range(len(self)))
+        counts = [np.bincount(mask.ravel(), minlength=256) for mask in masks]
+        return np.array(counts).reshape(-1, 256)
 
     @property
     def label_pixels(self):
         """int64 `(256,)`: how many pixels of all masks together have each label."""
-        if "_label_pixels" not in self.__dict__:
-            total = np.zeros(256, np.int64)
-            for index in range(len(self) if self.task == SEGMENTATION else 0):
-                total += np.bincount(self.mask(index).ravel(), minlength=256)
-            self._label_pixels = total
-        return self._label_pixels
+        return self._label_pixels.sum(axis=0)
 
     @property
     def num_ignored(self):
         """int: objects that are ignored (detection), or pixels (segmentation); else 0."""
         if self.task == DETECTION:
             return int(sum(np.count_nonzero(rows) for rows in self.targets["ignore"]))
-        return int(self.label_pixels[IGNORE_LABEL])
+        return int(self.label_pixels[IGNORE_LABEL]) if self.task == SEGMENTATION else 0
 
 
 @dataclasses.dataclass

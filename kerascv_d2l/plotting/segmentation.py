@@ -7,8 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from kerascv_d2l.data.splits import IGNORE_LABEL
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.plotting.common import (
     DPI,
     GAP_INCHES,

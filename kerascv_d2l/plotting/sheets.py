@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.plotting.book import show_bboxes
+from kerascv_d2l.plotting.book import bbox_to_rect
 from kerascv_d2l.plotting.common import DPI, class_color, save, to_uint8
 from kerascv_d2l.plotting.segmentation import overlay
 
@@ -65,7 +65,7 @@ def draw_examples(
         if masks is not None:
             image = overlay(image, masks[i], VOC_COLORMAP if colormap is None else colormap)
         axes.imshow(image)
-        axes.set_title(titles[i], fontsize=8)
+        axes.set_title(titles[i], fontsize=8, parse_math=False)
         if labels is not None:
             _draw_boxes(axes, image, np.asarray(labels[i]), class_names)
     save(path, figure)
@@ -76,5 +76,17 @@ def _draw_boxes(axes, image, rows, class_names):
     height, width = image.shape[:2]
     boxes = rows[:, 1:] * [width, height, width, height]  # (m, 4) pixels
     classes = rows[:, 0].astype(int)
-    names = [class_names[c] if c < len(class_names) else str(c) for c in classes]
-    show_bboxes(axes, boxes, names, [class_color(c) for c in classes])
+    for box, kind in zip(boxes, classes, strict=True):
+        name = class_names[kind] if kind < len(class_names) else str(kind)
+        axes.add_patch(bbox_to_rect(box, class_color(kind)))
+        # Small and thin: the objects are what is to be seen.
+        axes.text(
+            *box[:2],
+            name,
+            fontsize=5,
+            color="white",
+            va="bottom",
+            clip_on=True,
+            parse_math=False,
+            bbox={"facecolor": class_color(kind), "alpha": 0.7, "linewidth": 0, "pad": 0.7},
+        )

@@ -1,0 +1,275 @@
+"""What is in a data set, in numbers, and what will make training on it fail or deceive.
+
+Works on any `DataSet` and trains nothing.
+"""
+
+import collections
+import concurrent.futures
+import io
+import os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from kerascv_d2l.data.splits import (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    first_of,
+)
+
+# Near-identical images: bits of 64 in which their difference hashes differ, and the correlation
+# of their thumbnails, which brightness and contrast do not change.
+SAME_BITS = 8
+SAME_CORRELATION = 0.97
+THUMBNAIL = 32  # pixels a side
+FEW_EXAMPLES = 10  # of a class, to train on
+UNBALANCED = 20  # times as many of one class as of another
+THIN = 1.01  # pixels: the side of a box in which nothing can be seen
+SHARED_IOU = 0.9  # of two boxes that are the same one
+# What the detectors of this package have by default: the stride of their finest map, and the
+# largest anchor, as a share of the image's side.
+FINEST_STRIDE = 8
+LARGEST_ANCHOR = 0.961
+COUNTED = {
+    CLASSIFICATION: "images_by_class",
+    DETECTION: "objects_by_class",
+    SEGMENTATION: "pixels_by_class",
+}
+_PAIRS_AT_ONCE = 2**22
+
+
+def summarize(data):
+    """Count what the splits hold.
+
+    Args:
+        data: `DataSet`.
+
+    Returns:
+        dict from the name of a split to `images`, `ignored` (objects or pixels) and
+        `images_by_class`, `objects_by_class` or `pixels_by_class`: dict from name to number,
+        without what is ignored.
+    """
+    found = {}
+    for title, split in data.splits.items():
+        found[title] = {"images": len(split), "ignored": split.num_ignored}
+        if data.task in COUNTED:
+            counts = split.counts(len(data.class_names)).tolist()
+            found[title][COUNTED[data.task]] = dict(zip(data.class_names, counts, strict=True))
+    return found
+
+
+def find_problems(data, image_size=(256, 256)):
+    """Look for what is likely to go wrong: each with a number and what to do.
+
+    Args:
+        data: `DataSet`.
+        image_size: `(height, width)` that images are resized to for training, for detection.
+
+    Returns:
+        list of str.
+    """
+    problems = _copies(data) + _rare_classes(data)
+    if data.task == DETECTION:
+        problems += _sizes(data, image_size) + _shared_boxes(data)
+    return problems
+
+
+# ---------------------------------------------------------------- images
+
+
+def difference_hash(images):
+    """Hash images so that equal ones, however they were saved, have nearly equal hashes.
+
+    A bit says whether one cell of a grid of 8 x 9 is brighter than the next.
+
+    Args:
+        images: float `(n, 32, 32)`, grey.
+
+    Returns:
+        uint64 `(n,)`.
+    """
+    rows = images.reshape(-1, 8, THUMBNAIL // 8, THUMBNAIL).mean(2)  # (n, 8, 32)
+    centres = (np.arange(9) + 0.5) * THUMBNAIL / 9
+    around = np.abs(np.arange(THUMBNAIL) + 0.5 - centres[:, None]) < THUMBNAIL / 18  # (9, 32)
+    cells = rows @ (around / around.sum(1, keepdims=True)).T  # (n, 8, 9)
+    bits = cells[..., 1:] > cells[..., :-1]  # (n, 8, 8)
+    return np.packbits(bits.reshape(-1, 64), axis=1).view(np.uint64)[:, 0]
+
+
+def _thumbnails(split):
+    """Grey thumbnails of all images, float32 `(n, 32, 32)`."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        small = list(pool.map(_thumbnail, split.images))
+    return np.array(small, np.float32)
+
+
+def _thumbnail(image):
+    if isinstance(image, np.ndarray):
+        opened = Image.fromarray(image)
+    else:
+        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+    with opened:
+        opened.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))  # of JPEG, decode no more than that
+        upright = ImageOps.exif_transpose(opened).convert("RGB").convert("L")
+        return np.asarray(upright.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+
+
+def _copies(data):
+    """Images that are in two splits."""
+    problems = []
+    seen = {title: _thumbnails(split) for title, split in data.splits.items()}
+    titles = list(seen)
+    for i, first in enumerate(titles):
+        for second in titles[i + 1 :]:
+            pairs = _near(seen[first], seen[second])
+            if not pairs:
+                continue
+            names = (
+                f"{data.splits[second].names[b]} = {data.splits[first].names[a]}" for a, b in pairs
+            )
+            count = len({b for _, b in pairs})
+            problems.append(
+                f"{count} of {len(seen[second])} {second} images are nearly the same as {first} "
+                f"images, so results on {second} are too good: {first_of(names, 5)}. Keep them in "
+                "one split (frames of one video too)"
+            )
+    return problems
+
+
+def _near(first, second):
+    """Pairs of indices of thumbnails that are nearly the same, of `first` the nearest."""
+    hashes = difference_hash(first), difference_hash(second)
+    plain = [_standardized(small) for small in (first, second)]
+    step = max(1, _PAIRS_AT_ONCE // max(1, len(first)))
+    pairs = []
+    for start in range(0, len(second), step):
+        part = hashes[1][start : start + step]
+        bits = np.bitwise_count(hashes[0][:, None] ^ part)  # (first, step)
+        best = {}
+        for a, b in np.argwhere(bits <= SAME_BITS):
+            likeness = plain[0][a] @ plain[1][start + b]
+            if likeness >= max(SAME_CORRELATION, best.get(b, (0, 0))[0]):
+                best[b] = (likeness, a)
+        pairs += [(int(a), int(start + b)) for b, (_, a) in sorted(best.items())]
+    return pairs
+
+
+def _standardized(images):
+    """Images as vectors of mean 0 and length 1, so that products are correlations."""
+    flat = images.reshape(len(images), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    # Of an image of one colour nothing is left: it is like no other.
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1)
+
+
+# ---------------------------------------------------------------- classes
+
+
+def _rare_classes(data):
+    if data.task not in COUNTED:
+        return []
+    what = "objects" if data.task == DETECTION else "images"
+    names, count = data.class_names, len(data.class_names)
+    by_image = [split.counts_by_image(count) for split in (data.train, data.val)]
+    # Of objects, all count; of pixels, on how many images there are any.
+    train, val = (c.sum(0) if data.task == DETECTION else (c > 0).sum(0) for c in by_image)
+    problems = []
+    if (few := np.flatnonzero(train < FEW_EXAMPLES)).size:
+        shown = first_of(f"{names[k]} ({train[k]})" for k in few[np.argsort(train[few])])
+        problems.append(
+            f"{few.size} of {count} classes have fewer than {FEW_EXAMPLES} {what} to train on: "
+            f"{shown}. Label more, or leave these classes out"
+        )
+    if (absent := np.flatnonzero(val == 0)).size:
+        problems.append(
+            f"{absent.size} of {count} classes are on no val image, so nothing is measured for "
+            f"them: {first_of(names[k] for k in absent)}. Take another split"
+        )
+    there = by_image[0].sum(0)
+    most, least = there.argmax(), np.where(there > 0, there, there.max() + 1).argmin()
+    if there[most] >= UNBALANCED * there[least] > 0:
+        what = "pixels" if data.task == SEGMENTATION else what
+        problems.append(
+            f"unbalanced classes: {there[most]} {what} of {names[most]} and {there[least]} of "
+            f"{names[least]} to train on, {there[most] / there[least]:.0f} times as many. Weigh "
+            "the classes in the loss, look at the results by class, or add rare ones"
+        )
+    return problems
+
+
+# ---------------------------------------------------------------- boxes
+
+
+def _objects(data):
+    """`(name, boxes, classes, size)` of each image, without ignored objects."""
+    for title, split in data.splits.items():
+        targets = split.targets
+        for k, name in enumerate(split.names):
+            keep = ~targets["ignore"][k]
+            boxes, classes = targets["boxes"][k][keep], targets["classes"][k][keep]
+            yield f"{title}/{name}", boxes, classes, split.sizes[k]
+
+
+def _sizes(data, image_size):
+    """Objects that are too small or too large to be found."""
+    thin, small, large = (collections.Counter() for _ in range(3))
+    pixels = []  # of every object, the root of its area at the size for training
+    for name, boxes, _, size in _objects(data):
+        sides = boxes[:, 2:] - boxes[:, :2]  # (objects, 2), shares of the image
+        shares = np.sqrt(np.prod(sides, axis=1))
+        pixels += (resized := shares * np.sqrt(image_size[0] * image_size[1])).tolist()
+        thin[name] += int(np.count_nonzero((sides * size[::-1]).min(1, initial=9) < THIN))
+        small[name] += int(np.count_nonzero(resized < FINEST_STRIDE))
+        large[name] += int(np.count_nonzero(shares > LARGEST_ANCHOR))
+    problems, total = [], len(pixels)
+    if count := thin.total():
+        problems.append(
+            f"{count} of {total} boxes are but a pixel wide or high: {_worst(thin)}. A slip of the "
+            "mouse? Remove or correct them"
+        )
+    if count := small.total():
+        larger = FINEST_STRIDE / max(np.quantile(pixels, 0.1), 1e-9)
+        problems.append(
+            f"{count} of {total} objects are smaller than {FINEST_STRIDE} pixels, the finest "
+            f"stride of the detectors, once images are resized to {image_size[0]} x "
+            f"{image_size[1]}: {_worst(small)}. Train on larger images"
+            + (f" ({larger:.1f} times the size for nine of ten)" if larger > 1 else "")
+            + ", or on windows of them"
+        )
+    if count := large.total():
+        problems.append(
+            f"{count} of {total} objects are larger than the largest anchor ({LARGEST_ANCHOR:.0%} "
+            f"of the image): {_worst(large)}. If objects fill the images, classification may be "
+            "the task; or zoom out (augmentation ssd)"
+        )
+    return problems
+
+
+def _worst(counts):
+    names = (f"{name} ({n})" for name, n in counts.most_common(4) if n)
+    return first_of(names, 3)
+
+
+def _shared_boxes(data):
+    """Objects of one image whose boxes are the same."""
+    shared, total, examples = 0, 0, []
+    for name, boxes, classes, _ in _objects(data):
+        total += len(boxes)
+        if len(boxes) < 2:
+            continue
+        corners = np.minimum(boxes[:, None, 2:], boxes[:, 2:])  # (objects, objects, 2)
+        overlap = np.prod(np.maximum(corners - np.maximum(boxes[:, None, :2], boxes[:, :2]), 0), 2)
+        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)  # (objects,)
+        iou = overlap / (areas[:, None] + areas - overlap)
+        pairs = np.argwhere(np.triu(iou > SHARED_IOU, 1))
+        shared += len(pairs)
+        for a, b in pairs:
+            kinds = {data.class_names[classes[a]], data.class_names[classes[b]]}
+            examples.append(f"{name} ({' and '.join(sorted(kinds))})")
+    if not shared:
+        return []
+    return [
+        f"{shared} pairs of the {total} objects share one box (IoU above {SHARED_IOU}): "
+        f"{first_of(examples, 3)}. Labelled twice? Keep one of each"
+    ]

@@ -1,0 +1,135 @@
+"""Planted faults are found, each with its number, and a sound data set has none."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerascv_d2l import DataSet, Split, generate_classification, generate_detection
+from kerascv_d2l.data.inspect import difference_hash, find_problems, summarize
+
+pytestmark = pytest.mark.quick
+GOOD = {"num_classes": 2, "image_size": (64, 80), "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return generate_classification(60, 20, **GOOD)
+
+
+def encoded(image, quality, size=None, brightness=1.0):
+    picture = Image.fromarray((image * brightness).astype(np.uint8))
+    stream = io.BytesIO()
+    (picture.resize(size) if size else picture).save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def test_a_sound_data_set_has_no_problems(sound):
+    assert find_problems(sound) == []
+    found = summarize(sound)
+    assert list(found) == ["train", "val"] and found["train"]["ignored"] == 0
+    counts = np.bincount(sound.train.targets["label"]).tolist()
+    assert found["train"] == {
+        "images": 60,
+        "ignored": 0,
+        "images_by_class": {"star": counts[0], "ring": counts[1]},
+    }
+
+
+def test_copies_between_splits(sound):
+    """Saved anew, smaller, darker: still the same images; others are not."""
+    whole = sound.train.images
+    copies = [
+        encoded(whole[7], 60),
+        encoded(whole[9], 90, (50, 40)),
+        encoded(whole[5], 80, None, 0.8),
+    ]
+    images = copies + [encoded(image, 90) for image in sound.val.images]
+    labels = [*sound.train.targets["label"][[7, 9, 5]], *sound.val.targets["label"]]
+    names = [f"{k}.jpg" for k in range(len(images))]
+    sizes = np.tile([64, 80], (len(images), 1))
+    val = Split(images, {"label": labels}, names, sizes)
+    (problem,) = find_problems(DataSet(sound.class_names, sound.train, val, "here"))
+    assert "3 of 23 val images are nearly the same as train images" in problem
+    for text in ("0.jpg = generated-7", "1.jpg = generated-9", "2.jpg = generated-5"):
+        assert text in problem
+
+
+def test_hash_is_that_of_the_definition():
+    images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32))
+    for image, code in zip(images, difference_hash(images), strict=True):
+        bits = np.unpackbits(np.array([code]).view(np.uint8)).reshape(8, 8)
+        for y in range(8):
+            rows = image[4 * y : 4 * y + 4].mean(0)
+            # Columns whose middle is in the x-th of nine parts.
+            cells = [rows[[x for x in range(32) if int((x + 0.5) * 9 / 32) == k]] for k in range(9)]
+            means = [cell.mean() for cell in cells]
+            assert bits[y].tolist() == [int(means[x + 1] > means[x]) for x in range(8)]
+    assert difference_hash(np.ones((2, 32, 32))).tolist() == [0, 0]
+
+
+def boxes_on(images, boxes, classes, **more):
+    count = len(boxes)
+    return Split(
+        images[:count], {"boxes": boxes, "classes": classes} | more, [f"i{k}" for k in range(count)]
+    )
+
+
+def test_faults_of_boxes():
+    scenes = generate_detection(22, 3, **GOOD)
+    images = scenes.train.images
+    usual = [[0.1, 0.2, 0.5, 0.6]]
+    boxes = [usual] * 18 + [
+        [[0.5, 0.5, 0.52, 0.52]],  # 1.6 x 1.28 pixels of the image
+        [[0.5, 0.5, 0.51, 0.9]],  # less than a pixel wide
+        [[0.0, 0.0, 1.0, 1.0]],
+        [*usual, [0.1, 0.2, 0.5, 0.605], [0.6, 0.6, 0.9, 0.9]],
+    ]
+    classes = [[0]] * 21 + [[0, 1, 0]]
+    train = boxes_on(images, boxes, classes)
+    val = boxes_on(scenes.val.images, [usual] * 3, [[0]] * 3)
+    data = DataSet(("cat", "dog", "yak"), train, val, "here")
+    rare, absent, unbalanced, thin, small, large, shared = find_problems(data, (128, 128))
+    assert rare.startswith(
+        "2 of 3 classes have fewer than 10 objects to train on: yak (0), dog (1)"
+    )
+    assert absent.startswith("2 of 3 classes are on no val image") and "dog, yak" in absent
+    assert unbalanced.startswith("unbalanced classes: 23 objects of cat and 1 of dog")
+    assert thin.startswith("1 of 27 boxes are but a pixel wide or high: train/i19 (1)")
+    assert small.startswith("1 of 27 objects are smaller than 8 pixels") and "128 x 128" in small
+    assert large.startswith("1 of 27 objects are larger than the largest anchor (96% of the image)")
+    assert (
+        shared.startswith("1 pairs of the 27 objects share one box")
+        and "i21 (cat and dog)" in shared
+    )
+    # Nothing of this is said of ignored objects.
+    ignored = [np.ones(len(rows), bool) for rows in classes]
+    ignored[:18] = [[False]] * 18
+    train = boxes_on(images, boxes, classes, ignore=ignored)
+    problems = find_problems(DataSet(("cat",) + ("dog",), train, val, "here"))
+    assert [p.split(" ")[0] for p in problems] == ["1", "1"]  # dog is rare, and on no val image
+    assert summarize(DataSet(("cat", "dog"), train, val, "here"))["train"] == {
+        "images": 22,
+        "ignored": 6,
+        "objects_by_class": {"cat": 18, "dog": 0},
+    }
+
+
+def test_pixels():
+    masks = np.zeros((12, 8, 8), np.uint8)
+    masks[:, 0, 0] = 1
+    masks[:3, 4] = 255
+    rng = np.random.default_rng(0)
+
+    def split(seed, masks):
+        images = np.repeat(np.repeat(rng.integers(0, 255, (12, 8, 8, 3)), 8, 1), 8, 2)
+        masks = np.repeat(np.repeat(masks, 8, 1), 8, 2)
+        return Split(images.astype(np.uint8), {"mask": masks}, [str(k) for k in range(12)])
+
+    data = DataSet(("sky", "sun"), split(0, masks), split(1, masks * 0), "here")
+    absent, unbalanced = find_problems(data)
+    assert absent.startswith("1 of 2 classes are on no val image") and "sun" in absent
+    assert "pixels of sky and 768 of sun" in unbalanced
+    assert summarize(data)["train"]["ignored"] == 3 * 8 * 64
+    assert summarize(data)["val"]["pixels_by_class"] == {"sky": 12 * 64 * 64, "sun": 0}
