@@ -442,3 +442,103 @@ def test_run_length_encodings_are_masks(tmp_path, kind):
     coco(tmp_path / "annotations.json", ["0.jpg", "1.jpg"], segmentation=encoded)
     with pytest.raises(InputError, match=r"annotations\[0\]: its mask is of 20 x 40 pixels"):
         read(tmp_path, masks=True)
+
+
+# --- other inputs of these kinds
+
+
+def test_lists_count_in_every_layout_that_tells_no_parts(tmp_path):
+    names = ["a.jpg", "b.jpg", "q.jpg", "q.png", "t.jpg"]
+    for name in names:
+        save(tmp_path / "pool" / name)
+    coco(tmp_path / "annotations.json", names)
+    (tmp_path / "train.txt").write_text("a.jpg\npool/q.png")
+    (tmp_path / "Valid.txt").write_text("b\n./pool/q.jpg")
+    (tmp_path / "test.txt").write_text("t.JPG\n")
+    data = read(tmp_path)
+    found = {part: split.names for part, split in data.splits.items()}
+    assert found == {"train": ["a.jpg", "q.png"], "val": ["b.jpg", "q.jpg"], "test": ["t.jpg"]}
+    (tmp_path / "train.txt").write_text("a.jpg\nq")
+    with pytest.raises(
+        InputError, match=r"train\.txt, line 2: 'q' may be pool/q\.jpg, pool/q\.png"
+    ):
+        read(tmp_path)
+    (tmp_path / "val.txt").write_text("b")
+    with pytest.raises(InputError, match=r"Valid\.txt and .*val\.txt: keep one list for val"):
+        read(tmp_path)
+
+
+def test_a_list_of_all_for_training_is_split_and_one_of_some_is_not(tmp_path):
+    for name in "abc":
+        save(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (tmp_path / "train.txt").write_text("data/obj/a.jpg\ndata/obj/b.jpg\ndata/obj/c.jpg\n")
+    assert len(read(tmp_path).val) == 1
+    (tmp_path / "train.txt").write_text("a.jpg\nb.jpg\n")
+    with pytest.raises(InputError, match=r"train\.txt is there, but .*val\.txt is missing"):
+        read(tmp_path)
+    (tmp_path / "train.txt").unlink()
+    (tmp_path / "test.txt").write_text("obj/b.jpg")
+    assert read(tmp_path).test.names == ["b.jpg"]
+
+
+def test_files_of_the_parts_may_be_called_in_several_ways(tmp_path):
+    for name in "01":
+        save(tmp_path / "images" / f"{name}.jpg")
+    coco(tmp_path / "annotations" / "instances_train2017.json", ["0.jpg"])
+    coco(tmp_path / "annotations" / "val.json", ["1.jpg"])
+    coco(tmp_path / "annotations" / "person_keypoints_train2017.json", ["0.jpg"])
+    data = read(tmp_path)
+    assert (data.train.names, data.val.names) == (["0.jpg"], ["1.jpg"])
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_tables_of_spreadsheets(tmp_path, sign):
+    for name in "01":
+        save(tmp_path / f"{name}.jpg")
+    lines = ["Filename,Width,Height,Class,xMin,yMin,xMax,yMax"]
+    lines += [f"{name}.jpg,{WIDTH},{HEIGHT},cat,4,2,20,10" for name in "01"]
+    (tmp_path / "boxes.csv").write_text("\ufeff" + "\n".join(lines).replace(",", sign), "utf-8")
+    assert (read(tmp_path).train.targets["boxes"][0] * 40).round(3).tolist() == [[4, 4, 20, 20]]
+
+
+def test_classes_that_differ_in_case_are_noted(tmp_path):
+    for name in "01":
+        save(tmp_path / f"{name}.jpg")
+    rows = [f"{name}.jpg,{kind},4,2,20,10" for name in "01" for kind in ("cat", "Cat", "dog")]
+    (tmp_path / "boxes.csv").write_text("filename,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows))
+    assert "classes that differ in case or blanks only: Cat, cat" in read(tmp_path).notes
+
+
+def test_an_ambiguous_file_of_another_layout_is_no_hindrance(tmp_path):
+    for name in "ab":
+        save(tmp_path / f"{name}.jpg")
+        xml(tmp_path / f"{name}.xml")
+        (tmp_path / f"{name}.yaml").write_text("names: [x]")
+    assert len(read(tmp_path).train) == 1
+    for name in "ab":
+        (tmp_path / f"{name}.xml").unlink()
+    with pytest.raises(InputError, match=r"which file is to be read, a\.yaml, b\.yaml\?"):
+        read(tmp_path)
+
+
+def test_an_unknown_layout_says_what_it_may_be_for(tmp_path):
+    for name in ("ant/0.jpg", "bee/1.jpg"):
+        save(tmp_path / name)
+    message = r"no known layout for detection\. It holds ant/, bee/, which looks like .*classif.*"
+    with pytest.raises(InputError, match=message + r"(?s:.*)YOLO: data\.yaml"):
+        read(tmp_path)
+
+
+def test_yolo_on_turned_images_needs_a_word(tmp_path):
+    tags = Image.Exif()
+    tags[EXIF_ORIENTATION] = 6
+    for name in "ab":
+        save(tmp_path / f"{name}.jpg", exif=tags)
+        (tmp_path / f"{name}.txt").write_text("0 0.25 0.5 0.5 0.1")
+    with pytest.raises(InputError, match="boxes_on"):
+        read(tmp_path)
+    upright = read(tmp_path, boxes_on="upright").train.targets["boxes"][0]
+    np.testing.assert_allclose(upright, [[0, 0.45, 0.5, 0.55]], atol=1e-6)
+    stored = read(tmp_path, boxes_on="stored").train.targets["boxes"][0]
+    np.testing.assert_allclose(stored, [[0.45, 0, 0.55, 0.5]], atol=1e-6)

@@ -14,6 +14,7 @@ To add one, write the module and add it to `LAYOUTS`.
 """
 
 import inspect
+import os
 import time
 
 import numpy as np
@@ -31,7 +32,10 @@ from kerascv_d2l.data.layouts import (
 )
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
 from kerascv_d2l.data.layouts.files import (
+    ALL,
+    LIST_FOLDERS,
     listing,
+    read_lists,
     unwrapped,
     walk,
 )
@@ -80,6 +84,8 @@ def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **optio
         labels = layout.read(root, faults, **_checked(given, layout.read, layout))
     if task == DETECTION:
         _note_unlabelled(root, labels, faults)
+        if set(labels.images) == {ALL}:
+            labels.images = _listed(labels.images[ALL], root, faults)
     data = build_data_set(labels, faults, f"{root}, {layout.TITLE}", val_fraction, seed)
     if task == DETECTION and (clipped := labels.targets.clipped):
         data.notes.append(
@@ -106,21 +112,34 @@ def recognise(path, task):
         InputError: if it has none; lists what it holds and what is known.
     """
     for folder in reversed(folders := list(unwrapped(path))):  # what wraps it is no part of it
-        found = [one for one in LAYOUTS if task in one.TASKS and one.recognises(folder)]
+        faults = []
+        found = [one for one in LAYOUTS if task in one.TASKS and _recognises(one, folder, faults)]
         if found:
             return folder, found[0], [other.TITLE for other in found[1:]]
+        if faults:
+            raise faults[0]
     folder = folders[-1]
     inside = listing(folder)
     if not inside:
         raise InputError(f"{folder}: empty folder")
     known = "".join(f"\n  {one.TITLE}: {one.LOOKS}" for one in LAYOUTS if task in one.TASKS)
-    labelled = [one for one in LAYOUTS if UNLABELLED not in one.TASKS and one.recognises(folder)]
+    labelled = [
+        one for one in LAYOUTS if UNLABELLED not in one.TASKS and _recognises(one, folder, [])
+    ]
     others = [f"{one.TITLE} ({', '.join(one.TASKS)})" for one in labelled]
     raise InputError(
         f"{folder}: no known layout for {task}. It holds {inside}"
         + (f", which looks like {first_of(others)}" if others else "")
         + f". Known layouts:{known}"
     )
+
+
+def _recognises(layout, folder, faults):
+    try:
+        return layout.recognises(folder)
+    except InputError as error:  # another layout may know better
+        faults.append(error)
+        return False
 
 
 def _checked(options, function, layout):
@@ -136,10 +155,22 @@ def _checked(options, function, layout):
 
 def _note_unlabelled(root, labels, faults):
     labelled = {image.path for part in labels.images.values() for image in part}
-    if others := [str(file.relative_to(root)) for file in walk(root) if file not in labelled]:
+    if others := [file for file in walk(root) if file not in labelled]:
+        labelled = set(map(os.path.realpath, labelled))  # of a link under both names
+        others = [f.relative_to(root) for f in others if os.path.realpath(f) not in labelled]
+    if others:
         faults.notes.append(
             f"{len(others)} image(s) have no labels, and are not read: {first_of(others, 3)}"
         )
+
+
+def _listed(images, root, faults):
+    """Parts by `train.txt` and so on, where the labels tell none."""
+    known = {image.path.relative_to(root).as_posix(): image for image in images}
+    parts = read_lists(root, LIST_FOLDERS, known, faults, "labels")
+    if parts is None or len(known) < len(images):  # of one image given twice more is said later
+        return {ALL: images}
+    return {part: [known[name] for name in names] for part, names in parts.items()}
 
 
 def _with_targets(labels, **options):

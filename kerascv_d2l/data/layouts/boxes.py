@@ -127,8 +127,6 @@ class ObjectTargets:
         if not image.objects:
             return False, None
         stated = image.stated_size
-        if stated is not None and 0 in stated:
-            stated = None  # what tools write that do not know it
         if stated is not None and stated not in (upright, stored):
             return False, (
                 f"its labels are for an image of {stated[1]} x {stated[0]} pixels (width x "
@@ -146,7 +144,7 @@ class ObjectTargets:
             return False, (
                 f"{image.path} is stored turned (EXIF orientation {info.orientation}), and nothing "
                 "says whether its boxes were drawn on the stored pixels or on the upright image: "
-                f"say which by boxes_on={BOXES_UPRIGHT!r} (most tools) or boxes_on={STORED!r}"
+                f"say which by boxes_on={BOXES_UPRIGHT!r} (most tools) or {STORED!r} (--boxes-on)"
             )
         return self.boxes_on == STORED, None
 

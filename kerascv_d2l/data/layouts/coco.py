@@ -20,6 +20,7 @@ from kerascv_d2l.data.layouts.files import (
     part_of,
     read_flag,
     read_text,
+    size_of,
     visible,
 )
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels
@@ -34,6 +35,7 @@ LOOKS = (
 )
 TASKS = (DETECTION,)
 PREFIXES = ("instances", "annotations", "_annotations")
+OTHERS = ("person_keypoints", "stuff", "panoptic", "captions")  # that come with COCO itself
 ANNOTATION_FOLDERS = ("annotations", "annots", "labels")
 KEYS = ("images", "annotations", "categories")
 MOST_FILES = 50  # more JSON files in a folder than these are labels of one image each
@@ -78,8 +80,8 @@ def _label_files(root):
         if folder == root or folder.name.lower() in ANNOTATION_FOLDERS or part_of(folder.name):
             files = [file for file in visible(folder) if file.suffix.lower() == ".json"]
             found += files if len(files) <= MOST_FILES else []
-    named = [file for file in found if file.stem.lower().startswith(PREFIXES)]
-    return named or [file for file in found if _looks_like_coco(file)]
+    found = [f for f in found if f.stem.lower().startswith(PREFIXES) or _looks_like_coco(f)]
+    return [file for file in found if not file.stem.lower().startswith(OTHERS)] or found
 
 
 def _looks_like_coco(file):
@@ -165,8 +167,7 @@ def _read_images(content, file, part, folders, faults, names, found):
         if problem:
             faults.add(f"{where}: {problem}")
             continue
-        size = entry.get("height"), entry.get("width")
-        stated = size if all(isinstance(side, int) for side in size) else None
+        stated = size_of(entry.get("height"), entry.get("width"))
         images.append(LabelledImage(path, where, objects[key], stated))
     return images
 
@@ -188,7 +189,7 @@ def _read_annotations(annotations, file, faults, entries, names):
         problem = _problem(entry, names)
         item = LabelledObject("", None, where, problem=problem)
         if not problem:
-            x, y, width, height = entry["bbox"]
+            x, y, width, height = map(float, entry["bbox"])
             item.kind, item.box = names[entry["category_id"]], (x, y, x + width, y + height)
             item.ignore = bool(read_flag(entry.get("iscrowd")) or read_flag(entry.get("ignore")))
             item.outline = entry.get("segmentation")
@@ -205,7 +206,7 @@ def _problem(entry, names):
     if not (
         isinstance(box, list)
         and len(box) == 4
-        and all(isinstance(value, int | float) for value in box)
+        and all(isinstance(value, int | float) and not abs(value) > 1e300 for value in box)
     ):
         return f"bbox is not four numbers [x, y, width, height]: {box!r}"
     for flag in ("iscrowd", "ignore"):

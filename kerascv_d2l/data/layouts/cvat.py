@@ -14,6 +14,7 @@ from kerascv_d2l.data.layouts.files import (
     files_by_part,
     part_of,
     read_xml,
+    size_of,
     walk,
 )
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
@@ -81,11 +82,7 @@ def _read_image(element, file, root, images, faults):
         return None
     shapes = [shape for shape in element if shape.tag != "tag"]
     objects = [_read_shape(s, f"{where}, shape {n}") for n, s in enumerate(shapes, start=1)]
-    try:
-        stated = int(element.get("height")), int(element.get("width"))
-    except (TypeError, ValueError):
-        stated = None
-    return LabelledImage(path, where, objects, stated)
+    return LabelledImage(path, where, objects, size_of(element.get("height"), element.get("width")))
 
 
 def _read_shape(shape, where):

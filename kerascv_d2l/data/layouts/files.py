@@ -16,9 +16,10 @@ IMAGE_ENDINGS = (
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
 )
 # What file managers and archives leave behind; names that begin with a dot are passed over too.
-LITTER = ("thumbs.db", "desktop.ini", "__macosx")
+LITTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 ALL, TRAIN, VAL, TEST = "all", "train", "val", "test"
 # Words in the names of files and folders that say which part of a data set they are.
+LIST_FOLDERS = (".", "ImageSets/Main", "ImageSets")  # for lists of the images of each part
 _PART_WORDS = {
     "train": TRAIN,
     "training": TRAIN,
@@ -44,7 +45,11 @@ def visible(folder):
         InputError: for a name that is not UTF-8.
     """
     found = []
-    for child in sorted(folder.iterdir()):
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    for child in children:
         if child.name.startswith(".") or child.name.lower() in LITTER:
             continue
         try:
@@ -200,6 +205,7 @@ class ImageFiles:
     def __init__(self, root):
         self.root = root
         self.files = walk(root)
+        self.prefixes = {}
         self.by_name, self.by_stem = {}, {}  # with its folders, and by its last part alone
         for file in self.files:
             relative = file.relative_to(root).as_posix()
@@ -232,10 +238,11 @@ class ImageFiles:
             or several.
         """
         table = self.by_stem if stem else self.by_name
+        prefixes = [self._prefix(folder) for folder in folders]
         for parts in dict.fromkeys((_name_parts(name), _name_parts(urllib.parse.unquote(name)))):
             for first in range(len(parts)):
-                for folder in folders:
-                    inside = folder.relative_to(self.root).joinpath(*parts[first:]).as_posix()
+                for prefix in prefixes:
+                    inside = prefix + "/".join(parts[first:])
                     found = table.get(_key(inside), [])
                     if len(found) > 1 and not stem:
                         found = [f for f in found if f == self.root / inside] or found
@@ -249,6 +256,13 @@ class ImageFiles:
                     return _only(found, name)
         looked = first_of(dict.fromkeys(str(folder) for folder in folders))
         return None, f"the image {name} does not exist in {looked}"
+
+    def _prefix(self, folder):
+        """`""` or `a/b/` for a folder in the root."""
+        if folder not in self.prefixes:
+            relative = folder.relative_to(self.root).as_posix()
+            self.prefixes[folder] = "" if relative == "." else relative + "/"
+        return self.prefixes[folder]
 
 
 def _only(found, name):
@@ -318,6 +332,15 @@ def read_xml(file):
     return tree
 
 
+def size_of(height, width):
+    """Give `(height, width)` that a label file states, or None where it does not know."""
+    try:
+        size = int(float(height)), int(float(width))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if min(size) > 0 else None
+
+
 def read_lines(file):
     """Give the lines of a text file in UTF-8; an `InputError` names one of another kind."""
     return read_text(file).splitlines()
@@ -329,81 +352,91 @@ def read_lines(file):
 def read_lists(root, folders, known, faults, absence):
     """Read which images `train.txt`, `val.txt`, `trainval.txt` and `test.txt` name.
 
-    Names stand one a line, with or without folder and ending.
+    Names stand one a line, with or without folder and ending. (`valid.txt` and `validation.txt`
+    are read too.) Lists of which nothing is known are passed over, with a note.
 
     Args:
         root: `Path` of the data set.
         folders: folders of `root` to look for the lists in; the first that has one counts.
-        known: the stems (relative, with `/`) that may be named, anything that iterates.
+        known: what may be named, anything that iterates: str, with `/`.
         faults: `Faults`.
         absence: str: what a name that is not known lacks, for messages.
 
     Returns:
-        dict from part to stems in the order of the lines; None without such files.
+        dict from part to some of `known` in the order of the lines; None without such files.
 
     Raises:
-        InputError: if there is `train.txt` and neither `val.txt` nor `test.txt`, or the other
-            way round; or a line is bad and `faults` does not skip it.
+        InputError: if there is `train.txt` and neither `val.txt` nor `test.txt`, and it does not
+            name all; or `val.txt` alone; or a line is bad and `faults` does not skip it.
     """
-    names = ("train", "val", "trainval", "test")
-    for folder in folders:
-        files = {name: root / folder / f"{name}.txt" for name in names}
-        present = {name: file for name, file in files.items() if file.is_file()}
-        if present:
-            break
-    else:
+    present = next(filter(None, (_lists(root / folder) for folder in folders)), None)
+    if present is None:
         return None
-    if {"train", "val"} <= set(present):
-        present.pop("trainval", None)  # both in one
-    elif "trainval" in present:
-        present = {ALL: present.pop("trainval")} | {k: v for k, v in present.items() if k == TEST}
-    elif {"train", "val"} & set(present) and set(present) != {"train", "test"}:
-        absent = files["val" if "train" in present else "train"]
-        raise InputError(f"{next(iter(present.values()))} is there, but {absent} is missing")
     table = {}
-    for stem in known:
-        table.setdefault(stem, stem)
-    for stem in sorted(known):
-        table.setdefault(stem.rsplit("/", 1)[-1], stem)
+    for name in known:
+        for other in {*_spellings(name)}:
+            table.setdefault(other, []).append(name)
+    table |= {name: [name] for name in known}
+    if TRAIN in present and VAL in present:
+        present.pop(ALL, None)  # both in one
     parts, seen = {}, {}
     for part, file in present.items():
         parts[part] = _read_list(file, part, table, seen, faults, absence)
+    unlisted = sorted(set(known).difference(*parts.values()))
     if set(parts) == {TEST}:
-        parts[ALL] = [stem for stem in known if stem not in set(parts[TEST])]
-    unlisted = set(known).difference(*parts.values())
+        return parts | {ALL: unlisted}
+    if set(parts) == {TRAIN} and not unlisted:
+        return {ALL: parts[TRAIN]}
+    if set(parts) in ({TRAIN}, {VAL}, {VAL, TEST}):
+        file, absent = next(iter(present.values())), VAL if TRAIN in parts else TRAIN
+        raise InputError(f"{file} is there, but {file.with_name(absent + '.txt')} is missing")
     if unlisted:
+        files = first_of(file.name for file in present.values())
         faults.notes.append(
-            f"{len(unlisted)} labelled image(s) are in none of "
-            f"{first_of(file.name for file in present.values())}, and are not read: "
-            f"{first_of(sorted(unlisted), 3)}"
+            f"{len(unlisted)} labelled image(s) are in none of {files}, and are not read: "
+            f"{first_of(unlisted, 3)}"
         )
     return parts
 
 
+def _lists(folder):
+    """Dict from part to list file."""
+    found = {}
+    for file in visible(folder) if folder.is_dir() else ():
+        part = _PART_WORDS.get(file.stem.lower()) if file.suffix.lower() == ".txt" else None
+        if found.setdefault(part, file) != file and part:
+            raise InputError(f"{found[part]} and {file}: keep one list for {part}")
+    found.pop(None, None)
+    return {part: found[part] for part in (TRAIN, VAL, ALL, TEST) if part in found}
+
+
 def _read_list(file, part, table, seen, faults, absence):
     lines = [(n, line.strip()) for n, line in enumerate(read_lines(file), start=1) if line.strip()]
-    names = [_stem(line) for _, line in lines]
-    found = [table.get(name) or table.get(name.rsplit("/", 1)[-1]) for name in names]
-    stems = []
+    # The whole name first, then without ending or folder: what is there under that name counts.
+    found = [next(filter(None, map(table.get, _spellings(line))), []) for _, line in lines]
     if part == TEST and not any(found):
         faults.notes.append(f"{file}: none of its images is labelled, and it is not read")
-        return stems
-    for (number, line), stem in zip(lines, found, strict=True):
+        return []
+    names = []
+    for (number, line), matches in zip(lines, found, strict=True):
         where = f"{file}, line {number}"
-        if stem is None:
+        if not matches:
             faults.add(f"{where}: {line!r} has no {absence}")
-        elif stem in seen:
-            faults.add(f"{where}: {line!r} is already in {seen[stem]}")
+        elif len(matches) > 1:
+            faults.add(f"{where}: {line!r} may be {first_of(matches)}")
+        elif matches[0] in seen:
+            faults.add(f"{where}: {line!r} is already in {seen[matches[0]]}")
         else:
-            seen[stem] = where
-            stems.append(stem)
-    return stems
+            seen[matches[0]] = where
+            names.append(matches[0])
+    return names
 
 
-def _stem(name):
-    """A name of a list without, if it has a known one, its ending."""
+def _spellings(name):
+    """A name, without its ending, without its folders, and without both."""
     name = name.replace("\\", "/").removeprefix("./")
+    whole = [name]
     for ending in IMAGE_ENDINGS + (".xml", ".txt", ".json"):
         if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
+            whole.append(name[: -len(ending)])
+    return whole + [spelling.rsplit("/", 1)[-1] for spelling in whole]

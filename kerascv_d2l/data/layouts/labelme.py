@@ -12,6 +12,7 @@ from kerascv_d2l.data.layouts.files import (
     ImageFiles,
     part_of_path,
     read_text,
+    size_of,
     walk,
 )
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
@@ -70,8 +71,7 @@ def _read_file(file, root, images):
         path, _ = images.find(file.stem, folders, part, stem=True)
     if path is None:
         raise InputError(f"{file}: {problem}")
-    size = content.get("imageHeight"), content.get("imageWidth")
-    stated = size if all(isinstance(side, int) for side in size) else None
+    stated = size_of(content.get("imageHeight"), content.get("imageWidth"))
     return LabelledImage(path, str(file), _read_shapes(content["shapes"], file), stated)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerascv_d2l.data.images import check_images
 from kerascv_d2l.data.layouts.files import ALL, TEST, TRAIN, VAL
-from kerascv_d2l.data.splits import DataSet, Split
+from kerascv_d2l.data.splits import DataSet, Split, first_of
 from kerascv_d2l.errors import InputError
 
 
@@ -164,6 +164,7 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
     """
     parts = _arrange(labels.images, source)
     parts = _distinct(parts, faults)
+    _note_similar(labels.class_names or (), faults)
     splits = {}
     for part, images in parts.items():
         known = Faults(faults.skip_bad)
@@ -189,6 +190,15 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
         test=splits.get(TEST),
         notes=faults.notes,
     )
+
+
+def _note_similar(class_names, faults):
+    groups = {}
+    for name in class_names:
+        groups.setdefault("".join(name.casefold().split()), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            faults.notes.append(f"classes that differ in case or blanks only: {first_of(names)}")
 
 
 def _set_apart(images, val_fraction, seed, source):

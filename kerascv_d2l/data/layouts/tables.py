@@ -18,6 +18,7 @@ from kerascv_d2l.data.layouts.files import (
     files_by_part,
     image_folders,
     read_text,
+    size_of,
     walk,
 )
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels
@@ -85,10 +86,16 @@ def _is_book(root):
 
 def _has_boxes(file):
     try:
-        columns = [name.strip().lower() for name in read_text(file).split("\n", 1)[0].split(",")]
-    except InputError:
+        lines = _open(read_text(file))
+        return set(BOX_COLUMNS) <= {name.strip().lower() for name in lines.fieldnames or ()}
+    except (InputError, csv.Error):
         return False
-    return set(BOX_COLUMNS) <= set(columns)
+
+
+def _open(text):
+    first = text.split("\n", 1)[0]
+    delimiter = next((sign for sign in ";\t" if sign in first and "," not in first), ",")
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
 
 
 def _read_table(file, root, part, found, faults):
@@ -97,7 +104,7 @@ def _read_table(file, root, part, found, faults):
     folders = image_folders(file, root, part)
     images, find = {}, functools.partial(found.find, folders=folders, part=part)
     try:
-        lines = csv.DictReader(io.StringIO(read_text(file), newline=""))
+        lines = _open(read_text(file))
         columns = _columns(lines, file)
         for line in lines:
             where = f"{file}, line {lines.line_num}"
@@ -137,7 +144,10 @@ def _read_line(line, columns, where, find, images, faults):
     if problem:
         faults.add(f"{where}: {problem}")
         return
-    image = images.setdefault(path, LabelledImage(path, where, stated_size=_size(fields)))
+    image = images.setdefault(
+        path,
+        LabelledImage(path, where, stated_size=size_of(fields.get("height"), fields.get("width"))),
+    )
     if not any(fields[column] for column in ("class", *BOX_COLUMNS)):
         return  # only the name: an image without objects
     item = LabelledObject(fields["class"], None, where)
@@ -149,10 +159,3 @@ def _read_line(line, columns, where, find, images, faults):
     if not fields["class"]:
         item.problem = f"{columns['class']} is empty"
     image.objects.append(item)
-
-
-def _size(fields):
-    try:
-        return int(fields["height"]), int(fields["width"])
-    except (KeyError, ValueError):
-        return None

@@ -15,11 +15,13 @@ on one side by that, and clipped at the border.) Objects marked as difficult are
 """
 
 from kerascv_d2l.data.layouts.files import (
+    LIST_FOLDERS,
     ImageFiles,
     part_of_path,
     read_flag,
     read_lists,
     read_xml,
+    size_of,
     visible,
     walk,
 )
@@ -37,7 +39,6 @@ ROOT_TAG = "annotation"
 # Folders of labels, and those of the images beside them.
 ANNOTATION_FOLDERS = ("annotations", "annots", "labels", "xml", "xmls")
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img")
-LIST_FOLDERS = (".", "ImageSets/Main", "ImageSets")
 # What a file of an image without objects may have, beside single values.
 EMPTY_HAS = ("size", "source", "owner")
 BOX_TAGS = ("xmin", "ymin", "xmax", "ymax")
@@ -148,7 +149,9 @@ def _read_xml(file, root, images, faults):
         faults.add(f"{file}: {problem}")
         return None
     objects = [_read_object(*item, file) for item in enumerate(_objects(tree), start=1)]
-    return LabelledImage(path, str(file), objects, _stated_size(tree))
+    return LabelledImage(
+        path, str(file), objects, size_of(tree.findtext("size/height"), tree.findtext("size/width"))
+    )
 
 
 def _find(file, tree, root, images):
@@ -213,10 +216,3 @@ def _read_box(item):
         shown = ", ".join(f"{tag} {text!r}" for tag, text in zip(BOX_TAGS, texts, strict=True))
         return f"<bndbox> is not four numbers: {shown}", None
     return None, (x_min - 1, y_min - 1, x_max, y_max)
-
-
-def _stated_size(tree):
-    try:
-        return tuple(int(float(tree.findtext(f"size/{side}"))) for side in ("height", "width"))
-    except (TypeError, ValueError, OverflowError):
-        return None

@@ -36,7 +36,7 @@ def recognises(root):
     """Whether a folder has this layout."""
     if _config_file(root) is not None:
         return True
-    for image in walk(root):
+    for image in walk(root) if walk(root, (".txt",)) else ():
         file = _label_file(image, root)
         if file is not None:
             lines = read_lines(file)
