@@ -25,7 +25,7 @@ _MODULES = {
         "voc_label_indices",
         "voc_rand_crop",
     ],
-    "data.batches": ["batches", "resized_size", "steps_per_epoch", "whole_images"],
+    "data.batches": ["batches", "steps_per_epoch", "whole_images"],
     "data.load": ["load"],
     "data.generated": [
         "SceneSettings",
@@ -63,6 +63,7 @@ _MODULES = {
     "losses.detection": ["SSDLoss", "smooth_l1"],
     "losses.regions": ["ciou_loss", "giou_loss", "sigmoid_focal_loss"],
     "losses.segmentation": ["SegmentationCrossEntropy"],
+    "metrics.classification": ["classification_metrics"],
     "metrics.callbacks": ["MeanAveragePrecisionCallback"],
     "metrics.detection": ["DetectionEvaluator", "bbox_eval", "cls_eval", "evaluate_detections"],
     "metrics.segmentation": [
@@ -106,6 +107,7 @@ _MODULES = {
         "flip_up_down",
         "random_window",
         "resize_and_center_crop",
+        "resized_size",
     ],
     "ops.matching": ["assign_anchor_to_bbox", "multibox_target"],
     "ops.iou": ["complete_iou", "generalized_iou"],

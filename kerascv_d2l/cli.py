@@ -491,6 +491,14 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
     return _run
 
 
+def output_folder(out, task):
+    """Give `out`, or if it is None the first of `runs/TASK`, `runs/TASK-2`, … that is not there."""
+    if out is not None:
+        return Path(out)
+    folders = (default_folder(task, number) for number in itertools.count(1))
+    return next(folder for folder in folders if not folder.exists())
+
+
 def new_folders(task):
     """Iterate over the default folders of a task that hold no run, in order."""
     from kerascv_d2l.training.run import results_in

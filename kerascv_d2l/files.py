@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from kerascv_d2l.errors import InputError
+
 _SCRATCH_PREFIX = ".writing-"
 
 
@@ -82,6 +84,53 @@ def write_json(path, value):
     text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     with whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Turn errors of the file system, such as a full disk, into an `InputError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+class NewFiles:
+    """A folder in which nothing that was there before is overwritten.
+
+    Args:
+        folder: it is made if it is missing, and tried out: what cannot be written to is found
+            before anything is computed.
+
+    Raises:
+        InputError: if it cannot be written to.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+
+    def paths(self, stem, *endings):
+        """Give the path `STEM + ENDING` for each ending; all numbered if one of them is taken."""
+        number = 1
+        while True:
+            name = stem if number == 1 else f"{stem}-{number}"
+            paths = [self.folder / f"{name}{ending}" for ending in endings]
+            if not any(os.path.lexists(path) for path in paths):
+                return paths
+            number += 1
+
+    def save_image(self, path, image):
+        """Write a `PIL.Image`, whole."""
+        with writing(path), whole(path) as temporary:
+            image.save(temporary)
+
+    def save_json(self, path, value):
+        """Write JSON as `write_json` does."""
+        with writing(path):
+            write_json(path, value)
 
 
 def _rename(temporary, path, aside):

@@ -8,10 +8,8 @@ NAME_classes.png and NAME_overlay.png, NAME_stylized.png) and writes predictions
 are there already are never overwritten: new ones get a number.
 """
 
-import contextlib
 import glob
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from PIL import Image
 from kerascv_d2l import cli
 from kerascv_d2l.data.images import read_image
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import plain, whole, write_json
+from kerascv_d2l.files import NewFiles, plain, writing
 
 BACKGROUND = "background"  # the class of this name leaves the overlay clear
 JUNK = ("._", "Thumbs.db", ".DS_Store", "__MACOSX")  # beginnings of names that systems leave behind
@@ -93,50 +91,6 @@ def _is_image(path):
     return not junk and path.suffix.lower() in Image.registered_extensions()
 
 
-class Output:
-    """A folder in which nothing that was there before is overwritten."""
-
-    def __init__(self, out):
-        """Make the folder, and see that it can be written to before anything is computed.
-
-        Args:
-            out: str, or None for the first of `runs/predict`, `runs/predict-2`, … not there.
-
-        Raises:
-            InputError: if it cannot be written to.
-        """
-        number = 1
-        while out is None and cli.default_folder("predict", number).exists():
-            number += 1
-        self.folder = cli.default_folder("predict", number) if out is None else Path(out)
-        with _writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
-
-    def free(self, stem, *endings):
-        """Give paths `STEM_ENDING` for all endings, numbered if one of them is taken."""
-        number = 1
-        while True:
-            name = stem if number == 1 else f"{stem}-{number}"
-            paths = [self.folder / f"{name}{ending}" for ending in endings]
-            if not any(os.path.lexists(path) for path in paths):
-                return paths
-            number += 1
-
-    def save(self, path, image):
-        """Write a `PIL.Image`."""
-        with _writing(path), whole(path) as temporary:
-            image.save(temporary)
-
-
-@contextlib.contextmanager
-def _writing(path):
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
 def _readable(name):
     """A file name as text that can be printed, whatever its bytes are."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -162,8 +116,8 @@ def detect(model, image, stem, output, args):
         }
         for i in rows
     ]
-    (path,) = output.free(stem, "_detections.png")
-    with _writing(path):
+    (path,) = output.paths(stem, "_detections.png")
+    with writing(path):
         draw_boxes(
             path,
             image,
@@ -193,12 +147,12 @@ def segment(model, image, stem, output, args):
 
     names = model.class_names
     classes = model.segment(image[None])["class_map"][0].numpy().astype(np.uint8)
-    class_map, drawn = output.free(stem, "_classes.png", "_overlay.png")
+    class_map, drawn = output.paths(stem, "_classes.png", "_overlay.png")
     indices = Image.fromarray(classes).convert("P")
     indices.putpalette(model.colors.tobytes())
-    output.save(class_map, indices)
+    output.save_image(class_map, indices)
     background = names.index(BACKGROUND) if BACKGROUND in names else None
-    output.save(drawn, Image.fromarray(overlay(image, classes, model.colors, background)))
+    output.save_image(drawn, Image.fromarray(overlay(image, classes, model.colors, background)))
     # Not `bincount`, which would take eight bytes for each pixel.
     shares = np.array([np.count_nonzero(classes == k) for k in range(len(names))]) / classes.size
     order = np.argsort(-shares, kind="stable")
@@ -221,8 +175,8 @@ def stylize(model, image, stem, output, args):
     if painted.size != (width, height):
         painted = painted.resize((width, height), Image.Resampling.LANCZOS)
     seconds = time.perf_counter() - begin
-    (path,) = output.free(stem, "_stylized.png")
-    output.save(path, painted)
+    (path,) = output.paths(stem, "_stylized.png")
+    output.save_image(path, painted)
     entry = {"painted": path, "height": height, "width": width, "seconds": round(seconds, 3)}
     return entry, f"{path}, {seconds:.2f} s"
 
@@ -285,9 +239,8 @@ def predict(model, names, output, args):
             print(f"{_readable(name)}: {line}", flush=True)
     finally:
         if result["images"] or result["skipped"]:
-            (path,) = output.free("predictions", ".json")
-            with _writing(path):
-                write_json(path, result)
+            (path,) = output.paths("predictions", ".json")
+            output.save_json(path, result)
             if skipped := result["skipped"]:
                 print(f"left out {len(skipped)} image(s), such as: {skipped[0]}")
             print(f"written: {path} ({len(result['images'])} images)", flush=True)
@@ -305,7 +258,7 @@ def main(argv=None):
     """
     args = parse(argv)
     names = find_images(args.images)
-    output = Output(args.out)
+    output = NewFiles(cli.output_folder(args.out, "predict"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from kerascv_d2l.export import load
 

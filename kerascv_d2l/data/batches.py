@@ -21,15 +21,20 @@ from kerascv_d2l.layers.augmentation import (
 )
 from kerascv_d2l.layers.augmentation.base import FILLING, PADDING, Example
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
-from kerascv_d2l.ops.geometry import ALGORITHM, crop_mask, resize_and_center_crop, resize_as
+from kerascv_d2l.ops.geometry import (
+    ALGORITHM,
+    CROP_PCT,
+    crop_mask,
+    resize_and_center_crop,
+    resize_as,
+    resized_size,
+)
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.ops.windows import whole_window
 
 # Decoded images of a split are kept in memory up to this many bytes (5461 training images of
 # 256 x 256); beyond, they are decoded every epoch.
 CACHE_BYTES = 2**30
-# ImageNet networks are tested on the middle 224 x 224 of images resized to 256 x 256.
-CROP_PCT = 224 / 256
 PREFETCHED = 2  # batches that are ready while one is used
 # Which of the streams of random numbers of a seed is for what.
 ORDER_STREAM, TRANSFORM_STREAM = 0, 1
@@ -159,19 +164,6 @@ def steps_per_epoch(split, batch_size):
     if len(split) < batch_size:
         raise InputError(f"batch_size is {batch_size}; wanted at most {len(split)}, the images")
     return len(split) // batch_size
-
-
-def resized_size(image_size, crop_pct=CROP_PCT):
-    """Size to which images are resized before the middle is cut out: 256 for 224.
-
-    Args:
-        image_size: int or `(height, width)`, pixels.
-        crop_pct: float in (0, 1]: the share of each side that is cut out.
-
-    Returns:
-        `(height, width)`, pixels.
-    """
-    return tuple(max(side, round(side / crop_pct)) for side in as_size(image_size))
 
 
 def whole_images(split, indices=None):

@@ -92,16 +92,21 @@ def evaluate_segmentation(segment, images, class_names, ignore_label=IGNORE_LABE
             classes, *parts = segment.with_loss(image, labels, loss)
             sums += parts
         confusion += confusion_matrix(labels, classes, len(class_names), ignore_label).numpy()
+    result = segmentation_results(confusion, class_names)
+    if loss is not None:
+        result["loss"] = float(sums[0] / sums[1]) if sums[1] else 0.0
+    return result
+
+
+def segmentation_results(confusion, class_names):
+    """Give the metrics of a confusion matrix; see `evaluate_segmentation`."""
     iou = iou_by_class(confusion).numpy()
-    result = {
+    return {
         "mean_iou": float(mean_iou(confusion)),
         "pixel_accuracy": float(pixel_accuracy(confusion, ignored_as=None)),
         "iou_by_class": {n: float(i) for n, i in zip(class_names, iou, strict=True)},
         "confusion": confusion,
     }
-    if loss is not None:
-        result["loss"] = float(sums[0] / sums[1]) if sums[1] else 0.0
-    return result
 
 
 class SegmentationCallback(keras.callbacks.Callback):

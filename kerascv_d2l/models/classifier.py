@@ -6,12 +6,10 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.backbones import BATCH_NORM_MOMENTUM, build_trunk, source_head
 from kerascv_d2l.models.common import any_images, as_class_names, as_image_size
-from kerascv_d2l.ops.geometry import resize_and_center_crop
+from kerascv_d2l.ops.geometry import CROP_PCT, resize_and_center_crop, resized_size
 
 HEAD = "head"  # name of the output layer
 POOL = "pool"
-# ImageNet networks are tested on the middle 224 x 224 of images resized to 256 x 256.
-CROP_PCT = 224 / 256
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -139,19 +137,6 @@ class Classifier(keras.Model):
         """Build the network again, without the weights."""
         trunk = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         return cls(**(config | {"backbone": trunk}))
-
-
-def resized_size(image_size, crop_pct=CROP_PCT):
-    """Compute the size to which images are resized before their centre is cropped: 256 for 224.
-
-    Args:
-        image_size: `(height, width)`, pixels.
-        crop_pct: float in (0, 1]: the share of each side that is kept.
-
-    Returns:
-        `(height, width)`, pixels.
-    """
-    return tuple(max(side, round(side / crop_pct)) for side in image_size)
 
 
 def _start_head(head, name, weights, head_init):

@@ -15,6 +15,8 @@ from kerascv_d2l.ops.resize import resize
 ALGORITHM = "philox"
 # RandomResizedCrop as ImageNet networks are trained with: share of the area, width over height.
 CROP_AREA = (0.08, 1.0)
+# ImageNet networks are tested on the middle 224 x 224 of images resized to 256 x 256.
+CROP_PCT = 224 / 256
 CROP_RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
 # Up to here the four pixels that are interpolated leave none out that lies between.
@@ -272,6 +274,19 @@ def flip_up_down(image, boxes=None):
         return image
     x_min, y_min, x_max, y_max = tf.unstack(as_boxes(boxes, "boxes"), axis=-1)
     return image, tf.stack([x_min, 1 - y_max, x_max, 1 - y_min], axis=-1)
+
+
+def resized_size(image_size, crop_pct=CROP_PCT):
+    """Compute the size to which images are resized before their centre is cropped: 256 for 224.
+
+    Args:
+        image_size: `(height, width)`, pixels.
+        crop_pct: float in (0, 1]: the share of each side that is kept.
+
+    Returns:
+        `(height, width)`, pixels.
+    """
+    return tuple(max(side, round(side / crop_pct)) for side in image_size)
 
 
 def resize_and_center_crop(images, resized, size):

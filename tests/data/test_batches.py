@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from kerascv_d2l.data import batches as module
-from kerascv_d2l.data.batches import batches, resized_size, steps_per_epoch, whole_images
+from kerascv_d2l.data.batches import batches, steps_per_epoch, whole_images
 from kerascv_d2l.data.images import check_images, read_image
 from kerascv_d2l.data.splits import Split, encode_mask
 from kerascv_d2l.errors import InputError
@@ -26,7 +26,7 @@ from kerascv_d2l.layers.augmentation import (
     ssd_augmentation,
 )
 from kerascv_d2l.layers.augmentation.base import RandomTransform
-from kerascv_d2l.ops.geometry import crop_and_resize, random_window
+from kerascv_d2l.ops.geometry import crop_and_resize, random_window, resized_size
 from kerascv_d2l.ops.resize import resize
 
 pytestmark = pytest.mark.quick
@@ -338,7 +338,7 @@ def test_images_to_classify_are_resized_and_their_middle_cut_out(files, cache):
     whole = batches(split, (28, 42), NUM, cache=cache, crop_pct=1)
     wanted = resize(read_image(split.images[2]), (28, 42))
     np.testing.assert_allclose(numpy(whole)[0][0][2], wanted, atol=1e-3)
-    assert resized_size(224) == (256, 256) and resized_size((28, 42)) == (32, 48)
+    assert resized_size((224, 224)) == (256, 256) and resized_size((28, 42)) == (32, 48)
 
 
 def test_encoded_images_are_decoded(files):

@@ -6,8 +6,8 @@ import pytest
 from small_networks import small_backbone
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.classifier import HEAD, Classifier, resized_size
-from kerascv_d2l.ops.geometry import resize_and_center_crop
+from kerascv_d2l.models.classifier import HEAD, Classifier
+from kerascv_d2l.ops.geometry import resize_and_center_crop, resized_size
 
 SIZE = (64, 96)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from small_networks import small_backbone
 
 import kerascv_d2l.export
+import kerascv_d2l.files
 from kerascv_d2l import FCN, InputError
 from kerascv_d2l.export import LoadedModel
 
@@ -252,7 +253,7 @@ def test_a_full_disk_is_one_line(script, load, photo, tmp_path, monkeypatch):
     def full(path, value):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(script, "write_json", full)
+    monkeypatch.setattr(kerascv_d2l.files, "write_json", full)
     with pytest.raises(InputError, match=r"predictions\.json: cannot be written \(No space left"):
         script.main(["classification", str(photo), "--out", str(tmp_path / "out")])
 

@@ -1,0 +1,61 @@
+"""Metrics of classifiers."""
+
+import numpy as np
+
+from kerascv_d2l.errors import InputError
+
+_LEAST = 1e-12  # of a probability, for its logarithm
+
+
+def classification_metrics(probabilities, labels, class_names):
+    """Compare predicted probabilities with the true classes.
+
+    Args:
+        probabilities: float `(n, classes)`, each row with the sum 1.
+        labels: int `(n,)`, the true classes.
+        class_names: sequence of str.
+
+    Returns:
+        dict: `accuracy` and `loss` (mean cross-entropy), floats; `accuracy_by_class`, a dict
+        from name to float, NaN for a class without images; and `confusion`, int64 `(classes,
+        classes)`: rows are true classes, columns predicted ones.
+
+    Raises:
+        InputError: if there is no image, or the shapes do not fit.
+    """
+    probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
+    count = len(class_names)
+    if probabilities.shape != (len(labels), count) or not len(labels):
+        raise InputError(
+            f"probabilities of shape {probabilities.shape}: expected ({len(labels)}, {count}), "
+            "for the labels and class names given, and at least one."
+        )
+    predicted = probabilities.argmax(axis=1)  # (n,)
+    truth = probabilities[np.arange(len(labels)), labels]  # (n,)
+    confusion = np.bincount(labels * count + predicted, minlength=count**2).reshape(count, count)
+    totals, right = confusion.sum(axis=1), np.diag(confusion)  # (classes,) each
+    recalls = np.divide(right, totals, out=np.full(count, np.nan), where=totals > 0)
+    return {
+        "accuracy": float(right.sum() / len(labels)),
+        "loss": float(-np.log(np.maximum(truth, _LEAST)).mean()),
+        "accuracy_by_class": dict(zip(class_names, recalls.tolist(), strict=True)),
+        "confusion": confusion,
+    }
+
+
+def precision_recall(scores, right, num_objects):
+    """Compute precision and recall as a score threshold falls.
+
+    Args:
+        scores: float `(n,)`, of all predictions of one class.
+        right: bool `(n,)`, which of them are right.
+        num_objects: int, how many there are to find.
+
+    Returns:
+        Tuple of float arrays `(n,)`, by falling score: recall, precision, threshold. Equal
+        scores keep their order.
+    """
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    found = np.cumsum(np.asarray(right)[order])
+    precision = found / np.arange(1, len(order) + 1)
+    return found / max(num_objects, 1), precision, np.asarray(scores)[order]

@@ -1,0 +1,301 @@
+"""Measure a trained model on labelled images, of its own run or of any other data.
+
+    python scripts/evaluate.py runs/train_detector/saved_model FOLDER
+
+MODEL is a SavedModel or a .keras file of a training script; it knows its task. SOURCE is whatever
+the training scripts take: a folder in any layout, a prepared data set's name, or generated. Its
+classes are matched by name. Writes metrics.json (mAP; accuracy and confusion; mean IoU, each with
+its figure by class), curves, and the images with the worst answers. Files that are there already
+are never overwritten: new ones get a number.
+"""
+
+import dataclasses
+import os
+import time
+
+import numpy as np
+
+from kerascv_d2l import cli
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.files import NewFiles, plain
+
+NUM_DRAWN = 8  # of the images with the worst answers
+BATCH_SIZE = 16  # where all images have one size; others go one by one
+IGNORED = 255  # label of mask pixels
+
+
+def parse(argv=None):
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="folder saved_model/ or file model.keras of a run")
+    add("source", metavar="SOURCE", help="folder, name of a prepared data set, or generated")
+    add(
+        "--split",
+        choices=("train", "val", "test"),
+        default="val",
+        help="the images to measure on (default: %(default)s)",
+    )
+    add(
+        "--classes",
+        type=cli.comma_list,
+        metavar="NAME,…",
+        help="names of the classes, for data that has none",
+    )
+    cli.add_data_arguments(parser, (), help_text="", without=("--data",))
+    add("--out", metavar="FOLDER", help="output folder (default: runs/evaluate, …-2, …)")
+    add(
+        "--score-threshold",
+        type=cli.fraction,
+        default=0.5,
+        metavar="SCORE",
+        help="detection: what is drawn, and counts in the choice of the worst images "
+        "(default: %(default)s)",
+    )
+    return parser.parse_args(argv)
+
+
+def in_classes_of(model, data, split):
+    """Number the classes of a split as the model does, by their names.
+
+    Args:
+        model: `LoadedModel`.
+        data: `DataSet`, for the names.
+        split: `Split`, one of its.
+
+    Returns:
+        `Split`; and for masks a table, uint8 `(256,)`, from a label to that of the model.
+
+    Raises:
+        InputError: if the data has a class that the model does not know.
+    """
+    names, theirs = data.class_names, model.class_names
+    numbered = all(name.isdecimal() for name in names) or all(name.isdecimal() for name in theirs)
+    if numbered and len(names) == len(theirs):
+        order = np.arange(len(names))
+    elif unknown := [name for name in names if name not in theirs]:
+        raise InputError(
+            f"{data.source}: the model does not know {', '.join(unknown)}; it knows "
+            f"{', '.join(theirs)}"
+        )
+    else:
+        order = np.array([theirs.index(name) for name in names])
+    table = np.full(256, IGNORED, np.uint8)
+    table[: len(order)] = order[:256]
+    targets = dict(split.targets)
+    if "label" in targets:
+        targets["label"] = order[targets["label"]]
+    elif "classes" in targets:
+        targets["classes"] = [order[classes] for classes in targets["classes"]]
+    return dataclasses.replace(split, targets=targets), table
+
+
+def batches_of(split):
+    """Batches of images at their own sizes."""
+    from kerascv_d2l.data.batches import batches
+
+    same = (split.sizes == split.sizes[0]).all()
+    return batches(split, None, BATCH_SIZE if same else 1, cache=False)
+
+
+def worst_of(badness):
+    """Indices of the highest values of float `(n,)`, the highest first."""
+    return np.argsort(-np.asarray(badness), kind="stable")[:NUM_DRAWN]
+
+
+def pixels_of(split):
+    """List of the images of a split, uint8 `(height, width, 3)`."""
+    from kerascv_d2l.data.batches import image_loader
+
+    load = image_loader(split)
+    return [load(k).numpy() for k in range(len(split))]
+
+
+def padded(targets):
+    """Objects of several images in arrays of one shape: rows of class -1 are none."""
+    rows = max(1, *(len(boxes) for boxes in targets["boxes"]))
+
+    def fill(values, value):
+        return np.stack([np.concatenate([v, [value] * (rows - len(v))]) for v in values])
+
+    boxes = [np.concatenate([b, np.full((rows - len(b), 4), -1.0)]) for b in targets["boxes"]]
+    return {
+        "boxes": np.stack(boxes).astype(np.float32),  # (n, rows, 4)
+        "classes": fill(targets["classes"], -1).astype(np.int32),  # (n, rows)
+        "ignore": fill(targets["ignore"], False).astype(bool),
+    }
+
+
+def evaluate_detector(model, split, table, args):
+    """Measure a detector.
+
+    Returns:
+        Tuple of the metrics, a dict; names of the worst images, a list of str; and functions
+        that draw, `{name of the file: function of its path}`.
+    """
+    from kerascv_d2l.metrics.detection import DetectionEvaluator
+    from kerascv_d2l.plotting.detections import draw_detections
+    from kerascv_d2l.plotting.evaluation import draw_precision_recall
+
+    evaluator = DetectionEvaluator()
+    for images, labels in batches_of(split):
+        evaluator.update(labels, model.detect(images))
+    metrics = evaluator.result()
+    names = model.class_names
+    metrics["ap_50_by_class"] = {names[k]: ap for k, ap in metrics["ap_50_by_class"].items()}
+    missed, false = evaluator.errors_by_image(args.score_threshold)  # (n,) each
+    metrics |= {"missed": int(missed.sum()), "false_detections": int(false.sum())}
+    part = split.subset(worst_of(missed + false))
+
+    def draw_worst(path):
+        images = pixels_of(part)
+        found = [model.detect(image[None]) for image in images]
+        found = {k: np.concatenate([f[k] for f in found]) for k in ("boxes", "scores", "classes")}
+        draw_detections(path, images, found, padded(part.targets), names, args.score_threshold)
+
+    curves = {names[k]: curve[:2] for k, curve in evaluator.precision_recall().items()}
+    drawings = {"worst": draw_worst}
+    if curves:
+        drawings["precision_recall"] = lambda path: draw_precision_recall(path, curves)
+    return metrics, part.names, drawings
+
+
+def evaluate_classifier(model, split, table, args):
+    """Measure a classifier; see `evaluate_detector`."""
+    from kerascv_d2l.metrics.classification import classification_metrics, precision_recall
+    from kerascv_d2l.plotting.classification import draw_confusion, draw_mistakes
+    from kerascv_d2l.plotting.evaluation import draw_precision_recall
+
+    names, labels = model.class_names, split.targets["label"]
+    answers = [model.classify(images)["probabilities"] for images, _ in batches_of(split)]
+    probabilities = np.concatenate(answers)  # (n, classes)
+    metrics = classification_metrics(probabilities, labels, names)
+    truth = probabilities[np.arange(len(labels)), labels]
+    worst = worst_of(1 - truth)
+    part = split.subset(worst)
+    curves = {
+        names[k]: precision_recall(probabilities[:, k], labels == k, np.sum(labels == k))[:2]
+        for k in np.unique(labels)
+    }
+    return (
+        metrics,
+        part.names,
+        {
+            "worst": lambda path: draw_mistakes(
+                path, pixels_of(part), part.names, labels[worst], probabilities[worst], names
+            ),
+            "confusion": lambda path: draw_confusion(path, metrics["confusion"], names),
+            "precision_recall": lambda path: draw_precision_recall(path, curves),
+        },
+    )
+
+
+def evaluate_segmenter(model, split, table, args):
+    """Measure a segmentation network; see `evaluate_detector`."""
+    from kerascv_d2l.data.batches import whole_images
+    from kerascv_d2l.metrics.segmentation import segmentation_results
+    from kerascv_d2l.ops.segmentation import confusion_matrix
+    from kerascv_d2l.plotting.evaluation import draw_bars
+    from kerascv_d2l.plotting.segmentation import draw_segmentation
+
+    names = model.class_names
+
+    def segment(image):
+        return model.segment(image[None])["class_map"][0].numpy()
+
+    confusions = []
+    for image, mask in whole_images(split):
+        confusions.append(confusion_matrix(table[mask], segment(image), len(names)).numpy())
+    metrics = segmentation_results(np.sum(confusions, axis=0, dtype=np.int64), names)
+    known = np.array(confusions)[:, :-1]  # (n, classes, classes), without the ignored pixels
+    right = np.trace(known, axis1=1, axis2=2) / np.maximum(known.sum(axis=(1, 2)), 1)
+    part = split.subset(worst_of(1 - right))
+
+    def draw_worst(path):
+        images = pixels_of(part)
+        masks = [table[part.mask(k)] for k in range(len(part))]
+        draw_segmentation(path, images, map(segment, images), masks, names, model.colors)
+
+    drawings = {
+        "worst": draw_worst,
+        "iou_by_class": lambda path: draw_bars(path, metrics["iou_by_class"], "IoU by class"),
+    }
+    return metrics, part.names, drawings
+
+
+EVALUATIONS = {
+    "detection": evaluate_detector,
+    "classification": evaluate_classifier,
+    "segmentation": evaluate_segmenter,
+}
+
+
+def draw(output, drawings):
+    """Draw; what fails is a warning, for the metrics are written already."""
+    for name, function in drawings.items():
+        (path,) = output.paths(name, ".png")
+        try:
+            function(path)
+            print(f"  {path}", flush=True)
+        except Exception as error:
+            print(f"warning: {path} was not drawn ({type(error).__name__}: {error})", flush=True)
+
+
+def main(argv=None):
+    """Measure, write down, and draw.
+
+    Args:
+        argv: list of str, or None for the command line.
+
+    Returns:
+        dict, as in metrics.json.
+    """
+    args = parse(argv)
+    output = NewFiles(cli.output_folder(args.out, "evaluate"))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from kerascv_d2l.data.load import load as load_data
+    from kerascv_d2l.export import load as load_model
+
+    model = load_model(args.model)
+    if model.task not in EVALUATIONS:
+        raise InputError(f"{args.model}: there is no metric for models of the task {model.task}")
+    data = load_data(
+        args.source,
+        model.task,
+        seed=args.split_seed,
+        val_fraction=args.val_fraction,
+        skip_bad=args.skip_bad,
+        archive=args.archive,
+        data_dir=args.data_dir,
+        classes=args.classes,
+    )
+    print(data.describe(), flush=True)
+    if args.split not in data.splits:
+        raise InputError(f"split {args.split}: {args.source} has {', '.join(data.splits)}")
+    split, table = in_classes_of(model, data, data.splits[args.split])
+    begin = time.perf_counter()
+    metrics, worst, drawings = EVALUATIONS[model.task](model, split, table, args)
+    seconds = time.perf_counter() - begin
+    result = {
+        "task": model.task,
+        "model": args.model,
+        "source": data.source,
+        "split": args.split,
+        "num_images": len(split),
+        "images_per_second": len(split) / seconds,
+        "class_names": model.class_names,
+        **metrics,
+        "worst": worst,
+        "skipped": split.skipped,
+    }
+    for name, value in result.items():
+        if isinstance(value, (int, float)):
+            print(f"  {name:20} {value:.4g}")
+    (path,) = output.paths("metrics", ".json")
+    output.save_json(path, result)
+    print(f"written:\n  {path}", flush=True)
+    draw(output, drawings)
+    return plain(result)
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,181 @@
+"""`scripts/evaluate.py` with stand-ins for models and data, and once with real ones."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from small_networks import small_backbone
+
+import kerascv_d2l.data.load
+import kerascv_d2l.export
+from kerascv_d2l import FCN, InputError, Segmenter, evaluate_segmentation
+from kerascv_d2l.data.splits import DataSet, Split, encode_mask
+from kerascv_d2l.export import LoadedModel
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
+MODEL_NAMES = ("dog", "cat $x$", "ant")
+DATA_NAMES = ("ant", "dog", "cat $x$")  # another order: class k of the data is ORDER[k]
+ORDER = np.array([2, 0, 1])
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Let the script load this model and these data."""
+
+    def fake(task, function, data):
+        colors = np.array([[9, 9, 9], [250, 0, 9], [7, 99, 3]], np.uint8)
+        model = LoadedModel(task, MODEL_NAMES, colors, {function.__name__: function})
+        monkeypatch.setattr(kerascv_d2l.export, "load", lambda path: model)
+        monkeypatch.setattr(kerascv_d2l.data.load, "load", lambda source, task, **options: data)
+
+    return fake
+
+
+def data_of(targets, sizes=None):
+    """Images whose every pixel is their number, in a train and a val split."""
+    count = len(next(iter(targets.values())))
+    images = np.tile(np.arange(count, dtype=np.uint8)[:, None, None, None], (1, 16, 24, 3))
+    names = [f"image {k} $y$.png" for k in range(count)]
+    split = Split(images, targets, names)
+    return DataSet(DATA_NAMES, split.subset([0]), split, "made for the test")
+
+
+def number_of(images):
+    return np.asarray(images)[:, 0, 0, 0].astype(int)
+
+
+def test_classification(script, use, tmp_path, capsys):
+    labels = np.array([0, 1, 2, 0, 1, 2, 0])
+    draw = np.random.default_rng(0)
+    probabilities = draw.dirichlet([1, 1, 1], 7).astype(np.float32)
+
+    def classify(images):
+        return {"probabilities": tf.constant(probabilities[number_of(images)])}
+
+    use("classification", classify, data_of({"label": labels}))
+    metrics = script.main(["model", "data", "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    true = ORDER[labels]
+    right = probabilities.argmax(1) == true
+    assert metrics["accuracy"] == pytest.approx(right.mean())
+    wanted = -np.log(probabilities[np.arange(7), true]).mean()
+    assert metrics["loss"] == pytest.approx(wanted, rel=1e-5)
+    for k, name in enumerate(MODEL_NAMES):
+        assert metrics["accuracy_by_class"][name] == pytest.approx(right[true == k].mean())
+        for other in range(3):
+            count = ((true == k) & (probabilities.argmax(1) == other)).sum()
+            assert metrics["confusion"][k][other] == count
+    assert metrics["worst"][0] == f"image {probabilities[np.arange(7), true].argmin()} $y$.png"
+    for name in ("worst", "confusion", "precision_recall"):
+        assert Image.open(tmp_path / f"{name}.png").width > 200
+    assert "warning" not in capsys.readouterr().out
+    assert (
+        len(script.main(["model", "data", "--out", str(tmp_path), "--split", "train"])["worst"])
+        == 1
+    )
+    assert (tmp_path / "metrics-2.json").exists() and (tmp_path / "worst-2.png").exists()
+
+
+def test_detection(script, use, tmp_path, capsys):
+    """Three images: found; missed, with one false; and without objects, on one ignored."""
+    boxes = [[[0.1, 0.2, 0.5, 0.6]], [[0.5, 0.5, 0.9, 0.8]], [[0.2, 0.2, 0.4, 0.4]]]
+    found = [boxes[0][0], [0, 0, 0.2, 0.2], boxes[2][0]]
+
+    def detect(images):
+        number = number_of(images)
+        return {
+            "boxes": tf.constant(np.array(found, np.float32)[number][:, None]),
+            "scores": tf.fill([len(number), 1], 0.9),
+            "classes": tf.fill([len(number), 1], 0),
+            "num_valid": tf.ones([len(number)], tf.int32),
+        }
+
+    ignore = [[False], [False], [True]]
+    targets = {"boxes": boxes, "classes": [[1], [1], [1]], "ignore": ignore}
+    use("detection", detect, data_of(targets))
+    metrics = script.main(["model", "data", "--out", str(tmp_path)])
+    assert metrics["voc_map"] == metrics["ap_50_by_class"]["dog"] == pytest.approx(0.5, abs=0.01)
+    assert (metrics["missed"], metrics["false_detections"]) == (1, 1)
+    assert metrics["worst"][0] == "image 1 $y$.png"
+    for name in ("worst", "precision_recall"):
+        assert Image.open(tmp_path / f"{name}.png").width > 200
+    assert "warning" not in capsys.readouterr().out
+    metrics = script.main(["model", "data", "--out", str(tmp_path), "--score-threshold", "0.95"])
+    assert (metrics["missed"], metrics["false_detections"]) == (2, 0)
+
+
+def test_segmentation_of_a_real_model(script, tmp_path, monkeypatch, capsys):
+    """The same figures as `evaluate_segmentation`, for classes in another order."""
+    model = FCN(MODEL_NAMES, small_backbone(32))
+    for weight in model.weights:
+        weight.assign(weight + 0.3 * tf.random.stateless_normal(weight.shape, (0, 1)))
+    model.save(tmp_path / "model.keras")
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (3, 32, 40, 3), np.uint8)
+    masks = draw.integers(0, 3, (3, 32, 40)).astype(np.uint8)
+    masks[:, :4] = 255
+    split = Split(images, {"mask": [encode_mask(mask) for mask in masks]}, ["a", "b", "c"])
+    data = DataSet(DATA_NAMES, split, split, "made for the test")
+    monkeypatch.setattr(kerascv_d2l.data.load, "load", lambda source, task, **options: data)
+    out = tmp_path / "out"
+    metrics = script.main([str(tmp_path / "model.keras"), "data", "--out", str(out)])
+    truths = [np.append(ORDER, np.full(253, 255))[mask] for mask in masks]
+    pairs = list(zip(images, truths, strict=True))
+    wanted = evaluate_segmentation(Segmenter(model), pairs, MODEL_NAMES)
+    for name in ("mean_iou", "pixel_accuracy", "iou_by_class"):
+        assert metrics[name] == pytest.approx(wanted[name])
+    np.testing.assert_array_equal(metrics["confusion"], wanted["confusion"])
+    for name in ("worst", "iou_by_class"):
+        assert Image.open(out / f"{name}.png").width > 200
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_what_does_not_fit(script, use, tmp_path, monkeypatch):
+    def classify(images):
+        return {"probabilities": tf.constant([[1.0, 0, 0]])}
+
+    flags = ["model", "data", "--out", str(tmp_path)]
+    data = data_of({"label": [0]})
+    use("classification", classify, data)
+    with pytest.raises(InputError, match="split test: data has train, val"):
+        script.main([*flags, "--split", "test"])
+    data.class_names = ("ant", "bee", "wasp")
+    with pytest.raises(InputError, match=r"does not know bee, wasp; it knows dog, cat \$x\$, ant"):
+        script.main(flags)
+    data.class_names = ("0", "1", "2")  # numbers, in the order of the model
+    assert script.main(flags)["accuracy"] == 1
+    use("style", classify, data)
+    with pytest.raises(InputError, match="no metric for models of the task style"):
+        script.main(flags)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: cannot be written"):
+        script.main(["model", "data", "--out", str(tmp_path / "file")])
+
+
+def test_a_drawing_that_fails_is_a_warning(script, use, tmp_path, monkeypatch, capsys):
+    import kerascv_d2l.plotting.classification
+
+    def fail(*arguments):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(kerascv_d2l.plotting.classification, "draw_confusion", fail)
+
+    def classify(images):
+        return {"probabilities": tf.constant([[1.0, 0, 0]])}
+
+    use("classification", classify, data_of({"label": [0]}))
+    assert script.main(["model", "data", "--out", str(tmp_path)])["accuracy"] == 0
+    assert "confusion.png was not drawn (RuntimeError: no ink)" in capsys.readouterr().out
+    assert (tmp_path / "worst.png").exists()
