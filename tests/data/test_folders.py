@@ -258,6 +258,7 @@ def test_voc_counts_pixels_from_one_and_sorts_names(tmp_path):
     assert pixels(data.train, 0) == [[2, 0, 0, 40, 20], [1, 4, 2, 20, 12]]
     assert len(rows(data.train, 1)) == 0
     assert pixels(data.val, 0) == [[0, 6.5, 2, 7.5, 3]]  # one pixel, not none
+    assert "1 box(es) are a pixel or less high or wide: drawn by mistake?" in data.describe()
     assert rows(read(root, classes=["dog", "cat", "ant"]).train, 0)[0, 0] == 0
     with pytest.raises(InputError, match=r"a\.xml, object 2: unknown class 'cat'; known: dog, ant"):
         read(root, classes=["dog", "ant"])

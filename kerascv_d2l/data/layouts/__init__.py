@@ -87,11 +87,8 @@ def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **optio
         if set(labels.images) == {ALL}:
             labels.images = _listed(labels.images[ALL], root, faults)
     data = build_data_set(labels, faults, f"{root}, {layout.TITLE}", val_fraction, seed)
-    if task == DETECTION and (clipped := labels.targets.clipped):
-        data.notes.append(
-            f"{len(clipped)} box(es) reached more than a pixel over the border of their image, "
-            f"and were clipped: {first_of(clipped, 3)}"
-        )
+    if task == DETECTION:
+        data.notes += labels.targets.notes()
     _check_learnable(data, labels.named_in)
     data.seconds = time.perf_counter() - start
     return data

@@ -11,6 +11,7 @@ from kerascv_d2l.errors import InputError
 # Labelling tools round, count from 0 or from 1, and put the last edge on or behind the last
 # pixel: a box may exceed its image by this much, and is clipped without a word.
 ROUNDING_PX = 1.0
+THIN_PX = 1.0  # in a note
 # Of a box that exceeds its image by more, this share must lie inside.
 MIN_INSIDE = 0.5
 # No side of a box in pixels ends here; that of a box in shares of the image does.
@@ -33,6 +34,7 @@ class ObjectTargets:
     Attributes:
         class_names: list of str.
         clipped: list of str: where boxes were that exceeded their images, and were clipped.
+        thin: list of str: where boxes were of a pixel or less in height or width.
 
     Raises:
         InputError: for other `classes` or `boxes_on`.
@@ -41,7 +43,7 @@ class ObjectTargets:
     def __init__(self, labels, classes=None, boxes_on=None, masks=False):
         if boxes_on not in (None, STORED, BOXES_UPRIGHT):
             raise InputError(f"boxes_on is {boxes_on!r}; wanted {STORED!r} or {BOXES_UPRIGHT!r}")
-        self.boxes_on, self.masks, self.clipped = boxes_on, masks, []
+        self.boxes_on, self.masks, self.clipped, self.thin = boxes_on, masks, [], []
         kinds = labels.class_names
         if kinds is None:
             found = (o for part in labels.images.values() for i in part for o in i.objects)
@@ -55,6 +57,18 @@ class ObjectTargets:
         if masks and (missing := next(self._without_mask(labels), None)):
             raise InputError(f"masks: {missing.where} has none (segmentation, polygon)")
         self.class_of = {kind: index for index, kind in enumerate(kinds)}
+
+    def notes(self):
+        """Say what was read otherwise than it stands there, or looks wrong: a list of str."""
+        found = (
+            (self.clipped, "reached more than a pixel over the border, and were clipped"),
+            (self.thin, "are a pixel or less high or wide: drawn by mistake?"),
+        )
+        return [
+            f"{len(places)} box(es) {what}: {first_of(sorted(places), 3)}"
+            for places, what in found
+            if places
+        ]
 
     @staticmethod
     def _without_mask(labels):
@@ -108,6 +122,8 @@ class ObjectTargets:
             return problem, None
         if is_clipped:
             self.clipped.append(item.where)
+        if min(box[2] - box[0], box[3] - box[1]) <= THIN_PX:
+            self.thin.append(item.where)
         if turned:
             box = _turn(box, size, info.orientation)
         sides = (info.width, info.height, info.width, info.height)

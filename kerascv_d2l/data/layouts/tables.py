@@ -85,11 +85,8 @@ def _is_book(root):
 
 
 def _has_boxes(file):
-    try:
-        lines = _open(read_text(file))
-        return set(BOX_COLUMNS) <= {name.strip().lower() for name in lines.fieldnames or ()}
-    except (InputError, csv.Error):
-        return False
+    lines = _open(read_text(file))
+    return set(BOX_COLUMNS) <= {name.strip().lower() for name in lines.fieldnames or ()}
 
 
 def _open(text):

@@ -36,6 +36,7 @@ LOOKS = (
 )
 TASKS = (DETECTION,)
 ROOT_TAG = "annotation"
+MOST_TRIED = 10  # files are looked into to recognise the layout
 # Folders of labels, and those of the images beside them.
 ANNOTATION_FOLDERS = ("annotations", "annots", "labels", "xml", "xmls")
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img")
@@ -46,13 +47,15 @@ BOX_TAGS = ("xmin", "ymin", "xmax", "ymax")
 
 def recognises(root):
     """Whether a folder has this layout."""
-    file = next(iter(walk(root, (".xml",))), None)
-    if file is None:
-        return False
-    try:
-        return read_xml(file).tag == ROOT_TAG
-    except InputError:  # nothing but the folder says what it should be
-        return file.parent == root or file.parent.name.lower() in ANNOTATION_FOLDERS
+    files = walk(root, (".xml",))[:MOST_TRIED]
+    for file in files:
+        try:
+            if read_xml(file).tag == ROOT_TAG:
+                return True
+        except InputError:  # nothing but the folder says what it should be
+            if file.parent == root or file.parent.name.lower() in ANNOTATION_FOLDERS:
+                return True
+    return False
 
 
 def read(root, faults):
