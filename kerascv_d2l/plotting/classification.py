@@ -129,7 +129,7 @@ def _mistakes_figure(images, names, labels, probabilities, class_names, columns)
         predicted = int(np.argmax(row))
         wrong = predicted != label
         verdict = (
-            f"{shortened(class_names[label])} {row[label]:.2f}, taken for "
+            f"{shortened(class_names[label])} {row[label]:.2f}, predicted "
             f"{shortened(class_names[predicted])} {row[predicted]:.2f}"
             if wrong
             else f"{shortened(class_names[label])} {row[label]:.2f}, right"

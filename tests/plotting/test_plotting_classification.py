@@ -1,4 +1,4 @@
-"""The drawings of a classifier: every count in its cell, every picture under its own words."""
+"""The drawings of a classifier: every count in its cell, every image under its own words."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ MATRIX = np.array([[8, 2, 0], [5, 15, 0], [0, 1, 3]])  # rows: true classes; not
 def test_confusion_counts_stand_in_their_cells():
     axes = classification._confusion_figure(MATRIX, NAMES).axes[0]
     texts = {tuple(map(int, t.get_position())): int(t.get_text()) for t in axes.texts}
-    # A text is placed by column, then row; cells without a picture stay empty.
+    # A text is placed by column, then row; cells without an image stay empty.
     expected = {(c, r): MATRIX[r, c] for r, c in np.ndindex(3, 3) if MATRIX[r, c]}
     assert texts == expected
     assert axes.get_title() == "26 of 34 right (76.5%)"
@@ -30,8 +30,8 @@ def test_confusion_colours_are_blue_on_the_diagonal_and_red_beside_it():
     cells = (
         classification._confusion_figure(MATRIX, NAMES).axes[0].images[0].get_array()
     )  # (3, 3, 4)
-    assert cells[1, 1, 2] > cells[1, 1, 0] + 0.1  # bees taken for bees
-    assert cells[1, 0, 0] > cells[1, 0, 2] + 0.1  # bees taken for ants
+    assert cells[1, 1, 2] > cells[1, 1, 0] + 0.1  # bees predicted as bees
+    assert cells[1, 0, 0] > cells[1, 0, 2] + 0.1  # bees predicted as ants
     assert cells[1, 0, 2] < cells[0, 1, 2] - 0.01  # 5 of 20 are a larger share than 2 of 10
     np.testing.assert_allclose(cells[0, 2, :3], 1, atol=0.06)  # nothing there: nearly white
 
@@ -48,7 +48,7 @@ def test_confusion_errors_and_file(tmp_path):
         draw_confusion(tmp_path / "b.png", MATRIX, NAMES[:2])
 
 
-def test_each_mistake_has_its_picture_verdict_and_name():
+def test_each_mistake_has_its_image_verdict_and_name():
     colors = [10, 90, 200]
     images = [np.full((4, 6, 3), color, np.uint8) for color in colors]
     labels = [1, 0, 2]
@@ -57,9 +57,9 @@ def test_each_mistake_has_its_picture_verdict_and_name():
     figure = classification._mistakes_figure(images, files, labels, probabilities, NAMES, 2)
     assert len(figure.axes) == 4  # two columns: the last place stays empty
     titles = [axes.get_title().split("\n") for axes in figure.axes]
-    assert titles[0] == ["bee 0.08, taken for ant 0.90", "x/1.jpg"]
+    assert titles[0] == ["bee 0.08, predicted ant 0.90", "x/1.jpg"]
     assert titles[1] == ["ant 0.60, right", "x/2.jpg"]
-    assert titles[2][0].endswith("0.30, taken for bee 0.50") and titles[2][1].endswith("end.jpg")
+    assert titles[2][0].endswith("0.30, predicted bee 0.50") and titles[2][1].endswith("end.jpg")
     assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes[:3]] == colors
     assert figure.axes[0].title.get_color() != figure.axes[1].title.get_color()
 
