@@ -55,9 +55,7 @@ def ours(options):
     def step(make_optimizer, policy="float32"):
         keras.utils.set_random_seed(0)
         keras.config.set_dtype_policy(policy)
-        model = kerascv_d2l.classifier(
-            "resnet18", NUM_CLASSES, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
-        )
+        model = kerascv_d2l.Classifier("resnet18", NUM_CLASSES, image_size=(IMAGE_SIZE, IMAGE_SIZE))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(make_optimizer(model), loss, metrics=["accuracy"], jit_compile=False)
         return model, lambda: model.train_on_batch(images, labels)

@@ -13,6 +13,7 @@ from kerascv_d2l.plotting.common import (
     DPI,
     GAP_INCHES,
     LEGEND_ENTRY_INCHES,
+    MAX_LEGEND_CLASSES,
     MIN_WIDTH_INCHES,
     save,
     shortened,
@@ -64,11 +65,10 @@ def _segmentation_figure(images, predictions, truths, class_names, colors, colum
     rows = math.ceil(len(images) / columns)
     height, width = np.exp(np.mean([np.log(image.shape[:2]) for image in images], axis=0))
     cell = np.array([width, height]) * (CELL_INCHES / max(height, width))
-    shown = np.unique(np.concatenate([np.unique(classes) for part in maps for classes in part]))
-    shown = [k for k in shown.tolist() if k < len(class_names)]
+    shown, ignored = _shown_classes([m for part in maps for m in part], len(class_names))
     figure_width = max(3 * columns * (cell[0] + GAP_INCHES), MIN_WIDTH_INCHES)
     legend_columns = max(1, min(len(shown) + 1, int(figure_width / LEGEND_ENTRY_INCHES)))
-    legend_height = 0.2 + 0.25 * math.ceil((len(shown) + 1) / legend_columns)
+    legend_height = 0.2 + 0.25 * math.ceil((len(shown) + ignored) / legend_columns)
     body = rows * (cell[1] + GAP_INCHES) + 0.25
     figure = Figure(figsize=(figure_width, body + legend_height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -95,11 +95,19 @@ def _segmentation_figure(images, predictions, truths, class_names, colors, colum
         Patch(facecolor=np.asarray(colors[k]) / 255, edgecolor="grey", label=shortened(name))
         for k, name in ((k, class_names[k]) for k in shown)
     ]
-    handles.append(Patch(facecolor="white", edgecolor="grey", label="ignored"))
+    if ignored:
+        handles.append(Patch(facecolor="white", edgecolor="grey", label="ignored"))
     figure.legend(
         handles=handles, loc="lower center", ncols=legend_columns, frameon=False, fontsize=10
     )
     return figure
+
+
+def _shown_classes(maps, num_classes):
+    """The classes for the legend, those of the most pixels; and whether pixels are ignored."""
+    counts = sum(np.bincount(np.clip(m, 0, 255).ravel(), minlength=256) for m in maps)
+    most = np.argsort(-counts[:num_classes], kind="stable")[:MAX_LEGEND_CLASSES]
+    return sorted(k for k in most.tolist() if counts[k]), bool(counts[num_classes:].any())
 
 
 def color_classes(classes, colors):

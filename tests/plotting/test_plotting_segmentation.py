@@ -39,6 +39,24 @@ def test_draw_segmentation(tmp_path):
     assert (shown[2][:20] == 255).all()
 
 
+def test_the_legend_has_what_is_drawn_and_at_most_20_classes():
+    names, colors = [f"class {k}" for k in range(60)], [[k, 0, 0] for k in range(60)]
+    image = np.zeros((30, 60, 3), np.uint8)
+    few = np.zeros((30, 60), int)
+    few[0, 0] = 59
+
+    def legend(prediction, truth):
+        figure = segmentation._segmentation_figure([image], [prediction], [truth], names, colors, 1)
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    assert legend(few, np.full((30, 60), 7)) == ["class 0", "class 7", "class 59"]
+    # Class k has k pixels in each row: the largest are named.
+    many = np.repeat(np.arange(60), np.arange(60))[None, :]
+    many = np.repeat(many, 30, 0)
+    image = np.zeros((*many.shape, 3), np.uint8)
+    assert legend(many, many) == names[40:]
+
+
 def test_draw_segmentation_refuses(tmp_path):
     images, predictions, truths = scenes(2)
     colors = [[0, 0, 0]] * 3
