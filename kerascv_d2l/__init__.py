@@ -25,7 +25,12 @@ _MODULES = {
         "voc_label_indices",
         "voc_rand_crop",
     ],
-    "data.batches": ["batches", "steps_per_epoch", "whole_images"],
+    "data.batches": [
+        "batches",
+        "check_crop_size",
+        "steps_per_epoch",
+        "whole_images",
+    ],
     "data.load": ["load"],
     "data.generated": [
         "SceneSettings",
@@ -37,6 +42,7 @@ _MODULES = {
     "data.splits": ["DataSet", "Split"],
     "data.voc_classes": ["VOC_CLASSES", "VOC_COLORMAP"],
     "distribution": ["plan_epoch"],
+    "devices": ["resolve_jit_compile"],
     "errors": ["InputError"],
     "export": ["load_model"],
     "files": ["whole"],
@@ -65,11 +71,13 @@ _MODULES = {
     "losses.segmentation": ["SegmentationCrossEntropy"],
     "metrics.classification": ["classification_metrics"],
     "metrics.callbacks": ["MeanAveragePrecisionCallback"],
+    "metrics.classification": ["evaluate_classification", "worst_images"],
     "metrics.detection": ["DetectionEvaluator", "bbox_eval", "cls_eval", "evaluate_detections"],
     "metrics.segmentation": [
         "SegmentationCallback",
         "SegmentationMetrics",
         "evaluate_segmentation",
+        "pixel_accuracy",
     ],
     "models.backbones": ["backbone", "check_weights"],
     "models.classifier": ["Classifier"],
@@ -150,11 +158,14 @@ _MODULES = {
     "training.run": ["Run", "fingerprint"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
+_SUBMODULES = ("export", "style_transfer")
 
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name):
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

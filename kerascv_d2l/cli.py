@@ -11,7 +11,6 @@ TensorFlow is imported by `set_up`, so that `--help` does not wait for it.
 """
 
 import argparse
-import importlib.util
 import itertools
 import math
 import os
@@ -72,6 +71,9 @@ def image_size(text):
             f"expected pixels, as 256 or HEIGHTxWIDTH (320x480), got {text!r}"
         )
     return int(parts[0]), int(parts[-1])
+
+
+OnOff = argparse.BooleanOptionalAction  # --flag and --no-flag
 
 
 def comma_list(text):
@@ -274,7 +276,7 @@ def add_optimizer_arguments(parser, recipes, default, *, help_text, without=()):
 
 
 def add_training_arguments(parser, task, *, epochs=None, batch_size=None, defaults="", without=()):
-    """Add `--epochs --batch-size --sync-batch-norm --tensorboard` and the flags of any run.
+    """Add `--epochs --batch-size --sync-batch-norm` and the flags of any run.
 
     Args:
         parser: `argparse.ArgumentParser`.
@@ -314,11 +316,6 @@ def add_training_arguments(parser, task, *, epochs=None, batch_size=None, defaul
         "--sync-batch-norm",
         action="store_true",
         help="several devices: batch norm takes its statistics over all of them together",
-    )
-    add(
-        "--tensorboard",
-        action="store_true",
-        help="write logs for TensorBoard too (needs the package tensorboard)",
     )
     return group
 
@@ -393,21 +390,16 @@ def set_up(args):
     Call it right after parsing, before anything that uses TensorFlow.
 
     Args:
-        args: namespace with `seed` and `mixed_precision`; with `devices`, `batch_size` and
-            `tensorboard` if the script has these flags.
+        args: namespace with `seed` and `mixed_precision`; with `devices` and
+            `batch_size` if the script has these flags.
 
     Returns:
         `tf.distribute.Strategy`: build and compile the model in its `scope()`. Without a flag
         `--devices` the default one, on a single device.
 
     Raises:
-        InputError: if devices, batch size or TensorBoard cannot be had on this machine.
+        InputError: if devices or batch size cannot be had on this machine.
     """
-    if getattr(args, "tensorboard", False) and importlib.util.find_spec("tensorboard") is None:
-        raise InputError(
-            "tensorboard: the package tensorboard is not installed: pip install tensorboard, or "
-            "leave the flag out (history.csv and history.png are written anyway)"
-        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import tensorflow as tf
@@ -533,15 +525,6 @@ def resumable_folder(task):
             f"without --resume, or name a folder: --out {finished[0]}"
         )
     return default_folder(task, 1)
-
-
-def callbacks(args, run):
-    """Callbacks for `fit` that flags ask for: a list, of `TensorBoard` with `--tensorboard`."""
-    if not getattr(args, "tensorboard", False):
-        return []
-    import keras
-
-    return [keras.callbacks.TensorBoard(str(run.path("tensorboard")), write_graph=False)]
 
 
 # End of a script

@@ -250,18 +250,13 @@ def train_batches(args, data, initial_epoch):
     )
 
 
-def draw_worst(path, data, probabilities, batches):
-    """Draw the validation images whose true class got the least probability; list them."""
-    labels = data.val.targets["label"]
-    worst, rows = d2l.worst_images(
-        probabilities, labels, data.val.names, data.class_names, NUM_DRAWN
-    )
+def draw_worst(path, data, worst, probabilities, batches):
+    """Draw the validation images whose true class got the least probability."""
     part = data.val.subset(worst)
-    images, _ = next(iter(batches(part, len(part))))
+    images, labels = next(iter(batches(part, len(part))))
     d2l.draw_mistakes(
-        path, images.numpy(), part.names, labels[worst], probabilities[worst], data.class_names
+        path, images.numpy(), part.names, labels, probabilities[worst], data.class_names
     )
-    return rows
 
 
 def main(argv=None):
@@ -298,8 +293,9 @@ def main(argv=None):
         steps_per_epoch=steps,
         validation_data=validation,
         class_weight=dict(enumerate(data.balancing_weights())) if balanced else None,
+        shuffle=False,  # the data does it
         verbose=run.verbose,
-        callbacks=[d2l.LiveCurves(run.history), *cli.callbacks(args, run), run],
+        callbacks=[d2l.LiveCurves(run.history), run],
     )
     run.save_model(model)
 
@@ -308,9 +304,15 @@ def main(argv=None):
     metrics["train_accuracy"] = run.history["accuracy"][-1]
     metrics["train_loss"] = run.history["loss"][-1]
     d2l.export.save(model, run.path("saved_model"))
-    d2l.draw_curves(run.path("curves.png"), run.history)
-    d2l.draw_confusion(run.path("confusion.png"), metrics["confusion"], data.class_names)
-    metrics["worst"] = draw_worst(run.path("worst.png"), data, probabilities, validation_batches)
+    with run.drawing("curves.png") as path:
+        d2l.draw_curves(path, run.history)
+    with run.drawing("confusion.png") as path:
+        d2l.draw_confusion(path, metrics["confusion"], data.class_names)
+    worst, metrics["worst"] = d2l.worst_images(
+        probabilities, data.val.targets["label"], data.val.names, data.class_names, NUM_DRAWN
+    )
+    with run.drawing("worst.png") as path:
+        draw_worst(path, data, worst, probabilities, validation_batches)
     command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 

@@ -94,9 +94,8 @@ def load_data(args):
 
 def build_model(args, class_names, steps):
     """Build and compile a detector; `steps` is the length of the whole training."""
-    model = d2l.create_detector(
-        args.model, class_names, args.image_size, args.backbone, args.weights
-    )
+    weights = None if args.weights == "none" else args.weights
+    model = d2l.create_detector(args.model, class_names, args.image_size, args.backbone, weights)
     optimizer = d2l.make_optimizer(
         args.optimizer,
         args.learning_rate,
@@ -107,6 +106,14 @@ def build_model(args, class_names, steps):
     )
     model.compile(optimizer, model.make_loss(args.loss))
     return model
+
+
+def draw(path, model, data, image_size):
+    """Draw the first validation images with what the model finds in them."""
+    shown = data.val.subset(range(min(NUM_DRAWN, len(data.val))))
+    images, targets = next(iter(d2l.batches(shown, image_size, len(shown))))
+    found = model.detect(images)
+    d2l.draw_detections(path, images.numpy(), found, targets, data.class_names, DRAWN_SCORE)
 
 
 def main(argv=None):
@@ -146,8 +153,9 @@ def main(argv=None):
         epochs=args.epochs,
         initial_epoch=run.initial_epoch,
         steps_per_epoch=steps,
+        shuffle=False,  # the data does it
         verbose=run.verbose,
-        callbacks=[measured, *cli.callbacks(args, run), run],
+        callbacks=[measured, run],
     )
     run.save_model(model)
 
@@ -156,16 +164,8 @@ def main(argv=None):
     metrics |= {"ap_50_by_class": {data.class_names[k]: ap for k, ap in by_class.items()}}
     d2l.export.save(model, run.path("saved_model"))
     d2l.export.save_lite(model, run.path("model.tflite"), args.image_size)
-    shown = data.val.subset(range(min(NUM_DRAWN, len(data.val))))
-    images, targets = next(iter(d2l.batches(shown, args.image_size, len(shown))))
-    d2l.draw_detections(
-        run.path("detections.png"),
-        images.numpy(),
-        model.detect(images),
-        targets,
-        data.class_names,
-        DRAWN_SCORE,
-    )
+    with run.drawing("detections.png") as path:
+        draw(path, model, data, args.image_size)
     command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 

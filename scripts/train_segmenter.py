@@ -88,7 +88,7 @@ def parse(argv=None):
         RECIPES,
         "default",
         help_text="default: Adam along a cosine; book: plain SGD at a constant rate",
-        without={"--optimizer", "--weight-decay"},
+        without={"--optimizer", "--schedule", "--weight-decay"},
     )
     group.add_argument(
         "--class-weights",
@@ -136,9 +136,7 @@ def build_model(args, data, steps):
     network = d2l.UNet if args.model == "unet" else d2l.FCN
     stride = {} if args.model == "unet" else {"stride": int(args.model.removeprefix("fcn"))}
     weights = None if args.weights == "none" else args.weights
-    model = network(
-        data.class_names, args.backbone, weights, colors=data.colors, **stride
-    )
+    model = network(data.class_names, args.backbone, weights, colors=data.colors, **stride)
     optimizer = d2l.make_optimizer(
         args.optimizer,
         args.learning_rate,
@@ -204,10 +202,10 @@ def main(argv=None):
         epochs=args.epochs,
         initial_epoch=run.initial_epoch,
         steps_per_epoch=steps,
+        shuffle=False,  # the data does it
         verbose=run.verbose,
         callbacks=[
             d2l.SegmentationCallback(segment, validation, data.class_names),
-            *cli.callbacks(args, run),
             run,
         ],
     )
@@ -219,7 +217,8 @@ def main(argv=None):
         metrics["pixel_accuracy_book"] = float(d2l.pixel_accuracy(metrics["confusion"]))
     d2l.export.save(model, run.path("saved_model"))
     d2l.export.save_lite(model, run.path("model.tflite"), args.crop_size)
-    draw(run.path("segmentation.png"), segment, data)
+    with run.drawing("segmentation.png") as path:
+        draw(path, segment, data)
     command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 

@@ -127,6 +127,19 @@ ONE_LIGHT_OBJECT = dataclasses.replace(
 )
 
 
+# One or two large things, turned little: a segmenter learns them from random weights in minutes.
+LARGE_OBJECTS = SceneSettings(
+    max_objects=2,
+    object_size=(0.5, 0.85),
+    empty=0.0,
+    clutter=0,
+    occlusion=0.15,
+    min_visible=0.6,
+    texture=0.5,
+    turn=0.125,
+)
+
+
 @dataclasses.dataclass
 class Scene:
     """One generated image.
@@ -152,7 +165,12 @@ class Scene:
 
 
 # What can be asked for by name.
-SCENES = {"usual": SceneSettings(), "one": ONE_OBJECT, "one-light": ONE_LIGHT_OBJECT}
+SCENES = {
+    "usual": SceneSettings(),
+    "one": ONE_OBJECT,
+    "one-light": ONE_LIGHT_OBJECT,
+    "large": LARGE_OBJECTS,
+}
 
 
 def generate(task, *, seed=0, scenes=None, **options):

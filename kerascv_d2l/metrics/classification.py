@@ -1,10 +1,64 @@
 """Metrics of classifiers."""
 
+from functools import partial
+
 import numpy as np
+import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 
 _LEAST = 1e-12  # of a probability, for its logarithm
+
+
+def evaluate_classification(model, batches, class_names):
+    """Measure a classifier on a data set.
+
+    Args:
+        model: `keras.Model` from images to logits `(batch, classes)`.
+        batches: finite iterable of `(images, labels)`, labels int `(batch,)`.
+        class_names: sequence of str, a name for each class.
+
+    Returns:
+        Tuple of the dict of `classification_metrics`, and the probabilities of all images,
+        float32 `(n, classes)`, in order.
+
+    Raises:
+        InputError: if there is no image.
+    """
+    call = tf.function(partial(model, training=False), reduce_retracing=True, autograph=False)
+    found = [(tf.nn.softmax(call(images)).numpy(), np.asarray(y)) for images, y in batches]
+    if not found:
+        raise InputError("batches has no image to measure on; pass a data set that is not empty")
+    probabilities, labels = (np.concatenate(part) for part in zip(*found, strict=True))
+    return classification_metrics(probabilities, labels, class_names), probabilities
+
+
+def worst_images(probabilities, labels, names, class_names, count):
+    """Find the images whose true class got the least probability.
+
+    Args:
+        probabilities: float `(n, classes)`.
+        labels: int `(n,)`.
+        names: sequence of n str, names of the images.
+        class_names: sequence of str.
+        count: int, how many to find.
+
+    Returns:
+        Tuple of their indices, int `(k,)`, the worst first, and a list of k dicts with `image`,
+        `class`, `probability`, `predicted` and `predicted_probability`.
+    """
+    truth = probabilities[np.arange(len(labels)), labels]
+    worst = np.argsort(truth, kind="stable")[:count]
+    return worst, [
+        {
+            "image": names[i],
+            "class": class_names[labels[i]],
+            "probability": float(truth[i]),
+            "predicted": class_names[probabilities[i].argmax()],
+            "predicted_probability": float(probabilities[i].max()),
+        }
+        for i in worst
+    ]
 
 
 def classification_metrics(probabilities, labels, class_names):

@@ -168,6 +168,25 @@ class Run(keras.callbacks.Callback):
         """Path of a file or folder of this run; write it through `files.whole`."""
         return self.out / name
 
+    @contextlib.contextmanager
+    def drawing(self, name):
+        """Give the path of a drawing of this run; one that fails is a warning, not an error.
+
+        What was computed must not be lost for a drawing. Save models before you draw.
+
+        Args:
+            name: str, file name in the folder.
+
+        Yields:
+            `Path`.
+        """
+        try:
+            yield self.path(name)
+        except Exception as error:
+            print(
+                f"warning: {name} could not be drawn ({type(error).__name__}: {error})", flush=True
+            )
+
     def close(self):
         """Release the folder: another process may use it."""
         if self._lock is not None:
