@@ -25,9 +25,13 @@ from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, IGNORE_LABEL, SEG
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.devices import resolve_jit_compile
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.layers.augmentation import RandomHorizontalFlip, RandomResizedCrop
+from kerascv_d2l.layers.augmentation import RandomHorizontalFlip
 from kerascv_d2l.models.resnet import resnet18_small
-from kerascv_d2l.ops.geometry import resize_and_center_crop
+from kerascv_d2l.ops.geometry import (
+    random_window,
+    resize_and_center_crop,
+    resize_as,
+)
 from kerascv_d2l.ops.resize import resize
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.curves import LiveCurves
@@ -138,8 +142,8 @@ def load_data_hotdog(batch_size=128, *, data_dir=None, archive=None, seed=None):
     Returns:
         `(train, test)`: `tf.data.Dataset`s of `(images, labels)`, uint8
         `(batch, 224, 224, 3)` and int32 `(batch,)`, 0 for hot dogs. Training:
-        `RandomResizedCrop` (8 % to 100 % of the area) and `RandomHorizontalFlip`. Test:
-        resized to 256 x 256, the middle 224 x 224.
+        a random window of 8 % to 100 % of the area, resized as `RandomResizedCrop` does, and a
+        random horizontal flip. Test: resized to 256 x 256, the middle 224 x 224.
 
     Raises:
         InputError: as `read_prepared`, or for a batch size below 1.
@@ -149,21 +153,25 @@ def load_data_hotdog(batch_size=128, *, data_dir=None, archive=None, seed=None):
     """
     _check_batch_size(batch_size)
     data = read_prepared("hotdog", CLASSIFICATION, data_dir=data_dir, archive=archive)
-    crop, flip = RandomResizedCrop(HOTDOG_CROP), RandomHorizontalFlip()
-
-    def training(image, seed):
-        return flip.transform(crop.transform(image, seed), seed)
-
-    def testing(image, seed):
-        return _to_uint8(resize_and_center_crop(image, HOTDOG_RESIZED, HOTDOG_CROP))
+    flip = RandomHorizontalFlip()
 
     def batches(split, shuffle):
         contents, labels = tf.constant(split.images), tf.constant(split.targets["label"])
+        sizes = tf.constant(split.sizes, tf.int32)
+
+        def training(index, seed):
+            seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+            window = random_window(sizes[index], seeds[0])
+            pixels = decode_window(contents[index], window, HOTDOG_CROP)
+            return flip.transform(resize_as(pixels, HOTDOG_CROP, antialias=None), seeds[1])
+
+        def testing(index, seed):
+            image = decode_content(contents[index])
+            return resize_and_center_crop(image, HOTDOG_RESIZED, HOTDOG_CROP)
 
         def example(index, seed):
-            image = decode_content(contents[index])
-            image = training(image, seed) if shuffle else testing(image, seed)
-            return tf.ensure_shape(image, (*HOTDOG_CROP, 3)), labels[index]
+            pixels = training(index, seed) if shuffle else testing(index, seed)
+            return _to_uint8(tf.ensure_shape(pixels, (*HOTDOG_CROP, 3))), labels[index]
 
         examples = _examples(len(split), example, shuffle, seed)
         return prefetched((examples if shuffle else examples.cache()).batch(batch_size))
