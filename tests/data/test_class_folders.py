@@ -1,6 +1,7 @@
 """Class folders: what is read, and what is refused by name."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -91,6 +92,9 @@ def test_a_share_of_each_class_is_set_apart(tmp_path):
     assert not set(data.train.names) & set(data.val.names)
     assert read(tmp_path, val_fraction=0.5).val.counts(3).tolist() == [0, 5, 10]
     assert read(tmp_path, seed=1).val.names != data.val.names == read(tmp_path).val.names
+    with pytest.raises(InputError, match="no image of b to train on"):
+        read(flat(tmp_path / "single", {"a": 1, "b": 1, "c": 1}))
+    shutil.rmtree(tmp_path / "single")
     # One bad file of a class does not end the run.
     (tmp_path / "train" / "3.png").write_text("no image")
     assert read(tmp_path, skip_bad=True).train.counts(3)[1] == 7

@@ -285,6 +285,12 @@ def test_only_0_and_255(tmp_path):
         read(root, ignore=["255"])
 
 
+def test_indices_saved_as_rgb(tmp_path):
+    greys = [Image.fromarray(np.stack([indices(k)] * 3, -1)) for k in range(5)]
+    data = read(write(tmp_path, greys, lists=LISTS))
+    np.testing.assert_array_equal(data.val.mask(1), indices(4))
+
+
 def test_nothing_to_learn(tmp_path):
     one = [np.zeros(sizes(k), np.uint8) for k in range(5)]
     with pytest.raises(InputError, match=r"there is but one class \(class 0\)"):
@@ -330,6 +336,7 @@ def images_and_masks(root, names, images="{}.jpg", masks="{}.png"):
         (["a", "b/a", "b/c/a"], "images/{}.jfif", "masks/{}.png", (2, 1)),
         (["a", "b", "c"], "imgs/{}.TIFF", "masks/{}_mask.gif", (2, 1)),
         (["train/a", "train/b", "val/a"], "images/{}.jpg", "masks/{}.png", (2, 1)),
+        (["a", "b", "c"], "train_images/{}.jpg", "train_masks/{}.png", (2, 1)),
     ],
 )
 def test_where_masks_may_be(tmp_path, names, images, masks, counts):
@@ -392,6 +399,41 @@ def test_a_file_for_each_instance(tmp_path, image, mask):
     for split in (data.train, data.val):
         for k, path in enumerate(split.images):
             np.testing.assert_array_equal(split.mask(k), wanted[path])
+
+
+def test_masks_in_folders_beside_those_of_images(tmp_path):
+    wanted = images_and_masks(tmp_path, "ab", "train/{}.png", "trainannot/{}.png")
+    wanted |= images_and_masks(tmp_path, "c", "val/{}.png", "valannot/{}.png")
+    data = read(tmp_path)
+    assert (len(data.train), len(data.val)) == (2, 1)
+    np.testing.assert_array_equal(data.val.mask(0), wanted[data.val.images[0]])
+
+
+def test_masks_that_were_black_and_white(tmp_path):
+    images_and_masks(tmp_path, "abc", "images/{}.jpg", "masks/{}.png")
+    for k, name in enumerate("abc"):
+        mask = np.zeros(sizes(k), np.uint8)
+        mask[:, 6:] = 255
+        mask[:, 5] = np.linspace(90, 160, len(mask))
+        mask[::3, 7] = 250
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    with pytest.raises(InputError, match=r"nearly black and white, but have \d+ grey levels"):
+        read(tmp_path)
+
+
+def test_instances_may_have_names(tmp_path):
+    for k in range(4):
+        for name in (f"{k}.png", f"{k}_mask_0.png", f"{k}_mask_1.png"):
+            mask = np.eye(9, 12, k, dtype=np.uint8) * 7
+            Image.fromarray(mask if "mask" in name else np.stack([mask] * 3, -1)).save(
+                tmp_path / name
+            )
+    assert read(tmp_path, classes=["glass", "cell"]).class_names == ("glass", "cell")
+    with pytest.raises(InputError, match="classes: 3 classes, but there are several masks for an"):
+        read(tmp_path, classes=["a", "b", "c"])
+    Image.fromarray(np.arange(108, dtype=np.uint8).reshape(9, 12)).save(tmp_path / "0_mask_1.png")
+    with pytest.raises(InputError, match=r"0_mask_1\.png: one of several masks of an image, of"):
+        read(tmp_path)
 
 
 def test_masks_without_an_image_are_named(tmp_path):

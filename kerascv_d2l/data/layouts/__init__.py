@@ -185,9 +185,10 @@ def _check_learnable(data, named_in):
         return
     if len(data.class_names) < 2 or np.count_nonzero(counts) < 2:
         names = [name for name, n in zip(data.class_names, counts, strict=True) if n]
+        rest = f"; {data.train.num_ignored} pixels are ignored" if data.train.num_ignored else ""
         raise InputError(
             f"{data.source}: there is but one class ({first_of(names)}) to train on, and nothing "
-            "to tell apart"
+            f"to tell apart{rest}{_first_fault(data)}"
         )
     if data.task == CLASSIFICATION and (counts == 0).any():
         name = data.class_names[np.flatnonzero(counts == 0)[0]]

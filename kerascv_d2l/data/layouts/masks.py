@@ -56,8 +56,16 @@ LOOKS = (
 )
 TASKS = (SEGMENTATION,)
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
-MASK_FOLDERS = ("masks", "mask", "segmentationclass", "labels", "annotations", "groundtruth", "gt")
+IMAGE, MASK = "image", "mask"
+# What the names of folders say: `masks`, `train_masks`, `trainannot` hold masks.
+_FOLDERS = {
+    IMAGE: re.compile(r"(|.*[ _-]|train|val|valid|test)(jpeg)?(images?|imgs?)", re.I),
+    MASK: re.compile(
+        r"(|.*[ _-]|train|val|valid|test)"
+        r"(masks?|segmentationclass|labels?|annot(ation)?s?|ground[ _-]?truth|gt)",
+        re.I,
+    ),
+}
 OTHER_FOLDERS = ("segmentationobject",)  # VOC's instances
 IGNORED_NAMES = ("void", "ignore")
 BINARY = ("background", "foreground")
@@ -67,6 +75,8 @@ INDEX_MODES = ("P", "L", "1", "I", "I;16", "I;16B")  # Pillow's, of one number a
 _MASK_NAME = re.compile(
     r"(.+?)[ _.-](mask|masks|seg|segmentation|label|labels|gt)([ _-]?\d+)?", re.I
 )
+GREY_BAND = 32  # grey levels at each end that are still nearly black, or white
+GREY_SHARE = 0.8
 _UNKNOWN = -1
 _COLOR_CODE = np.array([256 * 256, 256, 1])
 
@@ -137,10 +147,7 @@ def read(root, faults, classes=None, ignore=()):
     # Numbers beyond those in the training masks are faults of the others.
     learned = [m for part in (ALL, TRAIN) for key in parts.get(part, ()) for m in masks[key]]
     several = any(len(files) > 1 for files in masks.values())
-    if several:
-        table = _indexed([(name, None, "instances") for name in BINARY], "instances")
-    else:
-        table = _read_classes(root, voc, classes, learned, ignore, faults)
+    table = _read_classes(root, voc, classes, learned, ignore, several, faults)
     _leave_out(table, ignore)
     return Labels(
         {
@@ -166,53 +173,47 @@ def _find(root):
         pairs of images of one key.
     """
     files = [
-        (file, [part.lower() for part in file.relative_to(root).parts[:-1]]) for file in walk(root)
+        file for file in walk(root) if not set(OTHER_FOLDERS) & set(map(str.lower, file.parts))
     ]
-    files = [pair for pair in files if not set(pair[1]) & set(OTHER_FOLDERS)]
-    candidates, masks = [], []
-    stems = {file.with_suffix("") for file, _ in files}
-    for file, folders in files:
-        named = _MASK_NAME.fullmatch(file.stem)
-        beside = named and file.with_name(named[1]) in stems
-        (masks if beside or _last(folders, MASK_FOLDERS) else candidates).append((file, folders))
-    inside = [pair for pair in candidates if _last(pair[1], IMAGE_FOLDERS)]
-    elsewhere = [file for file, folders in candidates if inside and (file, folders) not in inside]
+    stems = {file.with_suffix("") for file in files}
+    named = {file: _MASK_NAME.fullmatch(file.stem) for file in files}
+    beside = any(match and file.with_name(match[1]) in stems for file, match in named.items())
+    found = {IMAGE: {}, MASK: {}, None: {}}  # role -> file -> key
+    for file in files:
+        role, key = _place(root, file)
+        found[MASK if role is None and beside and named[file] else role][file] = key
     images, twice = {}, []
-    for file, _ in inside or candidates:
-        key = _key(root, file, IMAGE_FOLDERS)
+    for file, key in (found[IMAGE] or found[None]).items():
         if key in images:
             twice.append((file, images[key]))
         images[key] = file
-    found, orphans = {}, []
-    for file, _ in masks:
-        key = _image_of(root, file, images)
-        if key is None:
+    masks, orphans = {}, []
+    for file, key in found[MASK].items():
+        image = _image_of(key, images)
+        if image is None:
             orphans.append(file)
         else:
-            found.setdefault(key, []).append(file)
-    return images, found, (orphans, elsewhere, twice)
+            masks.setdefault(image, []).append(file)
+    return images, masks, (orphans, list(found[None]) if found[IMAGE] else [], twice)
 
 
-def _last(folders, names):
-    return (
-        next((name for name in reversed(folders) if name in (*IMAGE_FOLDERS, *MASK_FOLDERS)), None)
-        in names
-    )
+def _place(root, file):
+    """Tell by its folders what a file is, and its key: path without ending and that folder.
 
-
-def _key(root, file, folders):
-    """Name of an image or mask without its ending and without the last of some folders."""
+    Returns:
+        `(role, key)`: `IMAGE`, `MASK` or None; str.
+    """
     parts = list(file.relative_to(root).with_suffix("").parts)
     for k in range(len(parts) - 2, -1, -1):
-        if parts[k].lower() in folders:
-            del parts[k]
-            break
-    return "/".join(parts)
+        for role, pattern in _FOLDERS.items():
+            if match := pattern.fullmatch(parts[k]):
+                parts[k] = match[1].strip(" _-")  # `train` of `train_masks`
+                return role, "/".join(filter(None, parts))
+    return None, "/".join(parts)
 
 
-def _image_of(root, file, images):
-    """The key of the image that a mask belongs to, or None."""
-    key = _key(root, file, MASK_FOLDERS)
+def _image_of(key, images):
+    """The key of the image that a mask of some key belongs to, or None."""
     folder, _, stem = key.rpartition("/")
     named = _MASK_NAME.fullmatch(stem)
     for candidate in (key, key[: len(key) - len(stem)] + named[1] if named else None, folder):
@@ -247,7 +248,7 @@ def _with_masks(part, keys, images, masks, faults):
 # ---------------------------------------------------------------- classes
 
 
-def _read_classes(root, voc, classes, files, ignore, faults):
+def _read_classes(root, voc, classes, files, ignore, several, faults):
     """`_Classes` of the names given, of the folder's list, of VOC, or of the masks."""
     lists = [root / name for name in (CLASSES_FILE, PALETTE_FILE) if (root / name).is_file()]
     if len(lists) == 2:
@@ -260,8 +261,15 @@ def _read_classes(root, voc, classes, files, ignore, faults):
         entries = [(name, None, "classes") for name in classes]
     elif lists:
         entries, where = _read_entries(lists[0]), str(lists[0])
-        if lists[0].name == PALETTE_FILE:
+        if lists[0].name == PALETTE_FILE and not several:
             return _colored(entries, where)
+    if several:
+        if entries is not None and len(entries) != 2:
+            raise InputError(
+                f"{where}: {len(entries)} classes, but there are several masks for an image, "
+                "which are instances of one class: wanted two names, of the background and of it"
+            )
+        return _indexed(entries or [(name, None, "masks") for name in BINARY], where)
     unnamed = entries is None
     may_be_binary = (unnamed or len(entries) == 2) and not {"0", "255"} & set(map(str, ignore))
     if may_be_binary and _all_binary(files):
@@ -372,6 +380,7 @@ def _classes_of_indices(files, folder):
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for counts in pool.map(_count_indices, files):
             used += counts
+    _check_grey_levels(used, folder)
     used = np.flatnonzero(used[:IGNORE_LABEL])
     if used.size == 0:
         # No good mask at all: reading them one by one says what is wrong with the first.
@@ -388,6 +397,23 @@ def _classes_of_indices(files, folder):
         [(f"class {k}", None, str(folder)) for k in range(largest + 1)],
         f"{folder} (the training masks; {CLASSES_FILE} may name more)",
     )
+
+
+def _check_grey_levels(counts, folder):
+    """Refuse masks that were black and white once, and are so no more."""
+    dark, light = counts[:GREY_BAND].sum(), counts[-GREY_BAND:].sum()
+    between = np.count_nonzero(counts[1:-1])
+    if (
+        between
+        and counts[-GREY_BAND:-1].any()
+        and min(dark, light) > 0
+        and (dark + light > GREY_SHARE * counts.sum())
+    ):
+        raise InputError(
+            f"{folder}: the masks are nearly black and white, but have {between} grey levels in "
+            "between, as resizing with interpolation and JPEG leave them. Set what is below 128 to "
+            "0 and the rest to 255"
+        )
 
 
 def _count_indices(file):
@@ -489,15 +515,11 @@ def _grey(file):
         return np.clip(np.asarray(opened).astype(np.int64), 0, 255).astype(np.uint8)
     pixels = np.asarray(opened.convert("RGB"))
     if (pixels != pixels[..., :1]).any():
-        raise _in_colors(file, opened.mode)
+        raise InputError(
+            f"{file}: a mask in colours (Pillow calls it {opened.mode}). Wanted is a PNG of class "
+            f"indices, or a list {PALETTE_FILE} of lines `R G B name` beside the folder"
+        )
     return pixels[..., 0]
-
-
-def _in_colors(file, mode):
-    return InputError(
-        f"{file}: a mask in colours (Pillow calls it {mode}). Wanted is a PNG of class indices, or "
-        f"a list {PALETTE_FILE} of lines `R G B name` beside the folder"
-    )
 
 
 def _instance(file):
@@ -515,14 +537,12 @@ def _instance(file):
 def _labels(file, table):
     """Labels of a mask file, uint8 `(height, width)`."""
     opened = _open(file)
-    binary = table.by_index is not None and table.by_index[IGNORE_LABEL] != IGNORE_LABEL
-    indexed = table.by_index is not None and (opened.mode in INDEX_MODES or binary)
+    numbers = opened.mode in INDEX_MODES
+    indexed = table.by_index is not None and (numbers or table.by_color is None)
     if indexed:
-        pixels = np.asarray(opened) if opened.mode in INDEX_MODES else _grey(file)
+        pixels = np.asarray(opened) if numbers else _grey(file)
         inside = np.clip(pixels.astype(np.int64), 0, 255)
         labels = np.where(inside == pixels, table.by_index[inside], _UNKNOWN)  # (h, w)
-    elif table.by_color is None:
-        raise _in_colors(file, opened.mode)
     else:
         pixels = np.asarray(opened.convert("RGB"))
         labels = _labels_of_colors(pixels, table.by_color)

@@ -202,19 +202,20 @@ def _note_similar(class_names, faults):
 
 
 def _set_apart(images, val_fraction, seed, source):
-    """Split by name; a share of each class, where an image has one."""
+    """Split by name; a share of each class, where images have one (of one image, none)."""
+
+    def split(some):
+        return split_by_name(some, lambda one: one.name, val_fraction, seed, source)
+
     groups = {}
     for image in images:
         groups.setdefault(image.targets.get("label"), []).append(image)
-    both = {TRAIN: [], VAL: []}
-    for label, group in groups.items():
-        if label is not None and len(group) == 1:
-            both[TRAIN] += group
-            continue
-        parts = split_by_name(group, lambda one: one.name, val_fraction, seed, source)
-        for part, chosen in parts.items():
-            both[part] += chosen
-    return both
+    if max(map(len, groups.values())) < 2:
+        return split(images)
+    parts = [
+        split(g) if len(g) > 1 or None in groups else {TRAIN: g, VAL: []} for g in groups.values()
+    ]
+    return {part: [image for one in parts for image in one[part]] for part in (TRAIN, VAL)}
 
 
 def _arrange(parts, source):
