@@ -294,11 +294,11 @@ def index_mask(height, width, value):
         ),
         (
             put("SegmentationClass/2007_000003.png", index_mask(150, 200, 21)),
-            r"2007_000003\.png: 21 at row 3, column 4 is no class",
+            r"2007_000003\.png: index 21 at row 3, column 4 is no class",
         ),
         (
             put("SegmentationClass/2007_000003.png", rgb_mask([1, 2, 3])),
-            r"2007_000003\.png: \[1, 2, 3\] at row 7, column 9 is no class",
+            r"2007_000003\.png: colour \(1, 2, 3\) at row 7, column 9 is no class",
         ),
         (
             lambda f: f.update(

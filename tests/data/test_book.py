@@ -125,7 +125,7 @@ def find_window(image, mask, images):
     return found
 
 
-CROP = (135, 190)  # leaves out the odd picture of 130 x 210
+CROP = (135, 190)  # leaves out the odd image of 130 x 210
 
 
 @pytest.mark.quick
@@ -316,7 +316,7 @@ def test_label_indices_needs_colours(table):
 
 
 def places(height=HEIGHT, width=WIDTH):
-    """Picture and mask that both say where each of their pixels stood."""
+    """Image and mask that both say where each of their pixels stood."""
     y, x = np.mgrid[:height, :width]
     return np.stack([y, x, y + x], -1).astype(np.uint8), (y * width + x).astype(np.int32)
 

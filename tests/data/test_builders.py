@@ -1,4 +1,4 @@
-"""The builders by TFDS' own test case, on archives that hold one truncated picture."""
+"""The builders by TFDS' own test case, on archives that hold one truncated image."""
 
 import dataclasses
 import tempfile

@@ -87,7 +87,7 @@ def test_instance_masks_are_what_one_sees():
 
 
 def test_boxes_are_tight_around_what_one_sees(scenes):
-    # With nothing over them and inside the picture, boxes are the extents of the
+    # With nothing over them and inside the image, boxes are the extents of the
     # instance mask; hidden parts may only make the mask's extent smaller.
     exact = total = 0
     for scene in scenes:

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from kerascv_d2l import InputError, read_prepared
 
 NAMES = [f"class{k}" for k in range(10)]
-ROWS = 4  # pictures in a batch file
+ROWS = 4  # images in a batch file
 
 
 def picture(index):
@@ -24,7 +24,7 @@ def label(index):
 
 
 def flat(index):
-    """The 3072 numbers of a picture as the archives have them, channels first."""
+    """The 3072 numbers of an image as the archives have them, channels first."""
     return picture(index).transpose(2, 0, 1).reshape(-1)
 
 
@@ -94,7 +94,7 @@ def test_archives_that_are_something_else(tmp_path):
 
 
 class TinyCifar(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Ten pictures a split with the features of TFDS' cifar10."""
+    """Ten images a split with the features of TFDS' cifar10."""
 
     VERSION = tfds.core.Version("1.0.0")
 

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from kerascv_d2l.data import archives
 from kerascv_d2l.data.builders import base
-from kerascv_d2l.data.splits import IGNORE_LABEL
-from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_IGNORE_COLOR
+from kerascv_d2l.data.layouts.mask_classes import read_labels, voc_classes
+from kerascv_d2l.data.splits import IGNORE_LABEL, encode_mask
+from kerascv_d2l.data.voc_classes import VOC_CLASSES
 from kerascv_d2l.errors import InputError
 
 ARCHIVE_NAME = "VOCtrainval_11-May-2012.tar"
@@ -103,63 +103,19 @@ class Voc2012Segmentation(base.ArchiveBuilder):
 
 def _example(source, name):
     image, size = base.image(source, f"JPEGImages/{name}.jpg")
-    mask = _class_indices(source, f"SegmentationClass/{name}.png")
+    mask_name = f"SegmentationClass/{name}.png"
+    mask = read_labels(source.where(mask_name), voc_classes(), source.read(mask_name))
     if mask.shape != size:
         raise InputError(
-            f"{source.where(f'SegmentationClass/{name}.png')}: {mask.shape[0]} x {mask.shape[1]} "
-            f"(height x width), but its image is {size[0]} x {size[1]}"
+            f"{source.where(mask_name)}: {mask.shape[0]} x {mask.shape[1]} (height x width), but "
+            f"its image is {size[0]} x {size[1]}"
         )
     return {
         "image": image,
-        "segmentation_mask": _grey_png(mask),
+        "segmentation_mask": io.BytesIO(encode_mask(mask)),
         "file_name": f"{name}.jpg",
         "objects": _objects(source, f"Annotations/{name}.xml", size),
     }
-
-
-def _class_indices(source, name):
-    """Class mask of a palette (or RGB) PNG: uint8 `(height, width)`."""
-    try:
-        with Image.open(io.BytesIO(source.read(name))) as opened:
-            opened.load()
-            pixels = np.asarray(opened if opened.mode in ("P", "L") else opened.convert("RGB"))
-    except InputError:
-        raise
-    except Exception as error:  # Pillow raises SyntaxError, struct.error and more
-        raise InputError(
-            f"{source.where(name)}: damaged or truncated image, or none ({error})"
-        ) from error
-    if pixels.ndim == 2:  # the palette's index is the class
-        classes = pixels
-    else:
-        classes = _from_colors(pixels)
-    known = ((classes >= 0) & (classes < len(VOC_CLASSES))) | (classes == IGNORE_LABEL)  # (h, w)
-    unknown = np.flatnonzero(~known)
-    if unknown.size:
-        row, column = divmod(int(unknown[0]), classes.shape[1])
-        raise InputError(
-            f"{source.where(name)}: {pixels[row, column].tolist()} at row {row}, column {column} "
-            f"is no class of VOC (indices 0 to {len(VOC_CLASSES) - 1}, {IGNORE_LABEL} to ignore)"
-        )
-    return classes.astype(np.uint8)
-
-
-def _from_colors(pixels):
-    """RGB `(h, w, 3)` -> class indices `(h, w)` int64; -1 where a colour is no class."""
-    weights = np.array([256 * 256, 256, 1])
-    known = np.array([*VOC_COLORMAP, VOC_IGNORE_COLOR]) @ weights  # (22,)
-    indices = np.array([*range(len(VOC_CLASSES)), IGNORE_LABEL])
-    order = np.argsort(known)
-    codes = pixels @ weights  # (h, w, 3) @ (3,) -> (h, w)
-    place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
-    return np.where(known[order][place] == codes, indices[order][place], -1)
-
-
-def _grey_png(mask):
-    stream = io.BytesIO()
-    Image.fromarray(mask).save(stream, "PNG")
-    stream.seek(0)
-    return stream
 
 
 def _objects(source, name, size):
