@@ -29,7 +29,9 @@ from kerascv_d2l.training.devices import (
     parse_devices,
 )
 
-EXIT_DEFECT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130  # 130 is 128 + SIGINT, as in a shell
+EXIT_BAD_INPUT = 2  # argparse's too
+EXIT_LOST_WORKER = 75  # "try again later" in sysexits.h
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
 RUNS = "runs"  # folder of the default output folders
 SCHEDULES = ("constant", "cosine")
 
@@ -476,7 +478,7 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
             except FolderInUse:
                 if args.resume:
                     raise
-    args.out = str(_run.out)
+        args.out = str(folder)
     if data is not None:
         with whole(_run.path("validation.txt")) as path:
             path.write_text("".join(f"{name}\n" for name in data.val.names), encoding="utf-8")
@@ -515,14 +517,13 @@ def resumable_folder(task):
     matches = [found.fullmatch(path.name) for path in Path(RUNS).glob(f"{task}*")]
     numbers = sorted((int(match[1] or 1) for match in matches if match), reverse=True)
     folders = [default_folder(task, number) for number in numbers]
-    finished = [folder for folder in folders if is_finished(folder)]
-    for folder in folders:
-        if folder not in finished and is_resumable(folder):
-            return folder
-    if finished:
+    unfinished = [folder for folder in folders if not is_finished(folder)]
+    for folder in [*filter(is_resumable, unfinished), *unfinished]:
+        return folder  # one without a checkpoint starts from the beginning
+    if folders:
         raise InputError(
-            f"resume: no unfinished run; the newest, {finished[0]}, is finished. Start a new run "
-            f"without --resume, or name a folder: --out {finished[0]}"
+            f"resume: no unfinished run; the newest, {folders[0]}, is finished. Start a new run "
+            f"without --resume, or name a folder: --out {folders[0]}"
         )
     return default_folder(task, 1)
 
@@ -548,6 +549,19 @@ def run_main(main):
     except KeyboardInterrupt:
         print(f"\ninterrupted; {_how_to_go_on()}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if "tensorflow" not in sys.modules:
+            raise
+        from kerascv_d2l.training.cluster import is_lost_worker
+
+        if not is_lost_worker(error):
+            raise
+        print(
+            f"error: another worker is gone ({type(error).__name__}), and none can train alone. "
+            f"Start all of them again; {_how_to_go_on()}",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_LOST_WORKER)
 
 
 def with_flags(message):

@@ -139,16 +139,10 @@ def networks(tf, strategy, folder):
 
 
 def devices(folder):
-    from kerascv_d2l.distribution import (
-        average_replicas,
-        check_last_batch,
-        describe_strategy,
-        make_strategy,
-    )
-    from kerascv_d2l.errors import InputError
-    from kerascv_d2l.training import import_tensorflow
+    import tensorflow as tf
 
-    tf = import_tensorflow()
+    from kerascv_d2l.training.devices import average_replicas, describe_strategy, make_strategy
+
     strategy = make_strategy("cpu:2")
     again = make_strategy("cpu:2")
     result = {
@@ -179,24 +173,18 @@ def devices(folder):
     after = parts()
     result["apart"] = apart(before[:1], before[1:])
     result["averaged"] = max(apart([part], [np.mean(before, axis=0)]) for part in after)
-    for count in (37, 33, 32):
-        try:
-            check_last_batch(model, count, -(-count // BATCH), BATCH)
-            result[f"last{count}"] = "fine"
-        except InputError as error:
-            result[f"last{count}"] = str(error)
     result.update(networks(tf, strategy, folder))
     return result
 
 
 def cluster():
-    from kerascv_d2l.multi_worker import make_multi_worker_strategy, read_cluster
-    from kerascv_d2l.training import import_tensorflow
+    import tensorflow as tf
 
-    tf = import_tensorflow()
+    from kerascv_d2l.training.cluster import make_multi_worker_strategy, read_cluster
+    from kerascv_d2l.training.devices import average_replicas, describe_strategy
+
     strategy = make_multi_worker_strategy()
     index, _ = read_cluster()
-    from kerascv_d2l.distribution import average_replicas, describe_strategy
 
     result = {"text": describe_strategy(strategy)}
     for norm in ("sync", "plain"):

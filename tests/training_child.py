@@ -172,15 +172,16 @@ def fit(run, model, args, callbacks=(), validate=True):
     )
 
 
-def main(argv=None):
+def main(argv=None, strategy=None):
     """Train the toy."""
     args = parse(argv)
     from kerascv_d2l import cli
 
-    strategy = cli.set_up(args)
+    strategy = strategy or cli.set_up(args)
     import keras
     import numpy as np
 
+    keras.utils.set_random_seed(args.seed)
     run = cli.start_run(args, strategy, TASK, settings={"num_classes": CLASSES})
     with strategy.scope():
         model = make_model(args)
@@ -287,5 +288,26 @@ def _serve():
     print(json.dumps(results))
 
 
+def cluster(folder, *flags):
+    """As one of several workers: train to the end, then again; or, resumed, only the second."""
+    from kerascv_d2l import cli
+
+    argv = ["--epochs", "3", "--out"]
+    if "--resume" in flags:
+        main([*argv, f"{folder}/killed", *flags])
+        return
+    args = parse(argv + [f"{folder}/whole", *flags])
+    strategy = cli.set_up(args)
+    kill = os.environ.pop("TOY_KILL", "")
+    main([*argv, f"{folder}/whole", *flags], strategy)
+    os.environ["TOY_KILL"] = kill
+    main([*argv, f"{folder}/killed", *flags], strategy)
+
+
 if __name__ == "__main__":
-    _serve()
+    if sys.argv[1:2] == ["cluster"]:
+        from kerascv_d2l.cli import run_main
+
+        run_main(lambda: cluster(*sys.argv[2:]))
+    else:
+        _serve()

@@ -7,8 +7,15 @@ figures, scalars, along their first axis, which they do not have. `MultiWorkerSt
 both as they are meant. Nothing of Keras is replaced.
 """
 
+import contextlib
+import faulthandler
+import functools
 import json
 import os
+import signal
+import socket
+import sys
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +23,9 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 
 TF_CONFIG = "TF_CONFIG"
+WAIT_SECONDS = 600.0  # for the other workers, at the start
+_POLL = 0.5  # seconds between two looks, in which signals are heard
+_GO, _MOST_BYTES = b"go", 16  # what worker 0 says, and the longest that is said
 _TOO_SMALL = (tf.uint8, tf.int8, tf.bool)  # what collective operations do not add up
 
 
@@ -47,14 +57,15 @@ def read_cluster():
     """Read from `TF_CONFIG` which of how many workers this process is.
 
     Returns:
-        `(index, count)`; `(0, 1)` where there is no `TF_CONFIG`.
+        `(index, addresses)`: int and list of `"HOST:PORT"`; `(0, [])` where there is no
+        `TF_CONFIG`.
 
     Raises:
         InputError: if it is there and cannot be understood.
     """
     text = os.environ.get(TF_CONFIG, "").strip()
     if not text:
-        return 0, 1
+        return 0, []
     wanted = (
         '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}, the '
         "same list on all machines, and each its own index"
@@ -69,22 +80,37 @@ def read_cluster():
         raise InputError(f"{TF_CONFIG} has other jobs than worker; wanted {wanted}")
     if not isinstance(workers, list) or not 0 <= index < len(workers):
         raise InputError(f"{TF_CONFIG}: no worker {index} in {workers}; wanted {wanted}")
-    return index, len(workers)
+    return index, list(map(str, workers))
 
 
-def make_multi_worker_strategy():
+def make_multi_worker_strategy(seconds=WAIT_SECONDS):
     """Join the cluster of `TF_CONFIG`; waits until all workers are there.
 
     Each machine uses all its GPUs, or its CPU. Call it before TensorFlow is used otherwise.
+    TensorFlow itself would wait without end, deaf to Ctrl-C and SIGTERM: so the workers first
+    meet at the address of worker 0 by plain sockets.
+
+    Args:
+        seconds: float, how long to wait.
 
     Returns:
         `MultiWorkerStrategy`.
 
     Raises:
-        InputError: if `TF_CONFIG` cannot be understood, or TensorFlow is in use already.
+        InputError: if `TF_CONFIG` cannot be understood, the others do not come, or TensorFlow
+            is in use already.
     """
-    index, count = read_cluster()
-    print(f"worker {index} of {count}: waiting for the others …", flush=True)
+    index, addresses = read_cluster()
+    print(f"worker {index} of {len(addresses)}: waiting for the others …", flush=True)
+    if len(addresses) > 1:
+        deadline = time.monotonic() + seconds
+        if index == 0:
+            _gather(addresses, deadline)
+        else:
+            _report(addresses[0], index, deadline)
+    terminate = signal.getsignal(signal.SIGTERM)
+    # Ends the process even while TensorFlow waits: for a worker that is gone again by now.
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
     try:
         return MultiWorkerStrategy()
     except RuntimeError as error:
@@ -92,6 +118,78 @@ def make_multi_worker_strategy():
             f"{TF_CONFIG} comes too late: TensorFlow has already been used in this process "
             f"({error})"
         ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, terminate)  # TensorFlow made itself deaf to it
+
+
+def _gather(addresses, deadline):
+    """As worker 0: wait until all others have reported, then tell them to go on."""
+    port, there = _split(addresses[0])[1], {}
+    try:
+        server = socket.create_server(("", port))
+    except OSError as error:
+        raise InputError(f"{TF_CONFIG}: port {port} of worker 0 cannot be used: {error}") from error
+    with server, contextlib.ExitStack() as stack:
+        server.settimeout(_POLL)
+        while len(there) < len(addresses) - 1:
+            missing = [a for i, a in enumerate(addresses) if i and str(i).encode() not in there]
+            _check_time(deadline, f"the workers at {', '.join(missing)}")
+            with contextlib.suppress(OSError):
+                connection = stack.enter_context(server.accept()[0])
+                connection.settimeout(_POLL)
+                there[connection.recv(_MOST_BYTES)] = connection
+            there = {i: c for i, c in there.items() if _is_open(c)}
+        for connection in there.values():
+            connection.settimeout(_POLL)
+            with contextlib.suppress(OSError):
+                connection.sendall(_GO)
+                connection.recv(1)  # the other side closes, so that the port is free at once
+
+
+def _report(address, index, deadline):
+    """As another worker: report to worker 0 and wait until it says that all are there."""
+    while not _is_told(address, index, deadline):
+        _check_time(deadline, f"worker 0 at {address}")
+        time.sleep(_POLL)
+
+
+def _is_told(address, index, deadline):
+    """Report once; whether worker 0 was there and said that all are."""
+    answer = None
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(_split(address), timeout=_POLL) as connection,
+    ):
+        connection.sendall(str(index).encode())
+        while answer is None and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(_MOST_BYTES)
+    return answer == _GO
+
+
+def _check_time(deadline, missing):
+    if time.monotonic() > deadline:
+        raise InputError(
+            f"{missing} did not come in time: start all workers of {TF_CONFIG}, and again if one "
+            "of them ended"
+        )
+
+
+def _is_open(connection):
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1))  # nothing but its number is ever sent
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _split(address):
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def share(strategy, array):
@@ -107,14 +205,24 @@ def share(strategy, array):
     array = np.asarray(array)
     # Sums of integers are exact, and collective operations add up none of less than 32 bits.
     bits = array.view(f"i{array.itemsize}") if array.dtype != bool else array
-    wide = tf.constant(bits.astype("int64" if array.itemsize == 8 else "int32"))
-
-    def contribution():
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return tf.where(tf.equal(replica, 0), wide, tf.zeros_like(wide))
-
-    total = strategy.reduce("SUM", strategy.run(contribution), axis=None).numpy()
+    wide = bits.ravel().astype("int64" if array.itemsize == 8 else "int32")
+    total = _first_summand(strategy)(tf.constant(wide)).numpy()
     return total.astype(bits.dtype).view(array.dtype).reshape(array.shape)
+
+
+@functools.lru_cache(maxsize=1)
+def _first_summand(strategy):
+    """Function of a tensor to that of the first replica."""
+
+    def contribution(values):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.where(tf.equal(replica, 0), values, tf.zeros_like(values))
+
+    @tf.function(reduce_retracing=True)
+    def total(values):
+        return strategy.reduce("SUM", strategy.run(contribution, args=(values,)), axis=None)
+
+    return total
 
 
 def share_bytes(strategy, value):
@@ -122,3 +230,18 @@ def share_bytes(strategy, value):
     length = int(share(strategy, np.array([len(value)], "int64"))[0])
     own = np.frombuffer(value[:length].ljust(length, b"\0"), np.uint8)
     return share(strategy, own).tobytes() if length else b""
+
+
+def is_lost_worker(error):
+    """Whether an exception says that another worker of the cluster is gone."""
+    lost = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
+    if len(read_cluster()[1]) < 2:
+        return False
+    return isinstance(error, lost) or (
+        isinstance(error, tf.errors.OpError) and "ollective" in str(error)
+    )

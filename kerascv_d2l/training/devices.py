@@ -69,7 +69,7 @@ def make_strategy(devices="auto"):
 
     from kerascv_d2l.training import cluster
 
-    if cluster.read_cluster()[1] > 1:
+    if len(cluster.read_cluster()[1]) > 1:
         if kind != "auto":
             raise InputError(
                 f"devices {devices}: with {cluster.TF_CONFIG} each worker uses all it has; "

@@ -18,6 +18,7 @@ import contextlib
 import csv
 import hashlib
 import importlib.metadata
+import json
 import math
 import os
 import platform
@@ -131,7 +132,7 @@ class Run(keras.callbacks.Callback):
             FolderInUse: if another process is writing to it.
         """
         super().__init__()
-        index, count = cluster.read_cluster() if strategy is not None else (0, 1)
+        index, workers = cluster.read_cluster() if strategy is not None else (0, [])
         self.out = Path(out) if index == 0 else Path(out) / f"worker-{index}"
         self.task, self.unit = task, unit
         self.settings = plain(settings)
@@ -140,7 +141,7 @@ class Run(keras.callbacks.Callback):
         self.explain_divergence = None
         self._epochs = self.settings.get(f"{unit}s") if epochs is None else epochs
         self._free = FREE | set(free)
-        self._first_worker, self._strategy = index == 0, strategy if count > 1 else None
+        self._first_worker, self._strategy = index == 0, strategy if len(workers) > 1 else None
         self._stored = None  # `Checkpoint` whose variables are not yet restored
         self._callback_states = None  # of the checkpoint, until they are restored
         self._stopped_at = None  # first epoch of `fit` with nothing left, if it stopped early
@@ -220,6 +221,8 @@ class Run(keras.callbacks.Callback):
     def _go_on(self, resume):
         """Read the checkpoint, if it is to be resumed and there is one."""
         folder = self.out / _CHECKPOINT if resume and self._first_worker else None
+        if self._strategy is not None:
+            self._compare_workers()
         stored = Checkpoint(folder, self._strategy)
         if stored.state is None:
             if resume and self._first_worker:
@@ -268,9 +271,23 @@ class Run(keras.callbacks.Callback):
             "Give the same ones, or start a new run in another folder"
         )
 
+    def _compare_workers(self):
+        """Refuse to train with other settings than worker 0."""
+        text = cluster.share_bytes(self._strategy, json.dumps(self.settings).encode())
+        first = json.loads(text)
+        for name in {**first, **self.settings}:
+            if name not in self._free and first.get(name) != self.settings.get(name):
+                raise InputError(
+                    f"{name} is {_short(self.settings.get(name))} here, and "
+                    f"{_short(first.get(name))} for worker 0: start all workers with the same "
+                    "settings and data"
+                )
+
     @property
     def can_resume(self):
         """Whether something would be left to go on with if the process ended now."""
+        if not self._first_worker:
+            return self.epochs_done > 0
         return has_checkpoint(self.out / _CHECKPOINT)
 
     @property

@@ -2,18 +2,24 @@
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kerascv_d2l import InputError
-from kerascv_d2l.multi_worker import read_cluster
+from kerascv_d2l.cli import EXIT_LOST_WORKER
+from kerascv_d2l.training import cluster
+from kerascv_d2l.training.cluster import read_cluster
 
-CHILD = Path(__file__).with_name("distribution_child.py")
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.quick
@@ -35,9 +41,9 @@ def test_configurations_that_are_none(monkeypatch, config, message):
 @pytest.mark.quick
 def test_configuration(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert read_cluster() == (0, 1)
+    assert read_cluster() == (0, [])
     monkeypatch.setenv("TF_CONFIG", _config(["a:1", "b:1", "c:1"], 2))
-    assert read_cluster() == (2, 3)
+    assert read_cluster() == (2, ["a:1", "b:1", "c:1"])
 
 
 def _config(workers, index):
@@ -54,26 +60,38 @@ def _free_ports(count):
     return ports
 
 
-@pytest.fixture(scope="module")
-def workers():
-    """What each of two workers computed."""
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+def _start(addresses, index, script, *arguments, **environment):
+    """Start a worker, whose output goes to a pipe."""
     path = os.pathsep.join(p for p in sys.path if p)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, CHILD, "cluster"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path, "TF_CONFIG": _config(addresses, index)},
-        )
-        for index in range(2)
-    ]
+    config = {"PYTHONPATH": path, "TF_CONFIG": _config(addresses, index)}
+    return subprocess.Popen(
+        [sys.executable, TESTS / script, "cluster", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **config, **environment},
+    )
+
+
+def _addresses():
+    return [f"127.0.0.1:{port}" for port in _free_ports(2)]
+
+
+def _answers(processes):
+    """What processes wrote, as `(stdout, stderr)` each; kills those that do not end."""
     try:
-        answers = [process.communicate(timeout=600) for process in processes]
+        return [process.communicate(timeout=400) for process in processes]
     finally:
         for process in processes:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """What each of two workers computed."""
+    addresses = _addresses()
+    processes = [_start(addresses, index, "distribution_child.py") for index in range(2)]
+    answers = _answers(processes)
     for process, (_, errors) in zip(processes, answers, strict=True):
         assert process.returncode == 0, errors[-3000:]
     return [json.loads(output.splitlines()[-1]) for output, _ in answers]
@@ -97,3 +115,94 @@ def test_workers_compute_what_one_device_does(workers):
     for count in (37, 33):  # the last batch has 5 images or 1
         name = f"evaluatesync{count}"
         np.testing.assert_allclose(workers[0][name], one[name], atol=1e-5)
+
+
+def test_a_lost_worker_is_said_and_resume_goes_on_from_worker_0(tmp_path):
+    """Worker 1 is killed; both start again, worker 1 without anything of its own."""
+    addresses, child = _addresses(), "training_child.py"
+    first = _start(addresses, 0, child, tmp_path)
+    second = _start(addresses, 1, child, tmp_path / "other", TOY_KILL="1:2")
+    (_, errors), _ = _answers([first, second])
+    assert second.returncode == -signal.SIGKILL
+    assert first.returncode == EXIT_LOST_WORKER, errors[-3000:]
+    assert "Traceback" not in errors
+    said = errors[errors.index("error: another worker is gone") :]
+    assert "Start all of them again; epoch 1 of 3 in" in said and "--resume" in said
+
+    addresses = _addresses()
+    shutil.rmtree(tmp_path / "other" / "killed")
+    folders = (tmp_path, tmp_path / "other")
+    processes = [_start(addresses, i, child, f, "--resume") for i, f in enumerate(folders)]
+    answers = _answers(processes)
+    assert [p.returncode for p in processes] == [0, 0], answers
+    assert "resuming after epoch 1 of 3" in answers[0][0]
+    contents = []
+    for folder in ("whole", "killed", "other/killed/worker-1"):
+        with np.load(tmp_path / folder / "weights.npz") as arrays:
+            contents.append([arrays[name] for name in arrays.files])
+    for one, two, three in zip(*contents, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
+
+
+def test_waiting_workers_hear_signals():
+    code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from kerascv_d2l.cli import run_main
+from kerascv_d2l.training.cluster import make_multi_worker_strategy
+run_main(make_multi_worker_strategy)
+"""
+    path = os.pathsep.join(p for p in sys.path if p)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path, "TF_CONFIG": _config(_addresses(), index)},
+        )
+        for index in (0, 1)
+    ]
+    try:
+        for process, number in zip(processes, (signal.SIGINT, signal.SIGTERM), strict=True):
+            assert "waiting for the others" in process.stdout.readline()
+            process.send_signal(number)
+        assert [p.wait(timeout=20) for p in processes] == [130, -signal.SIGTERM]
+    finally:
+        for process in processes:
+            process.kill()
+            process.stdout.close()
+
+
+@pytest.mark.quick
+def test_waiting_has_a_limit(monkeypatch):
+    addresses = _addresses()
+    missing = (f"the workers at {addresses[1]}", f"worker 0 at {addresses[0]}")
+    for index in range(2):
+        monkeypatch.setenv("TF_CONFIG", _config(addresses, index))
+        with pytest.raises(InputError, match=f"{missing[index]} did not come in time: start all"):
+            cluster.make_multi_worker_strategy(seconds=0.1)
+
+
+@pytest.mark.quick
+def test_workers_meet_whoever_comes_first_or_gives_up():
+    """One comes, goes and comes again; worker 0 starts last."""
+    ports = _free_ports(3)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    deadline = time.monotonic() + 30
+    others = [
+        threading.Thread(target=cluster._report, args=(addresses[0], i, deadline)) for i in (1, 2)
+    ]
+    others[0].start()
+    gather = threading.Thread(target=cluster._gather, args=(addresses, deadline))
+    gather.start()
+    with socket.create_connection(("127.0.0.1", ports[0])) as gone:
+        gone.sendall(b"2")
+    time.sleep(1)
+    assert gather.is_alive()
+    others[1].start()
+    for thread in (gather, *others):
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+    socket.create_server(("127.0.0.1", ports[0])).close()  # TensorFlow needs the port now

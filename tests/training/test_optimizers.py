@@ -14,10 +14,12 @@ from kerascv_d2l.layers import BatchNorm
 from kerascv_d2l.training.optimizers import (
     LogRates,
     freeze,
-    geometric_multipliers,
     group_rates,
+    is_scheduled,
     layer_rates,
+    make_optimizer,
     mean_loss_rates,
+    rate_logs,
     unfreeze,
 )
 
@@ -56,7 +58,7 @@ def total_step(multipliers, rate=RATE, callbacks=(), epochs=1, compiling=(), **a
     """Train; dict of how far the kernel and the bias of each branch have moved."""
     model = two_branches()
     optimizer = layer_rates(model, rate, multipliers, **arguments)
-    model.compile(optimizer, mean_output, **dict(compiling))
+    model.compile(optimizer, mean_output, **({"jit_compile": False} | dict(compiling)))
     before = {v.path: v.numpy() for v in model.trainable_variables}
     x, y = data()
     model.fit(x, y, BATCH, epochs, verbose=0, shuffle=False, callbacks=[c() for c in callbacks])
@@ -170,6 +172,83 @@ def test_weight_decay_follows_the_factor_and_its_exclusions():
     np.testing.assert_array_equal(model.get_layer("head").bias, np.full(4, 2.0))
 
 
+def zero_loss(labels, outputs):
+    return 0 * keras.ops.mean(outputs, axis=-1)
+
+
+def decayed(optimizer_class, by_names=(), variables=(), renew=False, **arguments):
+    """Train a step without gradient at rate 0.5; what is left of weights that were 1, by path."""
+    model = two_branches()
+    for layer in ("body", "head"):
+        model.get_layer(layer).bias.assign(np.ones(4))
+    optimizer = layer_rates(model, 0.5, {"head": 0.5}, optimizer_class, **arguments)
+    if by_names or variables:
+        optimizer.exclude_from_weight_decay(
+            [model.get_layer(name).kernel for name in variables], list(by_names)
+        )
+    model.compile(optimizer, zero_loss, jit_compile=False)
+    if renew:  # made anew from its config
+        optimizer.build(model.trainable_variables)
+        freeze(model, "head")
+        unfreeze(model, "head")
+    model.train_on_batch(np.ones((2, 3)), np.zeros((2, 4)))
+    return {v.path: float(v.numpy().ravel()[0]) for v in model.trainable_variables}
+
+
+@pytest.mark.parametrize("renew", [False, True])
+def test_keras_own_exclusion_from_weight_decay_is_honoured(renew):
+    found = decayed(keras.optimizers.SGD, ["bias"], ["head"], renew=renew, weight_decay=0.1)
+    wanted = {"body/kernel": 1 - 0.05, "body/bias": 1, "head/kernel": 1, "head/bias": 1}
+    assert found == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Muon"])
+def test_without_a_decay_the_class_keeps_its_own(name):
+    found = decayed(getattr(keras.optimizers, name))
+    wanted = {"body": 1 - 0.5 * 0.004, "head": 1 - 0.25 * 0.004}
+    assert found == pytest.approx({path: wanted[path.split("/")[0]] for path in found})
+    assert set(decayed(keras.optimizers.Adam).values()) == {1.0}
+
+
+def test_muon_decays_its_matrices_and_the_rest_by_two_numbers():
+    found = decayed(keras.optimizers.Muon, weight_decay=0.1, adam_weight_decay=0.2)
+    assert found["body/kernel"] == pytest.approx(1 - 0.05)
+    assert found["body/bias"] == pytest.approx(1 - 0.1)
+
+
+def test_optimizers_by_name():
+    model = two_branches()
+    sgd = make_optimizer("sgd", 0.5, momentum=0.9, weight_decay=0.1)
+    assert (type(sgd), sgd.momentum, sgd.weight_decay) == (keras.optimizers.SGD, 0.9, 0.1)
+    assert make_optimizer("adamw", 0.5).weight_decay == 0.004
+    assert make_optimizer("adam", 0.5).weight_decay is None
+    cosine = make_optimizer("adam", 0.5, schedule="cosine", steps=4)
+    assert is_scheduled(cosine) and not is_scheduled(sgd)
+    assert is_scheduled(keras.optimizers.LossScaleOptimizer(cosine))
+    rates = make_optimizer("adam", 0.5, model=model, multipliers={"head": 2}, schedule="constant")
+    assert group_rates(rates) == {"base": 0.5, "head": 1.0}
+    assert rate_logs({"": rates, "critic": sgd}) == {
+        "learning_rate": 0.5,
+        "learning_rate_head": 1.0,
+        "learning_rate_critic": 0.5,
+    }
+    for arguments in (("lion", 0.1), ("sgd", 0.1, "linear")):
+        with pytest.raises(InputError, match="expected one of"):
+            make_optimizer(*arguments[:2], schedule=arguments[2] if arguments[2:] else "constant")
+
+
+def test_freezing_a_nested_model_by_its_name():
+    inner = keras.Sequential(
+        [keras.layers.Conv2D(4, 3, name="a"), BatchNorm(name="b")], name="encoder"
+    )
+    model = keras.Sequential([keras.Input((6, 6, 3)), inner, keras.layers.Conv2D(1, 1, name="c")])
+    freeze(model, "encoder")
+    assert {v.path.split("/")[-2] for v in model.trainable_variables} == {"c"}
+    unfreeze(model, "enc.*")
+    assert {v.path.split("/")[-2] for v in model.trainable_variables} == {"a", "b", "c"}
+    layer_rates(model, 0.1, {"encoder": 0.1})  # as here
+
+
 def deep(norm=True):
     inputs = keras.Input((6, 6, 3))
     x = keras.layers.Conv2D(4, 3, name="stem")(inputs)
@@ -198,7 +277,7 @@ def compiled(policy="float32", **options):
         "weight_decay": 0.01,
         "no_weight_decay": [".*/bias", ".*/gamma"],
     }
-    model.compile(layer_rates(model, **(arguments | options)), "mse")
+    model.compile(layer_rates(model, **(arguments | options)), "mse", jit_compile=False)
     return model
 
 
@@ -320,14 +399,6 @@ def test_frozen_layers_may_have_patterns():
     layer_rates(model, 0.1, {"stem.*": 0.1, "head": 2})
 
 
-def test_geometric_multipliers():
-    assert geometric_multipliers(["head", "middle", "stem.*"], 0.5) == {
-        "head": 1,
-        "middle": 0.5,
-        "stem.*": 0.25,
-    }
-
-
 def test_the_books_rates_for_a_mean_loss():
     rate, decay = mean_loss_rates(5e-5, 1e-3, 128)
     assert rate == pytest.approx(6.4e-3)
@@ -361,7 +432,7 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
     with strategy.scope():
         model = two_branches()
         optimizer = layer_rates(model, 0.03, {"head": 10}, momentum=0.9, weight_decay=0.1)
-        model.compile(optimizer, mean_output)
+        model.compile(optimizer, mean_output, jit_compile=False)
     model.fit(*data(), BATCH, verbose=0, shuffle=False)
     results.append(model.get_weights())
     freeze(model, "body")
@@ -377,7 +448,7 @@ print("the same")
 
 
 def test_mirrored_over_two_devices():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     run = subprocess.run(
         [sys.executable, "-c", MIRRORED, str(Path(__file__).parent)],
         env=os.environ | {"PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"},
