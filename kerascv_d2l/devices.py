@@ -19,3 +19,18 @@ def resolve_jit_compile(jit_compile):
     if jit_compile == "auto":
         return bool(tf.config.list_logical_devices("GPU"))
     return bool(jit_compile)
+
+
+def sum_over_replicas(value):
+    """Sum a tensor over all devices that take part in a training step.
+
+    Args:
+        value: tensor of any shape; no gradient flows through the sum.
+
+    Returns:
+        the same shape; `value` itself on one device and outside of a step.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stop_gradient(value))

@@ -11,11 +11,11 @@ from kerascv_d2l.ops.nms import batched_nms
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
 class DetectionDecoder(keras.layers.Layer):
-    """Turns predictions for all anchors into at most `max_detections` boxes an image.
+    """Turn predictions for all anchors into at most `max_detections` boxes an image.
 
-    The score threshold and the choice of the `max_candidates` best come before
-    the suppression, which is what makes it some hundred times faster than
-    suppressing among all anchors.
+    The `max_candidates` best predictions are clipped to the image; those that lie outside
+    of it or score too low are dropped; what is left goes through the suppression. Choosing
+    first makes this some hundred times faster than suppressing among all anchors.
 
     Args:
         score_threshold: float in [0, 1]; predictions at or below it are dropped.
@@ -99,6 +99,10 @@ class DetectionDecoder(keras.layers.Layer):
         boxes = offset_inverse(
             tf.gather(anchors, anchor), tf.gather(offsets, anchor, batch_dims=1)
         )  # (batch, candidates, 4)
+        boxes = tf.clip_by_value(boxes, 0.0, 1.0)
+        # The score -1 passes no threshold: what lies outside the image is no detection.
+        in_image = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+        scores = tf.where(in_image, scores, -1.0)
 
         apart = boxes if self.class_agnostic else _set_classes_apart(boxes, classes, num_classes)
         indices, scores, num_valid = batched_nms(
@@ -110,7 +114,7 @@ class DetectionDecoder(keras.layers.Layer):
             self.soft_nms_sigma,
         )
         valid = tf.range(self.max_detections) < num_valid[:, tf.newaxis]  # (batch, detections)
-        boxes = tf.clip_by_value(tf.gather(boxes, indices, batch_dims=1), 0.0, 1.0)
+        boxes = tf.gather(boxes, indices, batch_dims=1)
         return {
             "boxes": tf.where(valid[..., tf.newaxis], boxes, 0.0),
             "scores": tf.where(valid, scores, 0.0),
@@ -153,11 +157,11 @@ def _object_probabilities(logits):
 def _set_classes_apart(boxes, classes, num_classes):
     """Move the boxes of each class to a place of their own, so that none overlap.
 
-    Boxes are clipped to the image first, and the classes stand on a square lattice:
-    both keep coordinates small, and so the rounding of overlaps, which with 100
-    classes stays below 1e-4 for boxes of a twentieth of the image.
+    Boxes are clipped to the image, and the classes stand on a square lattice: both keep
+    coordinates small, and so the rounding of overlaps, which with 100 classes stays below
+    1e-4 for boxes of a twentieth of the image.
     """
     columns = tf.cast(tf.math.ceil(tf.sqrt(tf.cast(num_classes, tf.float32))), tf.int32)
     place = tf.cast(tf.stack([classes % columns, classes // columns], -1), tf.float32)
     shift = 2.0 * place  # (batch, candidates, 2)
-    return tf.clip_by_value(boxes, 0.0, 1.0) + tf.concat([shift, shift], axis=-1)
+    return boxes + tf.concat([shift, shift], axis=-1)

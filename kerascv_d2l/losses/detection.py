@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.devices import sum_over_replicas
 from kerascv_d2l.errors import InputError
 
 CLASS_LOSSES = ("cross_entropy", "focal")
@@ -59,29 +60,53 @@ def class_losses(logits, classes, kind="cross_entropy", alpha=1.0, gamma=2.0):
 
 
 def hard_negatives(losses, classes, per_positive):
-    """Which background anchors to learn from: those with the largest loss.
+    """Choose the background anchors with the largest loss.
 
     Args:
         losses: float32 `(batch, anchors)`.
-        classes: int32 `(batch, anchors)`, 0 = background.
-        per_positive: float, how many to keep for each anchor with an object. An
-            image without objects keeps as many as one with a single anchor, so
-            that it still teaches what background is.
+        classes: int32 `(batch, anchors)`, 0 = background, -1 = ignored.
+        per_positive: float, how many to keep for each anchor with an object, rounded, at
+            least 1. An image without objects keeps as many as one with a single anchor,
+            so that it still teaches what background is.
 
     Returns:
-        bool `(batch, anchors)`, True for the chosen background anchors.
+        bool `(batch, anchors)`, True for the chosen background anchors: exactly as many as
+        wanted, or all if there are fewer. Equal losses go to the lowest index.
 
     Source:
         Liu et al. 2016, "SSD", section 2.2 (3 per positive).
     """
     background = classes == 0
-    positives = tf.reduce_sum(tf.cast(~background, tf.float32), axis=-1)  # (batch,)
+    positives = tf.reduce_sum(tf.cast(classes > 0, tf.float32), axis=-1)  # (batch,)
     wanted = tf.cast(tf.round(per_positive * tf.maximum(positives, 1.0)), tf.int32)
-    wanted = tf.clip_by_value(wanted, 1, tf.shape(losses)[1])
+    wanted = tf.clip_by_value(wanted, 1, tf.shape(losses)[1])[:, tf.newaxis]  # (batch, 1)
     candidates = tf.where(background, losses, -1.0)
     ranked = tf.sort(candidates, axis=-1, direction="DESCENDING")  # (batch, anchors)
-    least = tf.gather(ranked, wanted - 1, batch_dims=1)  # (batch,)
-    return background & (candidates >= least[:, tf.newaxis])
+    least = tf.gather(ranked, wanted - 1, batch_dims=1)  # (batch, 1)
+    above = candidates > least
+    # Of the anchors with this very loss, the first ones fill what is left.
+    ties = tf.cast(tf.equal(candidates, least), tf.int32)
+    left = wanted - tf.reduce_sum(tf.cast(above, tf.int32), axis=-1, keepdims=True)
+    first = (ties == 1) & (tf.cumsum(ties, axis=-1) <= left)
+    return background & (above | first)
+
+
+def mean_over_replicas(total, count):
+    """Divide a sum by a count, both over all devices: a loss for `compute_loss` to return.
+
+    `tf.reduce_mean` on each device weights a device with few objects like one with many.
+    Here every object of the whole batch counts alike. On one device it is `total / count`.
+
+    Args:
+        total: float32 scalar, sum of the losses on this device.
+        count: number, scalar: what was summed, for instance objects, on this device.
+
+    Returns:
+        float32 scalar: this device's part of the mean, as Keras sums up losses and gradients
+        of all devices. A count of 0 on all devices counts as 1.
+    """
+    count = sum_over_replicas(tf.cast(count, tf.float32))
+    return total / tf.maximum(count, 1.0)
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -162,7 +187,8 @@ class SSDLoss(keras.losses.Loss):
 
         Args:
             y_true: `(bbox_offset (batch, 4·anchors), bbox_mask (batch, 4·anchors),
-                class_labels (batch, anchors))` as `multibox_target` gives them.
+                class_labels (batch, anchors))` as `multibox_target` gives them: anchors
+                with the label -1 are left out of the class part.
             y_pred: `(cls_preds (batch, anchors, classes + 1), bbox_preds (batch,
                 4·anchors))`.
 
@@ -173,9 +199,10 @@ class SSDLoss(keras.losses.Loss):
         offsets, mask, classes = y_true
         cls_preds, bbox_preds = y_pred
         classes = tf.cast(classes, tf.int32)  # Keras casts the targets to float32
-        losses = class_losses(
-            cls_preds, classes, options["class_loss"], options["alpha"], options["gamma"]
-        )  # (batch, anchors)
+        counted = classes >= 0  # (batch, anchors)
+        settings = options["class_loss"], options["alpha"], options["gamma"]
+        losses = class_losses(cls_preds, tf.maximum(classes, 0), *settings)  # (batch, anchors)
+        losses = tf.where(counted, losses, 0.0)
         if options["negatives_per_positive"] is not None:
             hard = hard_negatives(
                 tf.stop_gradient(losses), classes, options["negatives_per_positive"]
@@ -188,7 +215,9 @@ class SSDLoss(keras.losses.Loss):
             distances = tf.abs(difference)
 
         if options["normalizer"] == "anchors":
-            class_part, box_part = tf.reduce_mean(losses, -1), tf.reduce_mean(distances, -1)
+            anchors = tf.maximum(tf.reduce_sum(tf.cast(counted, tf.float32), -1), 1.0)
+            class_part = tf.reduce_sum(losses, -1) / anchors
+            box_part = tf.reduce_mean(distances, -1)
         else:
             positives = tf.maximum(tf.reduce_sum(tf.cast(classes > 0, tf.float32), -1), 1.0)
             class_part = tf.reduce_sum(losses, -1) / positives

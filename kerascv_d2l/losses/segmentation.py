@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerascv_d2l.devices import sum_over_replicas
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 
@@ -120,18 +121,3 @@ class SegmentationCrossEntropy(keras.losses.Loss):
             "class_weight": self.class_weight,
             "from_logits": self.from_logits,
         }
-
-
-def sum_over_replicas(x):
-    """Sum a tensor over all devices that take part in a training step.
-
-    Args:
-        x: float tensor of any shape, no gradient flows through it.
-
-    Returns:
-        the same shape; `x` itself on one device and outside of a step.
-    """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return x
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stop_gradient(x))

@@ -1,14 +1,16 @@
-"""Figures for detectors: the book's two sums, and mean average precision."""
+"""Metrics of detectors: the book's two sums, and mean average precision."""
 
 import contextlib
 import io
 
+import keras
 import numpy as np
 import tensorflow as tf
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..errors import InputError
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.checks import as_targets
 
 VOC_IOU_THRESHOLD = 0.5  # the VOC devkit's VOCopts.minoverlap
 VOC07_RECALL_LEVELS = 11  # 0, 0.1, … 1
@@ -61,7 +63,7 @@ def bbox_eval(bbox_preds, bbox_labels, bbox_masks):
 
 
 class DetectionEvaluator:
-    """Collect detections and ground truth batch by batch, then give mean average precision.
+    """Collect detections and ground truth batch by batch, then compute mean average precision.
 
     Two rules are computed from the same boxes:
 
@@ -75,15 +77,22 @@ class DetectionEvaluator:
       interpolated precision at 11 recall levels (compared exactly: 3 objects of
       10 do reach recall 0.3), `voc_map` is the area under the interpolated curve.
 
+    Ignored objects (VOC: difficult, COCO: crowds) do not count in recall, and
+    what is found on them is neither right nor wrong. VOC: a detection that goes to
+    an ignored object by the rule above. COCO: each ignored object is a crowd, as
+    `iscrowd` = 1 in pycocotools: a detection that takes no other object falls on it if
+    the intersection over the area of the *detection* reaches the threshold, and any
+    number of detections may.
+
     In both, equal scores keep the order in which they came; an image without
     objects makes each of its detections a false positive; an object never
-    detected lowers recall; a class without any object in the whole set is left
-    out of the mean. Where there is no object of any class every mean is NaN
-    (pycocotools writes -1 there).
+    detected lowers recall; a class without any object that counts in the whole set
+    is left out of the mean. Where there is no such object of any class every mean is
+    NaN (pycocotools writes -1 there).
 
     Boxes are normalised, which leaves IoU as it is in pixels, whatever the shape
     of the image. The devkit counts a box as one pixel wider and higher than the
-    difference of its corners; that has no meaning here and is left away, as in COCO.
+    difference of its corners; that has no meaning here and is left out, as in COCO.
     """
 
     def __init__(self):
@@ -93,35 +102,30 @@ class DetectionEvaluator:
         """Forget everything collected."""
         self.num_images = 0
         self._num_objects = 0
-        self._objects = []  # (image, class, box) of each batch, flat
+        self._objects = []  # (image, class, box, ignore) of each batch, flat
         self._detections = []  # (image, class, score, box, best IoU, best object) of each batch
 
     def update(self, labels, detections):
-        """Take in one batch.
+        """Add one batch.
 
         Args:
-            labels: float `(batch, m, 5)`, rows `[class, x_min, y_min, x_max, y_max]`,
-                normalised; rows of class -1 are padding, whatever else stands in them.
+            labels: dict of `boxes`, `classes` and `ignore`, or rows `(batch, m, 5)`, see
+                `kerascv_d2l.ops.checks.as_targets`; other keys are not read.
             detections: dict as `detect` returns it: `boxes` float `(batch, n, 4)`
                 normalised corners, `scores` float `(batch, n)`, `classes` int `(batch, n)`,
                 -1 for padding, and, optional, `num_valid` int `(batch,)`: rows from there
-                on are padding too.
+                on are padding too. Other keys are not read.
 
         Raises:
-            InputError: if a key or a shape is wrong, or an object or a detection
-                that is not padding has coordinates or scores that are not finite,
-                or an object's box is inside out.
+            InputError: if a key or a shape is wrong, an object has a wrong class or box,
+                or a detection that is not padding has coordinates or scores that are not
+                finite.
         """
-        labels = np.asarray(labels, np.float64)
-        if labels.ndim != 3 or labels.shape[-1] != 5:
-            raise InputError(
-                f"labels has shape {labels.shape}; pass (batch, m, 5) with rows "
-                "[class, x_min, y_min, x_max, y_max]."
-            )
-        batch = labels.shape[0]
-        gt_classes, gt_boxes = labels[..., 0], labels[..., 1:]
-        is_object = gt_classes != -1  # (batch, m)
-        _check_objects(gt_classes[is_object], gt_boxes[is_object])
+        targets = as_targets(labels)
+        gt_boxes = targets["boxes"].numpy().astype(np.float64)
+        gt_classes, ignore = targets["classes"].numpy(), targets["ignore"].numpy()
+        batch = len(gt_boxes)
+        is_object = gt_classes >= 0  # (batch, m)
         boxes, scores, classes, is_detection = _read_detections(detections, batch)
 
         # (batch, n, 1, 4), (batch, 1, m, 4) -> (batch, n, m)
@@ -139,49 +143,38 @@ class DetectionEvaluator:
         best_object = np.take_along_axis(number, best, axis=1)  # (batch, n)
 
         gt_image, det_image = np.nonzero(is_object)[0], np.nonzero(is_detection)[0]
-        self._objects.append(
-            (
-                gt_image + self.num_images,
-                gt_classes[is_object].astype(np.int64),
-                gt_boxes[is_object],
-            )
-        )
-        self._detections.append(
-            (
-                det_image + self.num_images,
-                classes[is_detection],
-                scores[is_detection],
-                boxes[is_detection],
-                best_iou[is_detection],
-                best_object[is_detection],
-            )
-        )
+        columns = gt_classes, gt_boxes, ignore
+        self._objects.append((gt_image + self.num_images, *(c[is_object] for c in columns)))
+        columns = classes, scores, boxes, best_iou, best_object
+        self._detections.append((det_image + self.num_images, *(c[is_detection] for c in columns)))
         self.num_images += batch
         self._num_objects += len(gt_image)
 
     def result(self):
-        """Compute the figures over everything taken in so far.
+        """Compute mean average precision over everything collected so far.
 
         Returns:
-            dict of floats between 0 and 1: `map` (COCO, mean over IoU .50, .55, … .95),
+            dict of floats between 0 and 1: `map` (COCO, mean over IoU 0.50, 0.55, … 0.95),
             `map_50` and `map_75` (COCO at that IoU), `voc07_map`, `voc_map` (VOC, IoU 0.5);
-            NaN if no object was seen. And `ap_50_by_class`: dict from class index to
-            COCO's average precision at IoU .50, NaN for a class that was detected
-            but has no object.
+            NaN if no object that counts was seen. And `ap_50_by_class`: dict from class
+            index to COCO's average precision at IoU 0.50, NaN for a class without an
+            object that counts.
 
         Raises:
-            InputError: if no batch was taken in.
+            InputError: if there was no batch.
         """
         if not self.num_images:
             raise InputError("There is nothing to evaluate: call update() with a batch first.")
         objects = [np.concatenate(column) for column in zip(*self._objects, strict=True)]
         detections = [np.concatenate(column) for column in zip(*self._detections, strict=True)]
         by_class = {int(c): float("nan") for c in np.union1d(objects[1], detections[1])}
-        known = np.unique(objects[1])  # the classes that have objects
+        known = np.unique(objects[1][~objects[3]])  # the classes that have objects
         if not len(known):
             return {**dict.fromkeys(MAP_KEYS, float("nan")), "ap_50_by_class": by_class}
 
-        coco = _coco_average_precision(objects, detections[:4], self.num_images)  # (iou, class)
+        coco = _coco_average_precision(
+            known, objects, detections[:4], self.num_images
+        )  # (iou, class)
         by_class.update(zip(known.tolist(), coco[0].tolist(), strict=True))
         voc = np.array([_voc_average_precision(c, objects, detections) for c in known])
         voc07_map, voc_map = voc.mean(axis=0)  # (class, 2) -> (2,)
@@ -196,49 +189,48 @@ class DetectionEvaluator:
 
 
 def evaluate_detections(model, dataset):
-    """Run a detector over a data set and compute mean average precision.
+    """Run a detector over a data set and compute its metrics in one pass.
 
     Args:
-        model: anything with `detect(images)` returning the dict that
-            `DetectionEvaluator.update` takes.
+        model: `kerascv_d2l.models.detector.Detector`, or anything with `detect(images)`
+            returning the dict that `DetectionEvaluator.update` takes.
         dataset: iterable of batches `(images, labels)`, such as a batched
-            `tf.data.Dataset`: images as the model takes them, labels
-            `(batch, m, 5)`. It must end.
+            `tf.data.Dataset`: images as the model takes them, labels as
+            `DetectionEvaluator.update` takes them. It must end.
 
     Returns:
-        dict: see `DetectionEvaluator.result`.
+        dict: see `DetectionEvaluator.result`; and before these, for a compiled `Detector`,
+        `loss` and its other metrics, as `model.evaluate(dataset, return_dict=True)` gives
+        them. (For a model on several devices that is a second pass, which all of them share.)
 
     Raises:
         InputError: if the data set has no batch, or labels or detections are not
             as `DetectionEvaluator.update` takes them.
     """
-    evaluator = DetectionEvaluator()
+    evaluator, losses, one_pass = DetectionEvaluator(), {}, False
+    if getattr(model, "compiled", False) and hasattr(model, "evaluate_batch"):
+        one_pass = model.distribute_strategy.num_replicas_in_sync == 1
+        if not one_pass:
+            losses = model.evaluate(dataset, verbose=0, return_dict=True)
+        model.reset_metrics()
+    loss = keras.metrics.Mean()
     for images, labels in dataset:
-        evaluator.update(labels, model.detect(images))
+        if one_pass:
+            batch_loss, detections = model.evaluate_batch(images, labels)
+            loss.update_state(batch_loss, sample_weight=len(images))
+        else:
+            detections = model.detect(images)
+        evaluator.update(labels, detections)
     if not evaluator.num_images:
         raise InputError("dataset gave no image to evaluate on; pass one that is not empty.")
-    return evaluator.result()
-
-
-def _check_objects(classes, boxes):
-    with np.errstate(invalid="ignore"):
-        wrong = (classes < 0) | (classes % 1 != 0)  # inf % 1 is NaN, which is not 0 either
-    if wrong.any():
-        raise InputError(
-            f"labels has an object of class {classes[wrong][0]}; classes are 0, 1, … "
-            "and -1 for padding rows."
-        )
-    # Written so that NaN is caught too.
-    good = np.isfinite(boxes).all(axis=-1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=-1)
-    if not good.all():
-        raise InputError(
-            f"labels has the box {boxes[~good][0].tolist()}; every object needs finite "
-            "x_min <= x_max and y_min <= y_max. Rows to be left out have class -1."
-        )
+    if one_pass:
+        losses = {k: float(v) for k, v in model.get_metrics_result().items()}
+        losses["loss"] = float(loss.result())
+    return losses | evaluator.result()
 
 
 def _read_detections(detections, batch):
-    """Bring the dict of `detect` to arrays, and mark what is not padding."""
+    """Convert the dict of `detect` to arrays, and mark what is not padding."""
     missing = {"boxes", "scores", "classes"} - set(detections)
     if missing:
         raise InputError(
@@ -295,11 +287,15 @@ def _voc_average_precision(class_index, objects, detections):
     Returns:
         `(eleven_point, area)`, floats.
     """
-    num_objects = np.count_nonzero(objects[1] == class_index)
+    ignore = objects[3]
+    num_objects = np.count_nonzero((objects[1] == class_index) & ~ignore)
     _, classes, scores, _, best_iou, best_object = detections
     mine = np.flatnonzero(classes == class_index)
     mine = mine[np.argsort(-scores[mine], kind="stable")]
-    # The devkit: ovmax >= VOCopts.minoverlap.
+    # The devkit: ovmax >= VOCopts.minoverlap, and neither right nor wrong on a difficult object.
+    on_ignored = best_iou[mine] >= VOC_IOU_THRESHOLD
+    on_ignored[on_ignored] = ignore[best_object[mine][on_ignored]]
+    mine = mine[~on_ignored]
     hits = np.flatnonzero(best_iou[mine] >= VOC_IOU_THRESHOLD)
     # unique gives the first, so the best-scored, detection of each object.
     _, first = np.unique(best_object[mine][hits], return_index=True)
@@ -318,16 +314,16 @@ def _voc_average_precision(class_index, objects, detections):
     return eleven_point, area
 
 
-def _coco_average_precision(objects, detections, num_images):
-    """Average precision by pycocotools for the classes that have objects.
+def _coco_average_precision(known, objects, detections, num_images):
+    """Average precision by pycocotools for the classes `known`, which have objects.
 
     Returns:
-        float `(10, classes)`: a row for each IoU .50, .55, … .95.
+        float `(10, classes)`: a row for each IoU 0.50, 0.55, … 0.95.
     """
-    known = np.unique(objects[1])
+    image, classes, boxes, ignore = (column[np.isin(objects[1], known)] for column in objects)
+    truth = _coco_data(image, classes, boxes, num_images, known, "iscrowd", ignore)
     image, classes, scores, boxes = (column[np.isin(detections[1], known)] for column in detections)
-    truth = _coco_data(objects[0], objects[1], objects[2], num_images, known)
-    found = _coco_data(image, classes, boxes, num_images, known, scores)
+    found = _coco_data(image, classes, boxes, num_images, known, "score", scores)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth.createIndex()
         found.createIndex()
@@ -341,14 +337,15 @@ def _coco_average_precision(objects, detections, num_images):
     return precision[..., 0, 0].mean(axis=1)
 
 
-def _coco_data(images, classes, boxes, num_images, known_classes, scores=None):
+def _coco_data(images, classes, boxes, num_images, known_classes, key, values):
+    """Annotations for pycocotools, each with `key` (`iscrowd` or `score`) besides its box."""
     sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)  # COCO: x, y, width, height
     rows = zip(
         images.tolist(),
         classes.tolist(),
         np.concatenate([boxes[:, :2], sizes], axis=1).tolist(),
         sizes.prod(axis=1).tolist(),
-        scores.tolist() if scores is not None else [0.0] * len(boxes),
+        values.tolist(),
         strict=True,
     )
     data = COCO()
@@ -364,9 +361,9 @@ def _coco_data(images, classes, boxes, num_images, known_classes, scores=None):
                 "bbox": box,
                 "area": area,
                 "iscrowd": 0,
-                "score": score,
+                key: value,
             }
-            for number, (image, category, box, area, score) in enumerate(rows, start=1)
+            for number, (image, category, box, area, value) in enumerate(rows, start=1)
         ],
     }
     return data

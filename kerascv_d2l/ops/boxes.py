@@ -88,14 +88,19 @@ def iou_of_corners(corners1, corners2):
     Returns:
         float32 of the broadcast shape.
     """
+    overlap = intersection(corners1, corners2)
+    # The least float keeps 0/0 out and changes no other sum; it is quicker than a safe division.
+    union = area(corners1) + tf.maximum(area(corners2), _LEAST) - overlap
+    return overlap / union
+
+
+def intersection(corners1, corners2):
+    """Area that two boxes share; arguments and result as for `iou_of_corners`."""
     ax1, ay1, ax2, ay2 = corners1
     bx1, by1, bx2, by2 = corners2
     width = tf.nn.relu(tf.minimum(ax2, bx2) - tf.maximum(ax1, bx1))
     height = tf.nn.relu(tf.minimum(ay2, by2) - tf.maximum(ay1, by1))
-    intersection = width * height
-    # The least float keeps 0/0 out and changes no other sum; it is quicker than a safe division.
-    union = area(corners1) + tf.maximum(area(corners2), _LEAST) - intersection
-    return intersection / union
+    return width * height
 
 
 def area(corners):

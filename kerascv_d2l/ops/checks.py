@@ -4,6 +4,10 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 
+# Where the corners of normalised boxes may lie: an object may reach out of the image, but what
+# lies further out is in pixels.
+FRAME = (-1.0, 2.0)
+
 
 def as_boxes(boxes, name, rank=None):
     """Convert to float32 and check that the last dimension holds four coordinates.
@@ -22,47 +26,99 @@ def as_boxes(boxes, name, rank=None):
     return _with_last(tf.cast(tf.convert_to_tensor(boxes), tf.float32), 4, name, rank)
 
 
-def as_labels(labels):
-    """Convert labels of a batch to float32 and check them.
+def as_targets(y, num_classes=None):
+    """Convert the labels of a batch of images to one form, and check them.
 
     Values are checked wherever TensorFlow can raise: eagerly, in a graph, in
-    `Dataset.map`; code compiled by XLA has no assertions and passes them by.
+    `Dataset.map`. Code compiled by XLA has no assertions; there a wrong row becomes
+    a padding row, so that no NaN comes of it.
 
     Args:
-        labels: `(batch, m, 5)` rows `[class, x_min, y_min, x_max, y_max]`;
-            class -1 marks a padding row, of which nothing else is read.
+        y: dict of `boxes` `(batch, m, 4)`, normalised corners, `classes` `(batch, m)`,
+            -1 in padding rows, of which nothing else is read, and, optional, `ignore`
+            bool `(batch, m)`, objects that count neither as found nor as missed; other
+            keys are kept. Or the book's rows `(batch, m, 5)`, `[class, x_min, y_min,
+            x_max, y_max]`, which ignore nothing.
+        num_classes: int, or None if any class from 0 on is right.
 
     Returns:
-        float32 tensor `(batch, m, 5)`.
+        dict of `boxes` float32 `(batch, m, 4)`, 0 in padding rows; `classes` int32
+        `(batch, m)`, -1 in padding rows; `ignore` bool `(batch, m)`, False in padding
+        rows; and the other keys of `y`.
 
     Raises:
-        InputError: if the shape is another, and eagerly if a box of an object
-            is NaN, infinite or inside out.
+        InputError: if a key or a shape is wrong, and eagerly if an object has a class
+            that is no whole number in range, or a box that is NaN, infinite, inside out
+            or in pixels.
         tf.errors.InvalidArgumentError: the latter in a graph.
     """
-    labels = _with_last(tf.cast(tf.convert_to_tensor(labels), tf.float32), 5, "labels", 3)
-    is_object = tf.not_equal(labels[..., 0], -1.0)  # NaN counts as an object: it is caught below
-    x_min, y_min, x_max, y_max = tf.unstack(labels[..., 1:], axis=-1)
-    finite = tf.reduce_all(tf.math.is_finite(labels), axis=-1)
-    upright = (x_max >= x_min) & (y_max >= y_min)
-    wrong = is_object & ~(finite & upright & (labels[..., 0] >= 0))  # (batch, m)
+    y = _as_dict(y)
+    boxes, classes, ignore = y["boxes"], y["classes"], y["ignore"]
+    wrong = _wrong_rows(boxes, classes, num_classes)  # (batch, m)
+    classes_text = f"0 to {num_classes - 1}" if num_classes else "0, 1, ..."
     message = (
-        "labels: every object needs a class >= 0 and a finite box with x_max >= x_min and "
-        "y_max >= y_min (class -1 marks padding)."
+        f"labels: every object needs a class ({classes_text}; -1 marks a padding row) and a "
+        "normalised box [x_min, y_min, x_max, y_max] with x_max >= x_min and y_max >= y_min, "
+        "all finite, 0 to 1 in the image (not in pixels)."
     )
     if tf.executing_eagerly():
-        rows = tf.where(wrong)
-        if len(rows):
-            image, row = (int(i) for i in rows[0])
+        _raise_on_first(wrong, boxes, classes, message)
+        checks = []
+    else:
+        found = [message, "It got the classes", classes[wrong], "and boxes", boxes[wrong]]
+        checks = [tf.debugging.Assert(~tf.reduce_any(wrong), found, summarize=12)]
+    with tf.control_dependencies(checks):
+        is_object = ~wrong & tf.not_equal(classes, -1.0)
+    return {
+        **y,
+        "boxes": tf.where(is_object[..., tf.newaxis], boxes, 0.0),
+        "classes": tf.cast(tf.where(is_object, classes, -1.0), tf.int32),
+        "ignore": ignore & is_object,
+    }
+
+
+def _as_dict(y):
+    """Float32 `boxes` and `classes` and bool `ignore` of either form of labels."""
+    if isinstance(y, dict):
+        missing = {"boxes", "classes"} - set(y)
+        if missing:
+            raise InputError(f"labels have the keys {sorted(y)}; {sorted(missing)} is missing.")
+        boxes = as_boxes(y["boxes"], "boxes", 3)
+        classes = tf.cast(tf.convert_to_tensor(y["classes"]), tf.float32)
+        ignore = y.get("ignore")
+    else:
+        rows = _with_last(tf.cast(tf.convert_to_tensor(y), tf.float32), 5, "labels", 3)
+        y, boxes, classes, ignore = {}, rows[..., 1:], rows[..., 0], None
+    if ignore is None:
+        ignore = tf.zeros_like(classes, tf.bool)
+    ignore = tf.cast(tf.convert_to_tensor(ignore), tf.bool)
+    for name, part in (("classes", classes), ("ignore", ignore)):
+        if not part.shape.is_compatible_with(boxes.shape[:-1]):
             raise InputError(
-                f"{message} Row {row} of image {image} is {labels[image, row].numpy().tolist()}; "
-                f"{len(rows)} such row(s). Correct or drop them."
+                f"{name} must have one value a box, shape {tuple(boxes.shape[:-1])}; "
+                f"got {tuple(part.shape)}."
             )
-        return labels
-    with tf.control_dependencies(
-        [tf.debugging.Assert(~tf.reduce_any(wrong), [message, "It got:", labels[wrong]])]
-    ):
-        return tf.identity(labels)
+    return {**y, "boxes": boxes, "classes": classes, "ignore": ignore}
+
+
+def _wrong_rows(boxes, classes, num_classes):
+    """Rows that are neither padding nor an object, bool `(batch, m)`."""
+    x_min, y_min, x_max, y_max = tf.unstack(boxes, axis=-1)
+    in_frame = tf.reduce_all((boxes >= FRAME[0]) & (boxes <= FRAME[1]), axis=-1)  # NaN is not
+    upright = (x_max >= x_min) & (y_max >= y_min)
+    known = (classes >= 0) & tf.equal(classes, tf.floor(classes))
+    known &= classes < (num_classes or float("inf"))
+    return tf.not_equal(classes, -1.0) & ~(in_frame & upright & known)
+
+
+def _raise_on_first(wrong, boxes, classes, message):
+    rows = tf.where(wrong)
+    if len(rows):
+        image, row = (int(i) for i in rows[0])
+        raise InputError(
+            f"{message} Row {row} of image {image} is class {float(classes[image, row]):g}, box "
+            f"{boxes[image, row].numpy().tolist()}; {len(rows)} such row(s). Correct or drop them."
+        )
 
 
 def _with_last(tensor, size, name, rank):
@@ -78,6 +134,6 @@ def _with_last(tensor, size, name, rank):
 
 
 def check_fraction(value, name):
-    """Raise `InputError` unless `value` is a number in [0, 1] (tensors are passed by)."""
+    """Raise `InputError` unless `value` is a number in [0, 1] (tensors are not checked)."""
     if not tf.is_tensor(value) and not 0 <= value <= 1:
         raise InputError(f"{name} must lie in [0, 1]; got {value!r}.")

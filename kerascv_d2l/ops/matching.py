@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.anchors import offset_boxes
-from kerascv_d2l.ops.boxes import iou_of_corners
-from kerascv_d2l.ops.checks import as_boxes, as_labels, check_fraction
+from kerascv_d2l.ops.boxes import area, intersection, iou_of_corners
+from kerascv_d2l.ops.checks import as_boxes, as_targets, check_fraction
 
 # Anchors are looked through in blocks of this many for the best of them.
 _BLOCK = 64
@@ -199,24 +199,52 @@ def _claims(overlaps, wishes, is_object, num_anchors):
     return wish(turn)[0], tf.reduce_any((turn == num_wishes) & is_object)
 
 
+def overlaps_ignored(boxes, is_ignored, anchors, threshold):
+    """Find the anchors that lie on an ignored object.
+
+    The overlap is the intersection over the anchor's own area, never smaller than the IoU:
+    an ignored box often frames many objects (COCO's crowds), and an anchor on one of them
+    is not background.
+
+    Args:
+        boxes: float32 `(batch, m, 4)` corners.
+        is_ignored: bool `(batch, m)`; only these rows count.
+        anchors: float32 `(num_anchors, 4)` corners in the same frame.
+        threshold: float in (0, 1].
+
+    Returns:
+        bool `(batch, num_anchors)`.
+
+    Source:
+        COCO's evaluation, which measures the overlap with crowds in this way.
+    """
+    boxes = tf.where(is_ignored[..., tf.newaxis], boxes, 0.0)
+    anchors = tf.unstack(anchors, axis=-1)  # (anchors,) each
+    overlap = intersection(anchors, tf.unstack(boxes[:, :, tf.newaxis], axis=-1))
+    least = threshold * area(anchors)  # (anchors,)
+    return tf.reduce_any((overlap >= least) & (overlap > 0), axis=1)
+
+
 def multibox_target(anchors, labels):
-    """What a detector is to predict for every anchor, for a batch of labelled images.
+    """Make what a detector has to predict for every anchor, for a batch of labelled images.
 
     Args:
         anchors: float32 `(1, num_anchors, 4)` corners, normalised.
-        labels: `(batch, m, 5)` rows `[class, x_min, y_min, x_max, y_max]`,
-            normalised; class -1 marks a padding row, which takes part in nothing.
+        labels: `(batch, m, 5)` rows `[class, x_min, y_min, x_max, y_max]`, normalised, class
+            -1 in padding rows; or a dict of `boxes`, `classes` and `ignore`, see `as_targets`.
 
     Returns:
         Tuple of
         bbox_offset: float32 `(batch, 4·num_anchors)`, offsets to the assigned
             box, 0 for background.
         bbox_mask: float32 `(batch, 4·num_anchors)`, 1 where an offset counts.
-        class_labels: int32 `(batch, num_anchors)`, class + 1, or 0 for background.
+        class_labels: int32 `(batch, num_anchors)`, class + 1, or 0 for background, or -1
+            for an anchor without an object that lies on an ignored one: nothing is to be
+            learnt from it.
 
     Raises:
-        InputError: if a shape is another, or an object's box is NaN, infinite or
-            inside out (in a graph: `tf.errors.InvalidArgumentError`).
+        InputError: if a shape is another, or an object's class or box is wrong, see
+            `as_targets` (in a graph: `tf.errors.InvalidArgumentError`).
 
     Source:
         D2L 1.0.3, section 14.4.3.3.
@@ -226,27 +254,39 @@ def multibox_target(anchors, labels):
         raise InputError(
             f"anchors must be one set for the whole batch, (1, n, 4); got {tuple(anchors.shape)}."
         )
-    return encode_targets(anchors[0], as_labels(labels))
+    targets = as_targets(labels)
+    return encode_targets(anchors[0], targets["boxes"], targets["classes"], targets["ignore"])
 
 
-def encode_targets(anchors, labels):
-    """`multibox_target` without its checks, for code that XLA compiles.
+def encode_targets(anchors, boxes, classes, ignore, iou_threshold=0.5):
+    """Make the targets of `multibox_target` from what `as_targets` returned.
 
     Args:
         anchors: float32 `(num_anchors, 4)`.
-        labels: float32 `(batch, m, 5)`.
+        boxes: float32 `(batch, m, 4)`.
+        classes: int32 `(batch, m)`, -1 in padding rows.
+        ignore: bool `(batch, m)`; these objects claim no anchor.
+        iou_threshold: float in (0, 1]; for ignored objects see `overlaps_ignored`.
 
     Returns:
         As `multibox_target`.
     """
-    is_object = labels[..., 0] >= 0  # (batch, m)
-    assigned = match(labels[..., 1:], is_object, anchors, iou_threshold=0.5)  # (batch, anchors)
+    assigned = match(boxes, (classes >= 0) & ~ignore, anchors, iou_threshold)  # (batch, anchors)
     positive = assigned >= 0
+    # Most batches have no ignored object.
+    on_ignored = tf.cond(
+        tf.reduce_any(ignore),
+        lambda: overlaps_ignored(boxes, ignore, anchors, iou_threshold),
+        lambda: tf.zeros_like(positive),
+    )
+    on_ignored = tf.ensure_shape(on_ignored, positive.shape)  # (batch, anchors)
     # One more row, so that an image without objects has something to point at.
-    rows = tf.pad(labels, [[0, 0], [0, 1], [0, 0]])
+    rows = tf.concat([boxes, tf.cast(classes[..., tf.newaxis], tf.float32)], axis=-1)
+    rows = tf.pad(rows, [[0, 0], [0, 1], [0, 0]])  # (batch, m + 1, 5)
     found = tf.gather(rows, tf.maximum(assigned, 0), batch_dims=1)  # (batch, anchors, 5)
-    classes = tf.where(positive, tf.cast(found[..., 0], tf.int32) + 1, 0)
+    background = -tf.cast(on_ignored, tf.int32)
+    labels = tf.where(positive, tf.cast(found[..., 4], tf.int32) + 1, background)
     mask = tf.repeat(positive[..., tf.newaxis], 4, axis=-1)  # (batch, anchors, 4)
-    offsets = tf.where(mask, offset_boxes(anchors, found[..., 1:]), 0.0)
-    flat = [tf.shape(labels)[0], -1]
-    return tf.reshape(offsets, flat), tf.reshape(tf.cast(mask, tf.float32), flat), classes
+    offsets = tf.where(mask, offset_boxes(anchors, found[..., :4]), 0.0)
+    flat = [tf.shape(boxes)[0], -1]
+    return tf.reshape(offsets, flat), tf.reshape(tf.cast(mask, tf.float32), flat), labels

@@ -1,4 +1,4 @@
-"""Detections: a grid of pictures with boxes and truth, and boxes on one picture."""
+"""Detections: a grid of images with boxes and ground truth, and boxes on one image."""
 
 import math
 from pathlib import Path
@@ -13,6 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import whole
+from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.plotting.book import bbox_to_rect
 from kerascv_d2l.plotting.common import (
     CLASS_COLORS,
@@ -27,33 +28,36 @@ from kerascv_d2l.plotting.common import (
 
 TRUTH_COLOR = "white"
 TRUTH_DASHES = (0, (4, 3))
-CELL_INCHES = 3.2  # the longer side of a picture in the grid
+IGNORED_COLOR = "#bbbbbb"
+IGNORED_DOTS = (0, (1, 2))
+CELL_INCHES = 3.2  # the longer side of an image in the grid
 LABEL_PAD_POINTS = 1.5
 MAX_LEGEND_CLASSES = len(CLASS_COLORS)
 
 
 def draw_detections(path, images, detections, labels, class_names, score_threshold=0.5, columns=4):
-    """Write a grid of images with what was found and what is there.
+    """Write a grid of images with predicted boxes and ground truth.
 
     Predicted boxes are solid, in the colour of their class, with class and score;
     ground truth is dashed white, with the class below the box where there is more
-    than one class. A legend says so.
+    than one class; ignored objects are dotted grey. A legend says so.
 
     Args:
-        path: the picture's file, `.png`.
+        path: file to write, `.png`.
         images: `(batch, height, width, 3)`, or a list of images of any sizes; uint8,
             or floats as `to_uint8` takes them.
         detections: dict as `detect` returns it, for the same images: `boxes (batch, n, 4)`
             normalised, `scores (batch, n)`, `classes (batch, n)` with -1 for
             padding, `num_valid (batch,)` if there.
-        labels: float `(batch, m, 5)`, normalised, class -1 in padding rows.
+        labels: dict of `boxes`, `classes` and `ignore`, or rows `(batch, m, 5)`, see
+            `kerascv_d2l.ops.checks.as_targets`.
         class_names: list of str, name of class 0, 1, ….
         score_threshold: float; detections below are not drawn.
         columns: int, images a row.
 
     Raises:
         InputError: if there is no image, or numbers of images differ, or a class
-            has no name, or the file's ending is not that of a picture.
+            has no name, or the file's ending is not that of an image.
     """
     save(
         path,
@@ -63,13 +67,12 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
 
 def _detections_figure(images, detections, labels, class_names, score_threshold, columns):
     images = [to_uint8(image) for image in images]
-    labels = np.asarray(labels)
+    truth = {name: value.numpy() for name, value in as_targets(_boxes_only(labels)).items()}
     found = {name: np.asarray(value) for name, value in detections.items()}
-    _check_batch(images, found, labels, class_names)
+    _check_batch(images, found, truth, class_names)
 
-    truths = [rows[rows[:, 0] >= 0] for rows in labels]
     chosen = [_best_last(found, i, score_threshold) for i in range(len(images))]
-    shown = {int(c) for rows in truths for c in rows[:, 0]}
+    shown = set(truth["classes"][truth["classes"] >= 0].tolist())
     shown |= {int(c) for i, rows in enumerate(chosen) for c in found["classes"][i, rows]}
 
     columns = min(columns, len(images))
@@ -79,7 +82,7 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
     cell = np.array([width, height]) * (CELL_INCHES / max(height, width))
     step = cell + GAP_INCHES
     figure_width = max(columns * step[0] + GAP_INCHES, MIN_WIDTH_INCHES)
-    handles = _legend_handles(sorted(shown), class_names)
+    handles = _legend_handles(sorted(shown), class_names, truth["ignore"].any())
     legend_columns = min(len(handles), int(figure_width / LEGEND_ENTRY_INCHES))
     legend_height = 0.4 + 0.25 * math.ceil(len(handles) / legend_columns)
     size = np.array([figure_width, rows * step[1] + GAP_INCHES + legend_height])
@@ -95,20 +98,13 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
         axes.set_axis_off()
         axes.set_autoscale_on(False)
         axes.apply_aspect()  # moves an image of another shape to its place before texts are set
-
-        for truth in truths[i]:
-            _add_box(axes, truth[1:], None)
-        for j in chosen[i]:
-            _add_box(axes, found["boxes"][i, j], class_color(found["classes"][i, j]))
-        # Labels after all boxes, best first: that one has the choice of places.
-        taken = []
-        for j in chosen[i][::-1]:
-            index = int(found["classes"][i, j])
-            text = f"{class_names[index]} {found['scores'][i, j]:.2f}"
-            _add_label(axes, found["boxes"][i, j], text, class_color(index), taken)
-        if len(class_names) > 1:
-            for truth in truths[i]:
-                _add_label(axes, truth[1:], class_names[int(truth[0])], None, taken)
+        objects = np.flatnonzero(truth["classes"][i] >= 0)
+        _draw_cell(
+            axes,
+            {name: value[i, objects] for name, value in truth.items()},
+            {name: found[name][i, chosen[i]] for name in ("boxes", "scores", "classes")},
+            class_names,
+        )
     figure.legend(
         handles=handles,
         loc="lower center",
@@ -121,6 +117,27 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
     return figure
 
 
+def _boxes_only(labels):
+    if not isinstance(labels, dict):
+        return labels
+    return {name: labels[name] for name in ("boxes", "classes", "ignore") if name in labels}
+
+
+def _draw_cell(axes, truth, found, class_names):
+    """Draw the objects and detections of one image, and then their names."""
+    for box, ignored in zip(truth["boxes"], truth["ignore"], strict=True):
+        _add_box(axes, box, _truth_style(ignored))
+    for box, index in zip(found["boxes"], found["classes"], strict=True):
+        _add_box(axes, box, {"edgecolor": class_color(index)})
+    # Labels after all boxes, best first: that one has the choice of places.
+    taken = []
+    for box, score, index in reversed(list(zip(*found.values(), strict=True))):
+        _add_label(axes, box, f"{class_names[index]} {score:.2f}", class_color(index), taken)
+    if len(class_names) > 1:
+        for box, index in zip(truth["boxes"], truth["classes"], strict=True):
+            _add_label(axes, box, class_names[index], None, taken)
+
+
 def _best_last(found, image, score_threshold):
     """Rows of the detections to draw, by rising score: the best lies on top."""
     scores = found["scores"][image]
@@ -131,7 +148,7 @@ def _best_last(found, image, score_threshold):
     return rows[np.argsort(scores[rows], kind="stable")]
 
 
-def _check_batch(images, found, labels, class_names):
+def _check_batch(images, found, truth, class_names):
     if not images:
         raise InputError("images is empty; pass at least one image to draw.")
     for name in ("boxes", "scores", "classes"):
@@ -141,22 +158,20 @@ def _check_batch(images, found, labels, class_names):
             raise InputError(
                 f"detections[{name!r}] is for {len(found[name])} images, images has {len(images)}."
             )
-    if labels.ndim != 3 or labels.shape[-1] != 5 or len(labels) != len(images):
-        raise InputError(
-            f"labels has shape {labels.shape}; pass ({len(images)}, m, 5), as many as images."
-        )
-    largest = max(labels[..., 0].max(initial=-1), found["classes"].max(initial=-1))
+    if len(truth["boxes"]) != len(images):
+        raise InputError(f"labels are for {len(truth['boxes'])} images, images has {len(images)}.")
+    largest = max(truth["classes"].max(initial=-1), found["classes"].max(initial=-1))
     if largest >= len(class_names):
         raise InputError(f"class {int(largest)} has no name; class_names is {list(class_names)}.")
 
 
-def _truth_style():
-    """White dashes on a dark line: seen on any ground, and not a class's colour."""
+def _truth_style(ignored=False):
+    """White dashes on a dark line: seen on any ground, and not a class's colour; ignored: grey."""
     dark = Stroke(foreground="black", alpha=0.65, dashes={"dash_offset": 0, "dash_list": None})
     return {
         "linewidth": 1.6,
-        "linestyle": TRUTH_DASHES,
-        "color": TRUTH_COLOR,
+        "linestyle": IGNORED_DOTS if ignored else TRUTH_DASHES,
+        "color": IGNORED_COLOR if ignored else TRUTH_COLOR,
         "path_effects": [dark, Normal()],
     }
 
@@ -167,11 +182,10 @@ def _in_pixels(axes, box):
     return np.asarray(box, float) * [width, height, width, height] - 0.5
 
 
-def _add_box(axes, box, color):
-    """Draw a normalised box: solid, or, where the colour is None, as ground truth."""
-    rectangle = bbox_to_rect(_in_pixels(axes, box), color or TRUTH_COLOR)
-    if color is None:
-        rectangle.set(**_truth_style(), fill=False)
+def _add_box(axes, box, style):
+    """Draw the outline of a normalised box in a style of Matplotlib's patches."""
+    rectangle = bbox_to_rect(_in_pixels(axes, box), TRUTH_COLOR)
+    rectangle.set(**style, fill=False)
     axes.add_patch(rectangle)
 
 
@@ -191,7 +205,7 @@ def _add_label(axes, box, text, color, taken):
     frame = axes.get_window_extent(renderer)
     box = _in_pixels(axes, box)
     (x_min, top), (_, bottom) = axes.transData.transform([box[:2], box[2:]])
-    # _place counts downwards from the frame's upper left corner, as pictures do.
+    # _place counts downwards from the frame's upper left corner, as images do.
     x, y = _place(
         (x_min - frame.x0, frame.y1 - top, frame.y1 - bottom),
         (extent.width, extent.height),
@@ -210,7 +224,7 @@ def _place(box, size, frame, taken, below_first=False):
     Args:
         box: `(x_min, y_min, y_max)`, y downwards.
         size: `(width, height)` of the label.
-        frame: `(width, height)` of the picture.
+        frame: `(width, height)` of the image.
         taken: list of `(x_min, y_min, x_max, y_max)` of the labels there are; the new
             one is added.
         below_first: bool, try the places at the bottom first.
@@ -246,8 +260,10 @@ def _text_color(background):
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
-def _legend_handles(classes, class_names):
+def _legend_handles(classes, class_names, any_ignored):
     handles = [Line2D([], [], label="ground truth", **_truth_style())]
+    if any_ignored:
+        handles.append(Line2D([], [], label="ignored", **_truth_style(ignored=True)))
     for index in classes[:MAX_LEGEND_CLASSES]:
         name, color = class_names[index], class_color(index)
         handles.append(Line2D([], [], color=color, linewidth=2.5, label=name))
@@ -255,12 +271,12 @@ def _legend_handles(classes, class_names):
 
 
 def draw_boxes(path, image, boxes, texts, colors):
-    """Write one picture at its own size with boxes on it.
+    """Write one image at its own size with boxes on it.
 
-    Lines and letters grow with the picture.
+    Lines and letters grow with the image.
 
     Args:
-        path: the picture's file; its ending decides the format (`.png`, `.jpg`, …).
+        path: file to write; its ending decides the format (`.png`, `.jpg`, …).
         image: `(height, width, 3)`, as `to_uint8` takes it.
         boxes: float `(n, 4)`, normalised corners; drawn in this order, later ones on top.
         texts: list of n str, "" for none.
@@ -268,7 +284,7 @@ def draw_boxes(path, image, boxes, texts, colors):
 
     Raises:
         InputError: if the numbers of boxes, texts and colours differ, or the
-            file's ending is not that of a picture.
+            file's ending is not that of an image.
     """
     image = Image.fromarray(np.ascontiguousarray(to_uint8(image)))
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -279,7 +295,7 @@ def draw_boxes(path, image, boxes, texts, colors):
         )
     suffix = Path(path).suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
-        raise InputError(f"{path}: pictures cannot be written as {suffix!r}; use .png or .jpg.")
+        raise InputError(f"{path}: images cannot be written as {suffix!r}; use .png or .jpg.")
     width, height = image.size
     line = max(2, round(min(width, height) / 200))
     font_file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
@@ -289,7 +305,7 @@ def draw_boxes(path, image, boxes, texts, colors):
     bounds = []
     for box, color in zip(boxes, colors, strict=True):
         # The pixels that the box reaches into. What lies outside is not drawn: the
-        # edge of a box beyond the picture is not moved into it.
+        # edge of a box beyond the image is not moved into it.
         low = np.clip(np.floor(box[:2] * [width, height]), -2 * line, [width, height])
         high = np.clip(np.ceil(box[2:] * [width, height]) - 1, -1, np.add(image.size, 2 * line))
         high = np.maximum(high, low)

@@ -1,16 +1,25 @@
 import keras
 import numpy as np
 import pytest
+import slow_boxes
 import tensorflow as tf
 
-from kerascv_d2l import DetectionDecoder, InputError, multibox_detection, multibox_prior
+from kerascv_d2l import (
+    DetectionDecoder,
+    InputError,
+    multibox_detection,
+    multibox_prior,
+    offset_inverse,
+)
 
 pytestmark = pytest.mark.quick
 
 
-def predictions(seed=0, batch=3, classes=2):
+def predictions(seed=0, batch=3, classes=2, inside=False):
     rng = np.random.default_rng(seed)
     anchors = multibox_prior(np.empty((1, 5, 6, 1)), [0.3, 0.5], [1, 2])
+    if inside:  # of the image, so that clipping changes nothing
+        anchors = 0.4 + 0.2 * anchors
     logits = rng.normal(0, 2, (batch, anchors.shape[1], classes + 1)).astype(np.float32)
     offsets = rng.normal(0, 0.5, (batch, 4 * anchors.shape[1])).astype(np.float32)
     return anchors, logits, offsets
@@ -22,16 +31,52 @@ def as_rows(found, image):
 
 
 def test_equals_the_book_s_detection_where_both_have_a_say():
-    anchors, logits, offsets = predictions()
+    anchors, logits, offsets = predictions(inside=True)
     decoder = DetectionDecoder(score_threshold=0.4, nms_threshold=0.45, max_detections=200)
     found = decoder(anchors, logits, offsets)
     probabilities = tf.transpose(tf.nn.softmax(logits), [0, 2, 1])
     whole = multibox_detection(probabilities, offsets, anchors, 0.45, 0.4).numpy()
     for image in range(3):
         expected = whole[image][whole[image][:, 0] >= 0]
-        expected[:, 2:] = np.clip(expected[:, 2:], 0, 1)
         assert 5 < len(expected) < 100
         np.testing.assert_allclose(as_rows(found, image), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("class_agnostic", [True, False])
+def test_boxes_are_clipped_then_dropped_then_suppressed(class_agnostic):
+    """Against a plain loop, with boxes over the border and outside of the image."""
+    anchors, logits, offsets = predictions(seed=1)
+    offsets *= 6
+    decoder = DetectionDecoder(0.2, 0.4, 200, 1000, class_agnostic)
+    found = decoder(anchors, logits, offsets)
+    boxes = offset_inverse(anchors, offsets.reshape(3, -1, 4)).numpy()
+    clipped = np.clip(boxes, 0, 1)
+    has_area = (clipped[..., 2:] > clipped[..., :2]).all(-1)  # (batch, anchors)
+    assert (~has_area).sum() > 2 and (boxes != clipped).any(-1)[has_area].sum() > 20
+    scores = tf.nn.softmax(logits).numpy()[..., 1:]  # (batch, anchors, classes)
+    for image in range(3):
+        rows = []
+        if class_agnostic:
+            groups = [(scores[image].max(1), scores[image].argmax(1))]
+        else:
+            groups = [(scores[image, :, k], np.full(scores.shape[1], k)) for k in range(2)]
+        for score, classes in groups:
+            order = [i for i in np.argsort(-score) if has_area[image, i] and score[i] > 0.2]
+            for i in slow_boxes.nms(clipped[image][order], score[order], 0.4):
+                i = order[i]
+                rows.append([classes[i], score[i], *clipped[image, i]])
+        expected = np.array(sorted(rows, key=lambda row: -row[1]))
+        np.testing.assert_allclose(as_rows(found, image), expected, atol=1e-6)
+
+
+def test_a_box_outside_of_the_image_is_no_detection():
+    anchors = np.float32([[[-0.5, 0.4, -0.1, 0.6], [0.2, 0.4, 0.5, 0.6]]])
+    logits = np.float32([[[0, 3], [0, 2]]])
+    for class_agnostic in (True, False):
+        decoder = DetectionDecoder(0.0, class_agnostic=class_agnostic)
+        found = decoder(anchors, logits, np.zeros((1, 8)))
+        assert found["num_valid"].numpy().tolist() == [1]
+        np.testing.assert_allclose(found["boxes"][0, 0], anchors[0, 1], atol=1e-6)
 
 
 def test_padding():
@@ -92,7 +137,7 @@ def test_per_class_equals_each_class_alone():
 
 
 def test_soft_suppression_lowers_scores():
-    anchors = np.array([[[0, 0, 1, 1], [0, 0, 1, 0.5], [2, 2, 3, 3]]], np.float32)
+    anchors = np.array([[[0, 0, 0.8, 0.8], [0, 0, 0.8, 0.4], [0.9, 0.9, 1, 1]]], np.float32)
     logits = np.log(np.array([[[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]], np.float32))
     found = DetectionDecoder(soft_nms_sigma=0.5)(anchors, logits, np.zeros((1, 12)))
     # IoU 1/2 with the best: 0.8 · exp(-0.25/0.5), now behind the third.

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from kerascv_d2l import InputError, SSDLoss, smooth_l1
-from kerascv_d2l.losses.detection import class_losses, hard_negatives
+from kerascv_d2l.losses.detection import class_losses, hard_negatives, mean_over_replicas
 
 pytestmark = pytest.mark.quick
 
@@ -82,6 +82,45 @@ def test_hard_negatives_are_the_worst_background():
     # Without an object as many as for one of them.
     assert chosen.tolist() == [[False, False, True, True, False], [False, False, True, False, True]]
     assert hard_negatives(losses, classes, 99).numpy().sum() == 9
+
+
+def test_hard_negatives_are_as_many_as_wanted_also_of_equal_losses():
+    chosen = hard_negatives(tf.ones((2, 1000)), tf.constant([[1] + [0] * 999, [0] * 1000]), 3.0)
+    assert [np.flatnonzero(row).tolist() for row in chosen.numpy()] == [[1, 2, 3], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_hard_negatives_equal_torchvision_s_ranks(jit):
+    """torchvision's SSD: `losses.sort()[1].sort()[1] < wanted`, stable, and only background."""
+    rng = np.random.default_rng(0)
+    losses = rng.integers(0, 6, (50, 23)).astype(np.float32) / 4  # ties
+    classes = rng.choice([-1, 0, 0, 0, 1, 2], (50, 23)).astype(np.int32)
+    classes[0], classes[1], classes[2] = 1, -1, 0  # no background, nothing at all, nothing else
+    candidates = np.where(classes == 0, losses, -np.inf)
+    ranks = np.argsort(np.argsort(-candidates, axis=1, kind="stable"), axis=1, kind="stable")
+    wanted = 3 * np.maximum((classes > 0).sum(1, keepdims=True), 1)
+    expected = (ranks < wanted) & (classes == 0)
+    chosen = tf.function(hard_negatives, jit_compile=jit)(losses, classes, 3.0)
+    np.testing.assert_array_equal(chosen, expected)
+
+
+def test_ignored_anchors_are_left_out():
+    classes = CLASSES.copy()
+    classes[0, 0], classes[1, 1] = -1, -1
+    entropy = np.where(classes >= 0, -np.log(TRUE), 0)
+    boxes = np.array([5.5 / 12, 0])
+    per_image = SSDLoss(reduction=None)((OFFSETS, MASK, classes), (LOGITS, PREDICTED))
+    np.testing.assert_allclose(per_image, entropy.sum(1) / 2 + boxes, rtol=1e-5)
+    hard = SSDLoss(reduction=None, negatives_per_positive=9.0, normalizer="positives")
+    per_image = hard((OFFSETS, MASK, classes), (LOGITS, PREDICTED))
+    np.testing.assert_allclose(per_image, entropy.sum(1) + 12 * boxes, rtol=1e-5)
+    focal = SSDLoss(class_loss="focal")((OFFSETS, MASK, classes), (LOGITS, PREDICTED))
+    assert np.isfinite(focal)
+
+
+def test_mean_over_one_replica_is_a_mean():
+    assert float(mean_over_replicas(tf.constant(6.0), tf.constant(4))) == 1.5
+    assert float(mean_over_replicas(tf.constant(0.0), 0)) == 0
 
 
 def test_only_hard_negatives_count():

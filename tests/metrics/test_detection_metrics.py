@@ -26,14 +26,24 @@ AWAY = [0.7, 0.7, 0.8, 0.95]  # meets none of them
 
 
 def batch_of(images):
-    """[(rows of labels, rows [class, score, box] of detections)] -> labels, detections."""
+    """[(rows of labels, rows [class, score, box] of detections)] -> labels, detections.
+
+    Rows of labels are [class, box], or [class, box, ignore]: then the labels are a dict.
+    """
     m = max([len(gt) for gt, _ in images] + [1])
     n = max([len(det) for _, det in images] + [1])
-    labels = np.full((len(images), m, 5), -1.0, np.float32)
+    width = max([len(row) for gt, _ in images for row in gt] + [5])
+    labels = np.full((len(images), m, width), -1.0, np.float32)
     rows = np.full((len(images), n, 6), -1.0, np.float32)
     for i, (gt, det) in enumerate(images):
-        labels[i, : len(gt)] = np.reshape(gt, (-1, 5))
+        labels[i, : len(gt)] = np.reshape(gt, (-1, width))
         rows[i, : len(det)] = np.reshape(det, (-1, 6))
+    if width == 6:
+        labels = {
+            "boxes": labels[..., 1:5],
+            "classes": labels[..., 0].astype(np.int32),
+            "ignore": labels[..., 5] == 1,
+        }
     return labels, {
         "boxes": rows[..., 2:],
         "scores": rows[..., 1],
@@ -56,8 +66,11 @@ def same(one, other):
     return one == pytest.approx(other, nan_ok=True)
 
 
-def random_images(rng, count, classes=3, max_objects=6, max_detections=15):
-    """Detections near the objects and far from them, scores with ties, empty images."""
+def random_images(rng, count, classes=3, max_objects=6, max_detections=15, ignored=0.0):
+    """Detections near the objects and far from them, scores with ties, empty images.
+
+    With `ignored`, the share of ignored objects, each object has a sixth column.
+    """
     images = []
     for _ in range(count):
         num_gt, num_det = rng.integers(max_objects + 1), rng.integers(max_detections + 1)
@@ -78,6 +91,8 @@ def random_images(rng, count, classes=3, max_objects=6, max_detections=15):
         # Class `classes` is detected and never there.
         guess = np.where(rng.random(num_det) < 0.7, guess, rng.integers(classes + 1, size=num_det))
         det = np.c_[guess, scores, boxes]
+        if ignored:
+            gt = np.c_[gt, rng.random(num_gt) < ignored]
         images.append((gt, det[np.argsort(-scores, kind="stable")]))
     return images
 
@@ -95,24 +110,23 @@ def slow_iou(a, b):
 def slow_voc(images):
     """The devkit's VOCevaldet.m and VOCap.m, line by line."""
     eleven, area = [], []
-    for k in sorted({int(row[0]) for gt, _ in images for row in gt}):
+    for k in sorted({int(row[0]) for gt, _ in images for row in gt if sum(row[5:]) == 0}):
         detections = []
         for i, (_, det) in enumerate(images):
             for row in np.asarray(det, np.float32):
                 if row[0] == k:
                     detections.append((i, row[1], row[2:]))
         detections.sort(key=lambda d: -d[1])  # stable
-        gts = [
-            [row[1:] for row in np.asarray(gt, np.float32).reshape(-1, 5) if row[0] == k]
-            for gt, _ in images
-        ]
+        gts = [[np.float32(row[1:]) for row in gt if row[0] == k] for gt, _ in images]
         taken, tp, fp, recall, precision = set(), 0, 0, [], []
-        npos = sum(len(g) for g in gts)
+        npos = sum(sum(gt[4:]) == 0 for g in gts for gt in g)
         for i, _, box in detections:
             best, where = -1.0, None
             for j, gt in enumerate(gts[i]):
                 if slow_iou(box, gt) > best:
                     best, where = slow_iou(box, gt), j
+            if best >= 0.5 and sum(gts[i][where][4:]):
+                continue  # difficult: neither right nor wrong
             if best >= 0.5 and (i, where) not in taken:
                 taken.add((i, where))
                 tp += 1
@@ -143,23 +157,23 @@ def slow_voc(images):
 def pixel_coco(images, sizes):
     """pycocotools as its own demo uses it: pixels, default settings, summarize()."""
 
-    def annotations(rows, size, image, first):
+    def annotations(rows, size, image, first, start):
         h, w = size
         for number, row in enumerate(rows, first):
-            x0, y0, x1, y1 = np.asarray(row[-4:], np.float32).astype(float) * [w, h, w, h]
+            x0, y0, x1, y1 = np.float32(row[start : start + 4]).astype(float) * [w, h, w, h]
             yield {
                 "id": number,
                 "image_id": image,
                 "category_id": int(row[0]) + 1,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": (x1 - x0) * (y1 - y0),
-                "iscrowd": 0,
+                "iscrowd": int(sum(row[5:])) if start == 1 else 0,
             }
 
     gts, dts = [], []
     for i, ((gt, det), size) in enumerate(zip(images, sizes, strict=True)):
-        gts += annotations(gt, size, i + 1, len(gts) + 1)
-        found = list(annotations(det, size, i + 1, len(dts) + 1))
+        gts += annotations(gt, size, i + 1, len(gts) + 1, 1)
+        found = list(annotations(det, size, i + 1, len(dts) + 1, 2))
         dts += [d | {"score": float(np.float32(r[1]))} for d, r in zip(found, det, strict=True)]
     truth = COCO()
     categories = sorted({a["category_id"] for a in gts + dts})
@@ -279,6 +293,40 @@ def test_ties_keep_the_order_they_came_in():
         assert last[key] == pytest.approx(0.5)
 
 
+# ---------------------------------------------------------------- ignored objects
+
+
+def test_what_is_found_on_ignored_objects_is_neither_right_nor_wrong():
+    gt = [[0, *A, 0], [0, *B, 1], [0, *C, 1]]
+    # A perfect detector; the ignored objects are found first.
+    result = evaluate([(gt, [[0, 0.9, *B], [0, 0.8, *C], [0, 0.7, *A]])])
+    assert all(result[key] == pytest.approx(1) for key in MAP_KEYS)
+    # They need not be found.
+    result = evaluate([(gt, [[0, 0.7, *A]])])
+    assert all(result[key] == pytest.approx(1) for key in MAP_KEYS)
+    # A second detection on one costs nothing, one beside costs.
+    result = evaluate([(gt, [[0, 0.9, *B], [0, 0.8, *B], [0, 0.7, *A]])])
+    assert all(result[key] == pytest.approx(1) for key in MAP_KEYS)
+    result = evaluate([(gt, [[0, 0.9, *AWAY], [0, 0.7, *A]])])
+    assert all(result[key] == pytest.approx(0.5) for key in MAP_KEYS)
+
+
+def test_a_part_of_a_crowd_is_ignored_by_coco_and_wrong_for_voc():
+    crowd, inside = [0.4, 0.4, 0.9, 0.9], [0.45, 0.45, 0.55, 0.55]
+    gt = [[0, *A, 0], [0, *crowd, 1]]
+    result = evaluate([(gt, [[0, 0.9, *inside], [0, 0.8, *A]])])
+    assert result["map"] == pytest.approx(1)
+    assert result["voc_map"] == pytest.approx(0.5)
+
+
+def test_a_class_of_ignored_objects_only_is_left_out_of_the_mean():
+    result = evaluate([([[0, *A, 0], [1, *B, 1]], [[0, 0.9, *A], [1, 0.9, *AWAY]])])
+    assert all(result[key] == pytest.approx(1) for key in MAP_KEYS)
+    assert np.isnan(result["ap_50_by_class"][1])
+    result = evaluate([([[1, *B, 1]], [[1, 0.9, *B]])])
+    assert all(np.isnan(result[key]) for key in MAP_KEYS)
+
+
 # ---------------------------------------------------------------- empty cases
 
 
@@ -370,9 +418,9 @@ def test_padding_is_inert():
     assert same(other.result(), plain.result())
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_voc_equals_the_devkit(seed):
-    images = random_images(np.random.default_rng(seed), 20)
+    images = random_images(np.random.default_rng(seed), 20, ignored=0.3 * (seed >= 6))
     result = evaluate(images)
     eleven, area = slow_voc(images)
     assert 0.02 < area < 0.98
@@ -380,10 +428,10 @@ def test_voc_equals_the_devkit(seed):
     assert result["voc_map"] == pytest.approx(area, abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 def test_coco_equals_pycocotools_in_pixels_of_images_of_any_shape(seed):
     rng = np.random.default_rng(100 + seed)
-    images = random_images(rng, 20)
+    images = random_images(rng, 20, ignored=0.3 * (seed >= 6))
     # Not square, and not all of one shape. Detections far beyond 100 an image in one case.
     sizes = rng.integers(40, 900, (len(images), 2))
     if seed == 0:
@@ -441,11 +489,11 @@ def test_five_hundred_images_in_seconds():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": np.zeros((1, 5))}, r"labels has shape \(1, 5\)"),
+        ({"labels": np.zeros((1, 5))}, r"labels must have shape 3 dimensions.*got \(1, 5\)"),
         ({"labels": np.float32([[[0.5, *A]]])}, "class 0.5"),
         ({"labels": np.float32([[[-2, *A]]])}, "class -2"),
         ({"labels": np.float32([[[np.nan, *A]]])}, "class nan"),
-        ({"labels": np.float32([[[0, 0.5, 0.1, 0.2, 0.9]]])}, "x_min <= x_max"),
+        ({"labels": np.float32([[[0, 0.5, 0.1, 0.2, 0.9]]])}, "x_max >= x_min"),
         ({"labels": np.float32([[[0, 0.1, np.nan, 0.2, 0.9]]])}, "nan"),
         ({"boxes": np.zeros((2, 1, 4))}, r"boxes'\] has shape \(2, 1, 4\)"),
         ({"boxes": np.full((1, 1, 4), np.nan)}, "nan.*diverged"),

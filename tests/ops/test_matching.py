@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kerascv_d2l import InputError, assign_anchor_to_bbox, multibox_prior, multibox_target
 from kerascv_d2l.ops import matching
+from kerascv_d2l.ops.checks import as_targets
 
 DOG, CAT = [0, 0.1, 0.08, 0.52, 0.92], [1, 0.55, 0.2, 0.9, 0.88]
 ANCHORS = np.array(
@@ -145,6 +146,8 @@ def test_padding_rows_change_nothing():
         [1, 0.5, 0.1, 0.4, 0.5],
         [1, 0.1, 0.5, 0.4, 0.4],
         [-2, 0.1, 0.1, 0.4, 0.4],
+        [0.5, 0.1, 0.1, 0.4, 0.4],
+        [0, 12, 20, 110, 90],
     ],
 )
 def test_bad_labels_are_refused(row):
@@ -154,6 +157,51 @@ def test_bad_labels_are_refused(row):
     graph = tf.function(multibox_target)
     with pytest.raises(tf.errors.InvalidArgumentError, match="labels: every object"):
         graph(ANCHORS[None], labels)
+    # XLA has no assertions: the row is taken for padding.
+    compiled = tf.function(multibox_target, jit_compile=True)(ANCHORS[None], labels)
+    labels[1, 1, 0] = -1
+    for part, expected in zip(compiled, multibox_target(ANCHORS[None], labels), strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.quick
+def test_targets_have_one_form():
+    rows = as_targets(BOOK)
+    assert rows["classes"].dtype == tf.int32 and rows["ignore"].numpy().tolist() == [[False] * 2]
+    given = {"boxes": BOOK[..., 1:], "classes": np.int64([[0, 1]]), "masks": "as they are"}
+    for name, value in as_targets(given).items():
+        assert value is given["masks"] if name == "masks" else np.all(value == rows[name])
+    again = as_targets(as_targets(given | {"ignore": [[False, True]]}))
+    assert again["ignore"].numpy().tolist() == [[False, True]]
+    with pytest.raises(InputError, match=r"class \(0 to 0; .*Row 1 of image 0 is class 1"):
+        as_targets(BOOK, num_classes=1)
+    with pytest.raises(InputError, match=r"\['classes'\] is missing"):
+        as_targets({"boxes": BOOK[..., 1:]})
+    with pytest.raises(InputError, match=r"classes must have one value a box, shape \(1, 2\)"):
+        as_targets({"boxes": BOOK[..., 1:], "classes": [0, 1]})
+
+
+@pytest.mark.quick
+def test_ignored_objects_claim_nothing_and_make_no_background():
+    function = tf.function(multibox_target, reduce_retracing=True)
+    rng, left_out = np.random.default_rng(5), []
+    for case in range(60):
+        anchors, labels = slow_boxes.random_case(rng)
+        ignore = rng.random(labels.shape[:2]) < 0.4
+        y = {"boxes": labels[..., 1:], "classes": labels[..., 0], "ignore": ignore}
+        answer = offsets, mask, classes = function(anchors[None], y)
+        for image in range(len(labels)):
+            expected = slow_boxes.target(anchors, labels[image], ignore[image])
+            np.testing.assert_array_equal(classes[image], expected[2], f"case {case}")
+            np.testing.assert_array_equal(mask[image], expected[1].ravel(), f"case {case}")
+            np.testing.assert_allclose(offsets[image], expected[0].ravel(), 2e-4, 2e-4)
+        if np.any(classes == -1):
+            left_out.append((anchors, y, answer))
+    assert len(left_out) > 5
+    anchors, y, answer = left_out[0]
+    compiled = tf.function(multibox_target, jit_compile=True)(anchors[None], y)
+    for part, expected in zip(compiled, answer, strict=True):
+        np.testing.assert_allclose(part, expected, 2e-4, 2e-4)
 
 
 @pytest.mark.quick

@@ -78,6 +78,17 @@ def test_grid_draws_what_counts_in_pixels_and_truth_apart():
     assert texts == [["cat 0.60", "dog", "dog 0.90"], ["bird", "cat", "cat 0.80"], ["dog 0.50"]]
 
 
+def test_grid_draws_ignored_objects_apart():
+    images, detections, labels = example()
+    ignore = labels[..., 0] == 2
+    y = {"boxes": labels[..., 1:], "classes": labels[..., 0], "ignore": ignore, "masks": None}
+    figure = _detections_figure(images, detections, y, NAMES, 0.5, 2)
+    styles = [(to_hex(r.get_edgecolor()), dashed(r)) for r in rectangles(figure.axes[1])]
+    assert styles == [("#ffffff", True), ("#bbbbbb", True), (class_color(0), False)]
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["ground truth", "ignored", *NAMES]
+
+
 def test_grid_of_one_class_has_no_names_at_the_truth():
     images, detections, labels = example()
     labels[..., 0] = np.minimum(labels[..., 0], 0)
@@ -153,7 +164,7 @@ def test_draw_detections_errors_say_what_arrived(tmp_path):
     for arguments, message in (
         ((images[:0], detections, labels, NAMES), "images is empty"),
         ((images[:2], detections, labels, NAMES), "for 3 images, images has 2"),
-        ((images, detections, labels[:2], NAMES), r"labels has shape \(2, 2, 5\)"),
+        ((images, detections, labels[:2], NAMES), "labels are for 2 images, images has 3"),
         ((images, detections, labels, NAMES[:1]), "class 2 has no name"),
         ((images, {"boxes": detections["boxes"]}, labels, NAMES), "'scores' is missing"),
     ):

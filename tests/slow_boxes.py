@@ -60,9 +60,12 @@ def center(box):
     return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
 
 
-def target(anchors, labels):
-    """One image: offsets (A, 4), mask (A, 4), classes (A,)."""
-    rows = [row for row in labels if row[0] != -1]
+def target(anchors, labels, ignore=None):
+    """One image: offsets (A, 4), mask (A, 4), classes (A,), -1 on an ignored object."""
+    ignore = np.zeros(len(labels), bool) if ignore is None else ignore
+    objects = [(row, ignored) for row, ignored in zip(labels, ignore, strict=True) if row[0] != -1]
+    rows = [row for row, ignored in objects if not ignored]
+    crowds = [row[1:] for row, ignored in objects if ignored]
     assigned = assign([row[1:] for row in rows], anchors)
     offset, mask = np.zeros((len(anchors), 4)), np.zeros((len(anchors), 4))
     classes = np.zeros(len(anchors), np.int32)
@@ -71,7 +74,14 @@ def target(anchors, labels):
             offset[i] = offsets(anchors[i], rows[j][1:])
             mask[i] = 1
             classes[i] = rows[j][0] + 1
+        elif any(shared(anchors[i], crowd) >= area(anchors[i]) / 2 for crowd in crowds):
+            classes[i] = -1
     return offset, mask, classes
+
+
+def shared(a, b):
+    width, height = (min(a[k + 2], b[k + 2]) - max(a[k], b[k]) for k in (0, 1))
+    return max(width, 0) * max(height, 0)
 
 
 def nms(boxes, scores, threshold):

@@ -1,0 +1,270 @@
+"""The base class of detectors: what metrics, drawing, export and scripts need of one."""
+
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.devices import resolve_jit_compile
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.models.common import any_images, as_class_names, as_image_size, dtype_scope
+from kerascv_d2l.models.registry import Recipe, one_of
+from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.resize import resize
+
+
+class Detector(keras.Model):
+    """A network that finds boxes, with all that is the same for every detector.
+
+    A subclass defines
+
+    - `call(images, training=False)`: pixels 0-255 `(batch, height, width, 3)` to raw
+      outputs, a tensor or any structure of tensors;
+    - `compute_loss(x, y, y_pred, sample_weight, training)`: a float32 scalar. `y` is the
+      dict of `kerascv_d2l.ops.checks.as_targets`, whichever form `fit` was given. For a mean
+      over objects rather than images see `kerascv_d2l.losses.detection.mean_over_replicas`;
+    - `decode(outputs)`, unless `decoder(*outputs)` does it;
+    - `get_config()`, if it has further arguments; its last line in `__init__` is
+      `self.build((None, None, None, 3))` or a first call, so that a saved model loads;
+    - and, for training by name, `RECIPES`, `LOSSES` and `BACKBONE`, if they differ; see
+      `kerascv_d2l.models.registry`.
+
+    Train it with `fit` on pairs of images and labels. `detect` gives boxes.
+
+    Args:
+        class_names: sequence of str, or the number of classes, which are then "0", "1", …;
+            they are saved and exported with the model.
+        image_size: `(height, width)` to which `detect` and the exported model
+            resize images, or None to take them as they are.
+        decoder: `keras.layers.Layer` without weights that turns outputs into detections, or
+            None if `decode` does it alone. It is saved with the model. Another one may be
+            assigned at any time.
+        **kwargs: as in `keras.Model`.
+
+    Raises:
+        InputError: if a name is missing or given twice, or the size is not two numbers of
+            at least `MIN_SIZE`.
+    """
+
+    task = "detection"
+    # How to train it, by name: "default" and others.
+    RECIPES: ClassVar = {"default": Recipe()}
+    # Losses for `compile` by name: functions without arguments.
+    LOSSES: ClassVar = {}
+    # Name of the default backbone, or None if the class takes no `backbone` and `weights`.
+    BACKBONE = None
+    # The smallest height and width that `call` takes, pixels.
+    MIN_SIZE = 1
+
+    def __init__(self, class_names, image_size=None, decoder=None, **kwargs):
+        super().__init__(**kwargs)
+        self.class_names = as_class_names(class_names)
+        self.image_size = None if image_size is None else as_image_size(image_size)
+        if image_size is not None and min(self.image_size) < self.MIN_SIZE:
+            raise InputError(
+                f"image_size must be at least {self.MIN_SIZE} pixels high and wide for this "
+                f"network; got {self.image_size}."
+            )
+        self.decoder = decoder
+        options = {"reduce_retracing": True, "autograph": False}
+        self._detect = tf.function(lambda images, _: self.detect_batch(images), **options)
+        self._evaluate_batch = tf.function(self._losses_and_detections, **options)
+
+    def __setattr__(self, name, value):
+        if name == "decoder":  # Keras lets no layer into a built model; this one has no weights.
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @classmethod
+    def make_loss(cls, name=None):
+        """Make one of `LOSSES`.
+
+        Args:
+            name: str, or None for none: `compile` then chooses.
+
+        Returns:
+            What `compile` takes as `loss`.
+
+        Raises:
+            InputError: if there is no such loss.
+        """
+        return None if name is None else cls.LOSSES[one_of(cls.LOSSES, name, "loss")]()
+
+    def compile(self, optimizer="sgd", loss=None, jit_compile="auto", **kwargs):
+        """Configure the model for training, as `keras.Model.compile`.
+
+        Args:
+            optimizer: as in Keras. If the model is built, its variables are made here, so
+                that they can be saved and restored before the first step.
+            loss: as in Keras; unless `compute_loss` says otherwise it needs none.
+            jit_compile: bool, or "auto" for XLA on GPUs only.
+            **kwargs: as in Keras.
+        """
+        jit_compile = resolve_jit_compile(jit_compile)
+        super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
+        if self.built and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config):
+        """Compile a loaded model as it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Train, as `keras.Model.fit`, after a check of the labels.
+
+        Labels in an array are checked at once, those of a `tf.data.Dataset` batch by batch as
+        they come. (XLA has no assertions; without this check it would take wrong rows for
+        padding without a word.)
+
+        Args:
+            x: images `(n, height, width, 3)`, or a data set of batches `(images, labels)`.
+            y: labels of an array of images.
+            *args: as in Keras.
+            **kwargs: as in Keras.
+
+        Returns:
+            `keras.callbacks.History`.
+
+        Raises:
+            InputError: if the labels are not as `kerascv_d2l.ops.checks.as_targets` takes them.
+            tf.errors.InvalidArgumentError: the same in a data set.
+        """
+        if isinstance(x, tf.data.Dataset):
+            x = x.map(lambda *batch: self._with_targets(batch))
+        elif y is not None:
+            as_targets(y, len(self.class_names))
+        return super().fit(x, y, *args, **kwargs)
+
+    def _with_targets(self, batch):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        y = as_targets(y, len(self.class_names))
+        return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras (checked in 3.15) adds up a batch over the devices here to build the model by it;
+        # bools cannot be added, and this model is built.
+        if not self.built:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def train_step(self, data):
+        return super().train_step(self._with_targets(data))
+
+    def test_step(self, data):
+        return super().test_step(self._with_targets(data))
+
+    def decode(self, outputs):
+        """Turn the outputs of `call` into detections.
+
+        Args:
+            outputs: what `call` returned.
+
+        Returns:
+            dict of tensors: `boxes` float32 `(batch, n, 4)`, normalised corners; `scores`
+            float32 `(batch, n)`, falling; `classes` int32 `(batch, n)`; `num_valid` int32
+            `(batch,)`. Rows from `num_valid` on are padding with class -1. Others, such as
+            `masks`, may follow.
+        """
+        return self.decoder(*outputs)
+
+    def detect(self, images):
+        """Find objects.
+
+        Images are resized to `image_size` if the model has one.
+
+        Args:
+            images: pixels 0-255 `(batch, height, width, 3)`, uint8 or float.
+
+        Returns:
+            dict of tensors, see `decode`.
+
+        Raises:
+            InputError: if the images have another shape or are too small.
+        """
+        images = tf.convert_to_tensor(images)
+        self.check_images(images, self.MIN_SIZE if self.image_size is None else 1)
+        return self._detect(images, self._decoder_key())
+
+    def _decoder_key(self):
+        """What a compiled function depends on besides its tensors: another value traces anew."""
+        return str(self.decoder and self.decoder.get_config())
+
+    def detect_batch(self, images):
+        """Do what `detect` does as plain operations, for other graphs."""
+        return self.decode(self(self._resized(images), training=False))
+
+    def _resized(self, images):
+        images = tf.cast(images, tf.float32)
+        if self.image_size and tuple(images.shape[1:3]) != self.image_size:
+            images = resize(images, self.image_size)
+        return images
+
+    def evaluate_batch(self, images, y):
+        """Run one batch of an evaluation: the loss, the metrics and the detections at once.
+
+        Args:
+            images: as for `detect`.
+            y: labels, as `compute_loss` takes them.
+
+        Returns:
+            Tuple of the loss, float32 scalar, and detections as `decode` gives them; the
+            model's metrics are updated.
+        """
+        return self._evaluate_batch(images, y, self._decoder_key())
+
+    def _losses_and_detections(self, images, y, _):
+        images, y, _ = keras.utils.unpack_x_y_sample_weight(self._with_targets((images, y)))
+        images = self._resized(images)
+        outputs = self(images, training=False)
+        loss = self.compute_loss(x=images, y=y, y_pred=outputs, training=False)
+        return loss, self.decode(outputs)
+
+    def endpoints(self):
+        """Give what an export offers: `{"detect": (function, signature)}`.
+
+        The function takes images of any size and type and answers as `detect`, with
+        `boxes_px` besides: the boxes in pixels of the images given.
+        """
+        return {"detect": (self._detect_in_pixels, (any_images(),))}
+
+    def _detect_in_pixels(self, images):
+        found = self.detect_batch(images)
+        height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
+        return found | {"boxes_px": found["boxes"] * tf.stack([width, height, width, height])}
+
+    def check_images(self, images, min_size=None):
+        """Check the shape of images.
+
+        Args:
+            images: tensor.
+            min_size: int, least height and width; None for that of the network.
+
+        Raises:
+            InputError: if it is not `(batch, height, width, 3)`, or too small.
+        """
+        min_size, shape = min_size or self.MIN_SIZE, tuple(images.shape)
+        if len(shape) != 4 or shape[-1] not in (3, None):
+            raise InputError(f"images must be (batch, height, width, 3); got shape {shape}.")
+        if any(side is not None and side < min_size for side in shape[1:3]):
+            raise InputError(
+                f"images must be at least {min_size} pixels high and wide for this network; "
+                f"got shape {shape}."
+            )
+
+    def get_config(self):
+        """Give the arguments of the constructor."""
+        decoder = self.decoder and keras.saving.serialize_keras_object(self.decoder)
+        return {
+            **super().get_config(),
+            "class_names": self.class_names,
+            "image_size": self.image_size,
+            "decoder": decoder,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make a model from `get_config`, with layers of the dtype policy that it had."""
+        decoder = keras.saving.deserialize_keras_object(config.get("decoder"), custom_objects)
+        with dtype_scope(config.get("dtype")):
+            return cls(**{**config, "decoder": decoder})

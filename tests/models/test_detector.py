@@ -1,0 +1,226 @@
+"""What every detector gets from its base class, shown on a toy that is one file and one line."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scenes import BAD_ROWS, bright_rectangles
+from toy_detector import GridDetector
+
+from kerascv_d2l import (
+    DetectionDecoder,
+    InputError,
+    MeanAveragePrecisionCallback,
+    TinySSD,
+    draw_detections,
+    evaluate_detections,
+    resize,
+)
+from kerascv_d2l.models import registry
+
+NAMES = ("even", "odd")
+
+
+def as_dict(rows, ignore=None):
+    ignore = np.zeros(rows.shape[:2], bool) if ignore is None else ignore
+    return {"boxes": rows[..., 1:], "classes": rows[..., 0].astype(np.int32), "ignore": ignore}
+
+
+def train(y, epochs=60, dataset=False):
+    keras.utils.set_random_seed(0)
+    model = registry.create("toy", NAMES, (64, 96), width=8)
+    model.compile(keras.optimizers.Adam(model.RECIPES["default"].learning_rate))
+    images, _ = bright_rectangles(16)
+    if dataset:
+        batches = tf.data.Dataset.from_tensor_slices((images, y)).batch(16).repeat()
+        model.fit(batches, epochs=epochs, steps_per_epoch=1, verbose=0)
+    else:
+        model.fit(images, y, batch_size=16, epochs=epochs, verbose=0, shuffle=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.DETECTORS, "toy", "toy_detector:GridDetector")
+        yield train(as_dict(bright_rectangles(16)[1]))
+
+
+def test_toy_learns_and_is_measured(trained, tmp_path):
+    images, rows = bright_rectangles(16)
+    found = trained.detect(images)
+    for i, (kind, *box) in enumerate(rows[:, 1]):
+        assert found["classes"][i, 0] == kind
+        np.testing.assert_allclose(found["boxes"][i, 0], box, atol=0.1)
+    batches = tf.data.Dataset.from_tensor_slices((images, as_dict(rows))).batch(5)
+    metrics = evaluate_detections(trained, batches)
+    assert metrics["map_50"] > 0.9 and metrics["ap_50_by_class"].keys() == {0, 1}
+    y = as_dict(rows[:4]) | {"masks": np.zeros((4, 3, 64, 96), np.uint8)}
+    small = {name: value[:4] for name, value in found.items()}
+    draw_detections(tmp_path / "drawn.png", images[:4], small, y, NAMES)
+
+
+def test_rows_dicts_and_data_sets_train_alike(trained, monkeypatch):
+    monkeypatch.setitem(registry.DETECTORS, "toy", "toy_detector:GridDetector")
+    rows = bright_rectangles(16)[1]
+    models = [train(rows, 3), train(as_dict(rows), 3), train(rows, 3, dataset=True)]
+    for model in models[1:]:
+        for a, b in zip(model.weights, models[0].weights, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_toy_is_saved_and_loaded_with_its_optimizer(trained, tmp_path):
+    images, rows = bright_rectangles(16)
+    trained.save(tmp_path / "toy.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = keras.models.load_model(tmp_path / "toy.keras")
+    assert (loaded.class_names, loaded.image_size, loaded.width) == (NAMES, (64, 96), 8)
+    for name, value in trained.detect(images).items():
+        np.testing.assert_array_equal(loaded.detect(images)[name], value)
+    assert int(loaded.optimizer.iterations) == 60
+    loaded.train_on_batch(images, rows)
+
+
+def test_endpoints_take_any_size_and_type(trained):
+    ((name, (function, signature)),) = trained.endpoints().items()
+    assert name == "detect" and signature[0].shape.as_list() == [None, None, None, 3]
+    images = np.random.default_rng(0).integers(0, 256, (2, 70, 131, 3))
+    expected = trained.detect(images.astype(np.float32))
+    for dtype in (tf.uint8, tf.float32, tf.float64):
+        found = tf.function(function)(tf.constant(images, dtype))
+        np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-6)
+        np.testing.assert_allclose(found["boxes_px"], expected["boxes"] * [131, 70, 131, 70], 1e-5)
+
+
+@pytest.mark.quick
+def test_images_are_resized_to_the_model_s_size():
+    model = TinySSD(1, image_size=(64, 64))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 100, 80, 3)).astype(np.float32)
+    whole = model.detect(images)
+    for name, value in model.detect(resize(images, (64, 64))).items():
+        np.testing.assert_allclose(whole[name], value, atol=1e-5)
+
+
+# ---------------------------------------------------------------- the decoder
+
+
+@pytest.mark.quick
+def test_another_decoder_is_used_at_once_and_saved(tmp_path):
+    model = TinySSD(1, decoder=DetectionDecoder(max_detections=7))
+    images = np.zeros((1, 64, 64, 3), np.float32)
+    assert model.detect(images)["boxes"].shape == (1, 7, 4)
+    model.decoder = DetectionDecoder(score_threshold=0.6, max_detections=5)
+    assert model.detect(images)["boxes"].shape == (1, 5, 4)
+    model.decoder.max_detections = 3
+    assert model.detect(images)["boxes"].shape == (1, 3, 4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert (loaded.decoder.score_threshold, loaded.decoder.max_detections) == (0.6, 3)
+    assert loaded.detect(images)["boxes"].shape == (1, 3, 4)
+
+
+# ---------------------------------------------------------------- metrics in one pass
+
+
+def test_one_pass_gives_what_evaluate_and_detect_give():
+    images, rows = bright_rectangles(7)
+    y = as_dict(rows, ignore=np.arange(21).reshape(7, 3) % 9 == 1)
+    batches = tf.data.Dataset.from_tensor_slices((images, y)).batch(4)
+    model = TinySSD(2)
+    model.compile("sgd")
+    expected = model.evaluate(batches, verbose=0, return_dict=True)
+    together = evaluate_detections(model, batches)
+    assert {k: together[k] for k in expected} == pytest.approx(expected, rel=1e-5)
+    assert {"loss", "class_error", "bbox_mae"} == set(expected)
+    bare = evaluate_detections(TinySSD(2), batches)  # not compiled: no loss
+    assert "loss" not in bare and "map" in bare
+
+
+def test_callback_measures_all_in_fit():
+    images, rows = bright_rectangles(6)
+    batches = tf.data.Dataset.from_tensor_slices((images, rows)).batch(4)
+    model = TinySSD(2)
+    model.compile(keras.optimizers.SGD(0.0))
+    callback = MeanAveragePrecisionCallback(batches, every=2)
+    history = model.fit(images, rows, epochs=3, verbose=0, callbacks=[callback]).history
+    assert np.isnan(history["val_map"]).tolist() == [True, False, False]
+    metrics = model.evaluate(batches, verbose=0, return_dict=True)
+    for name, value in metrics.items():
+        assert history[f"val_{name}"][-1] == callback.result[name] == pytest.approx(value, rel=1e-4)
+        assert np.isfinite(history[f"val_{name}"]).all()
+
+
+# ---------------------------------------------------------------- labels that are wrong
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["graph", "xla"])
+def small(request):
+    model = GridDetector(2, (64, 64), width=2)
+    model.compile(keras.optimizers.SGD(0.1), jit_compile=request.param)
+    return model
+
+
+@pytest.mark.parametrize("row", BAD_ROWS.values(), ids=BAD_ROWS)
+def test_fit_refuses_wrong_labels(small, row):
+    images = np.zeros((4, 64, 64, 3), np.float32)
+    rows = np.full((4, 2, 5), -1, np.float32)
+    rows[2, 1] = row
+    with pytest.raises(InputError, match=r"labels: every object.*Row 1 of image 2"):
+        small.fit(images, rows, verbose=0)
+    for y in (rows, {"boxes": rows[..., 1:], "classes": rows[..., 0]}):
+        batches = tf.data.Dataset.from_tensor_slices((images, y)).batch(4)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="labels: every object"):
+            small.fit(batches, verbose=0)
+
+
+# ---------------------------------------------------------------- by name
+
+
+@pytest.mark.quick
+def test_detectors_by_name():
+    model = registry.create("tinyssd", ("cat", "dog"), (64, 96))
+    assert isinstance(model, TinySSD) and model.class_names == ("cat", "dog")
+    assert model.make_loss("book").settings["normalizer"] == "anchors"
+    assert model.make_loss() is None
+    for name in registry.DETECTORS:
+        cls = registry.detector_class(name)
+        for recipe in cls.RECIPES.values():
+            cls.make_loss(recipe.loss)
+    with pytest.raises(InputError, match=r"model must be one of tinyssd, ssd.*got 'sdd'.*'ssd'"):
+        registry.create("sdd", ("cat",))
+    with pytest.raises(InputError, match=r"backbone='vgg16'.*of its own.*or use ssd\."):
+        registry.create("tinyssd", ("cat",), backbone="vgg16")
+    with pytest.raises(InputError, match="loss must be one of ssd, book, focal; got 'focl'"):
+        model.make_loss("focl")
+    code = "import sys, kerascv_d2l.models.registry as r; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# ---------------------------------------------------------------- several devices
+
+
+@pytest.fixture(scope="module")
+def replicas():
+    child = Path(__file__).with_name("replicas_child.py")
+    done = subprocess.run([sys.executable, str(child)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", ["toy", "ssd"])
+def test_two_devices_compute_what_one_does(replicas, name):
+    """With objects, ignored ones and images without any spread unevenly over the devices."""
+    one, two = replicas[name]
+    for figure, value in one.items():
+        # Anchors on the edge of two classes may fall to either.
+        rounding = 2e-3 if "error" in figure or "map" in figure else 2e-5
+        assert two[figure] == pytest.approx(value, rel=5e-4, abs=rounding), figure
+    assert replicas["uneven"] > 1.2  # a mean on each device would be another loss
