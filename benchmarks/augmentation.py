@@ -67,10 +67,10 @@ def serve_ours(folder, count):
     """Our layers and Keras' own, in one process: neither works while the other does."""
     import keras
     import tensorflow as tf
-
-    import kerascv_d2l
     from kerascv_d2l.data.classification import ClassificationSplit
     from kerascv_d2l.prefetching import prefetched
+
+    import kerascv_d2l
 
     paths = files_of(folder, FILES * count)
     pixels = np.stack([np.asarray(_opened(path)) for path in paths[:MODEL_BATCH]])

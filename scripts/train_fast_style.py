@@ -125,9 +125,9 @@ def build_trainer(args, style):
 def draw(path, args, style, split, stylize):
     """Write a sheet of the style and some photographs, each beside how it is painted."""
     import numpy as np
+    from kerascv_d2l.pipelines.batches import picture_loader
     from PIL import Image
 
-    from kerascv_d2l.pipelines.batches import picture_loader
     from kerascv_d2l.plotting.sheets import draw_examples
 
     load = picture_loader(split)

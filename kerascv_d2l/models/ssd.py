@@ -153,7 +153,7 @@ class SSD(Detector):
     `(batch, m, 5)` or dicts; the targets are made inside. `detect` gives boxes.
 
     Args:
-        num_classes: int, object classes, or None if `class_names` are given.
+        num_classes: int, object classes; or their names, like `class_names`.
         backbone: a network of `keras.applications` by lower-case name, see
             `kerascv_d2l.models.backbones`, or "tiny" for the book's. It is tapped at
             strides 8, 16 and 32, and two more maps follow.
@@ -161,8 +161,8 @@ class SSD(Detector):
             download) or a path. Ignored when a saved model is loaded.
         image_size: `(height, width)` to which `detect` and the exported model
             resize images, or None to take them as they are.
-        class_names: sequence of str, or None for "0", "1" …; they are saved and exported
-            with the model.
+        class_names: sequence of str, or None for "0", "1" …; saved and exported with the
+            model.
         decoder: `DetectionDecoder`, or None for one with its defaults.
         **kwargs: as in `keras.Model`.
 
@@ -202,7 +202,7 @@ class SSD(Detector):
         names = num_classes if class_names is None else class_names
         super().__init__(names, image_size, decoder or DetectionDecoder(), **kwargs)
         self.num_classes = len(self.class_names)
-        if num_classes not in (None, self.num_classes):
+        if isinstance(num_classes, int) and num_classes != self.num_classes:
             raise InputError(f"class_names must be {num_classes} names; got {self.class_names!r}.")
         self.backbone_name = backbone
         with dtype_scope(self.dtype_policy):
@@ -290,7 +290,7 @@ class TinySSD(SSD):
     """The book's detector: `SSD` on three small blocks; 5444 anchors at 256 × 256.
 
     Args:
-        num_classes: int, object classes, or None if `class_names` are given.
+        num_classes: int, object classes; or their names, like `class_names`.
         **kwargs: see `SSD`; without `backbone`.
 
     Source:

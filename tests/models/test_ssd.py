@@ -14,10 +14,10 @@ from kerascv_d2l import (
     cls_predictor,
     concat_preds,
     down_sample_blk,
-    export_detector_lite,
     multibox_prior,
     multibox_target,
 )
+from kerascv_d2l.export import save_lite
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_mixed_precision(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.features(images)[0].dtype == tf.bfloat16
     np.testing.assert_array_equal(loaded(images)[1], cls_preds)
-    export_detector_lite(model, tmp_path / "model.tflite")  # as float32
+    save_lite(model, tmp_path / "model.tflite", (64, 96))  # as float32
     run = tf.lite.Interpreter(str(tmp_path / "model.tflite")).get_signature_runner()
     np.testing.assert_allclose(
         run(images=images[:1])["scores"], model.detect(images[:1])["scores"], atol=0.05
