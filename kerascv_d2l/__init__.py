@@ -81,8 +81,10 @@ _MODULES = {
     ],
     "models.backbones": ["backbone", "check_weights"],
     "models.classifier": ["Classifier"],
+    "models.detector": ["Detector"],
     "models.fcn": ["FCN"],
     "models.fpn": ["FPN", "feature_pyramid"],
+    "models.registry": ["DETECTORS", "Recipe", "create_detector", "detector_recipe"],
     "models.resnet": ["ResNet18", "ResNet34", "resnet18_small"],
     "models.ssd": [
         "SSD",

@@ -60,7 +60,7 @@ def detector_class(name):
     return getattr(importlib.import_module(module), attribute)
 
 
-def create(name, class_names, image_size=None, backbone=None, weights=None, **options):
+def create_detector(name, class_names, image_size=None, backbone=None, weights=None, **options):
     """Make a detector by name.
 
     Args:
@@ -89,6 +89,23 @@ def create(name, class_names, image_size=None, backbone=None, weights=None, **op
             f"{' or '.join(takers)}."
         )
     return cls(class_names=class_names, image_size=image_size, **chosen, **options)
+
+
+def detector_recipe(name, recipe="default"):
+    """Look up how to train a detector.
+
+    Args:
+        name: str, a key of `DETECTORS`.
+        recipe: str, a key of the class's `RECIPES`.
+
+    Returns:
+        dict of the attributes of `Recipe`.
+
+    Raises:
+        InputError: if there is no such detector, or it has no such recipe.
+    """
+    recipes = detector_class(name).RECIPES
+    return dataclasses.asdict(recipes[one_of(recipes, recipe, "recipe")])
 
 
 def one_of(table, name, argument):

@@ -34,7 +34,7 @@ def as_dict(rows, ignore=None):
 
 def train(y, epochs=60, dataset=False):
     keras.utils.set_random_seed(0)
-    model = registry.create("toy", NAMES, (64, 96), width=8)
+    model = registry.create_detector("toy", NAMES, (64, 96), width=8)
     model.compile(keras.optimizers.Adam(model.RECIPES["default"].learning_rate))
     images, _ = bright_rectangles(16)
     if dataset:
@@ -185,7 +185,7 @@ def test_fit_refuses_wrong_labels(small, row):
 
 @pytest.mark.quick
 def test_detectors_by_name():
-    model = registry.create("tinyssd", ("cat", "dog"), (64, 96))
+    model = registry.create_detector("tinyssd", ("cat", "dog"), (64, 96))
     assert isinstance(model, TinySSD) and model.class_names == ("cat", "dog")
     assert model.make_loss("book").settings["normalizer"] == "anchors"
     assert model.make_loss() is None
@@ -193,10 +193,13 @@ def test_detectors_by_name():
         cls = registry.detector_class(name)
         for recipe in cls.RECIPES.values():
             cls.make_loss(recipe.loss)
+    assert registry.detector_recipe("tinyssd", "book")["learning_rate"] == 0.2
+    with pytest.raises(InputError, match="recipe must be one of default, book; got 'boook'"):
+        registry.detector_recipe("ssd", "boook")
     with pytest.raises(InputError, match=r"model must be one of tinyssd, ssd.*got 'sdd'.*'ssd'"):
-        registry.create("sdd", ("cat",))
+        registry.create_detector("sdd", ("cat",))
     with pytest.raises(InputError, match=r"backbone='vgg16'.*of its own.*or use ssd\."):
-        registry.create("tinyssd", ("cat",), backbone="vgg16")
+        registry.create_detector("tinyssd", ("cat",), backbone="vgg16")
     with pytest.raises(InputError, match="loss must be one of ssd, book, focal; got 'focl'"):
         model.make_loss("focl")
     code = "import sys, kerascv_d2l.models.registry as r; print('tensorflow' in sys.modules)"
