@@ -18,14 +18,12 @@ from kerascv_d2l.data.splits import (
     first_of,
 )
 
-# Near-identical images: bits of 64 in which their difference hashes differ, and the correlation
-# of their thumbnails, which brightness and contrast do not change.
-SAME_BITS = 8
-SAME_CORRELATION = 0.97
+# Images are nearly the same if grey thumbnails of them correlate by this; brightness, contrast,
+# size and compression hardly change it (0.97 and more), other images come up to 0.9.
+SAME_CORRELATION = 0.96
 THUMBNAIL = 32  # pixels a side
 FEW_EXAMPLES = 10  # of a class, to train on
-UNBALANCED = 20  # times as many of one class as of another
-THIN = 1.01  # pixels: the side of a box in which nothing can be seen
+UNBALANCED, UNBALANCED_PIXELS = 10, 50  # times as many of one class as of another
 SHARED_IOU = 0.9  # of two boxes that are the same one
 # What the detectors of this package have by default: the stride of their finest map, and the
 # largest anchor, as a share of the image's side.
@@ -36,7 +34,7 @@ COUNTED = {
     DETECTION: "objects_by_class",
     SEGMENTATION: "pixels_by_class",
 }
-_PAIRS_AT_ONCE = 2**22
+ROWS_AT_ONCE = 256  # of the matrix of correlations
 
 
 def summarize(data):
@@ -76,25 +74,6 @@ def find_problems(data, image_size=(256, 256)):
 
 
 # ---------------------------------------------------------------- images
-
-
-def difference_hash(images):
-    """Hash images so that equal ones, however they were saved, have nearly equal hashes.
-
-    A bit says whether one cell of a grid of 8 x 9 is brighter than the next.
-
-    Args:
-        images: float `(n, 32, 32)`, grey.
-
-    Returns:
-        uint64 `(n,)`.
-    """
-    rows = images.reshape(-1, 8, THUMBNAIL // 8, THUMBNAIL).mean(2)  # (n, 8, 32)
-    centres = (np.arange(9) + 0.5) * THUMBNAIL / 9
-    around = np.abs(np.arange(THUMBNAIL) + 0.5 - centres[:, None]) < THUMBNAIL / 18  # (9, 32)
-    cells = rows @ (around / around.sum(1, keepdims=True)).T  # (n, 8, 9)
-    bits = cells[..., 1:] > cells[..., :-1]  # (n, 8, 8)
-    return np.packbits(bits.reshape(-1, 64), axis=1).view(np.uint64)[:, 0]
 
 
 def _thumbnails(split):
@@ -139,19 +118,12 @@ def _copies(data):
 
 def _near(first, second):
     """Pairs of indices of thumbnails that are nearly the same, of `first` the nearest."""
-    hashes = difference_hash(first), difference_hash(second)
-    plain = [_standardized(small) for small in (first, second)]
-    step = max(1, _PAIRS_AT_ONCE // max(1, len(first)))
+    first, second = _standardized(first), _standardized(second)
     pairs = []
-    for start in range(0, len(second), step):
-        part = hashes[1][start : start + step]
-        bits = np.bitwise_count(hashes[0][:, None] ^ part)  # (first, step)
-        best = {}
-        for a, b in np.argwhere(bits <= SAME_BITS):
-            likeness = plain[0][a] @ plain[1][start + b]
-            if likeness >= max(SAME_CORRELATION, best.get(b, (0, 0))[0]):
-                best[b] = (likeness, a)
-        pairs += [(int(a), int(start + b)) for b, (_, a) in sorted(best.items())]
+    for start in range(0, len(second), ROWS_AT_ONCE):
+        alike = second[start : start + ROWS_AT_ONCE] @ first.T  # (rows, first)
+        for k in np.flatnonzero(alike.max(1) >= SAME_CORRELATION):
+            pairs.append((int(alike[k].argmax()), start + int(k)))
     return pairs
 
 
@@ -175,11 +147,17 @@ def _rare_classes(data):
     # Of objects, all count; of pixels, on how many images there are any.
     train, val = (c.sum(0) if data.task == DETECTION else (c > 0).sum(0) for c in by_image)
     problems = []
-    if (few := np.flatnonzero(train < FEW_EXAMPLES)).size:
-        shown = first_of(f"{names[k]} ({train[k]})" for k in few[np.argsort(train[few])])
+    if (none := np.flatnonzero(train == 0)).size:
+        problems.append(
+            f"{none.size} of {count} classes have no {what[:-1]} to train on: "
+            f"{first_of(names[k] for k in none)}. Leave these classes out, or label some"
+        )
+    few = np.flatnonzero((train > 0) & (train < FEW_EXAMPLES))
+    if few.size:
+        shown = (f"{names[k]} ({train[k]})" for k in few[np.argsort(train[few], kind="stable")])
         problems.append(
             f"{few.size} of {count} classes have fewer than {FEW_EXAMPLES} {what} to train on: "
-            f"{shown}. Label more, or leave these classes out"
+            f"{first_of(shown, 20)}. Label more, or leave these classes out"
         )
     if (absent := np.flatnonzero(val == 0)).size:
         problems.append(
@@ -188,7 +166,8 @@ def _rare_classes(data):
         )
     there = by_image[0].sum(0)
     most, least = there.argmax(), np.where(there > 0, there, there.max() + 1).argmin()
-    if there[most] >= UNBALANCED * there[least] > 0:
+    limit = UNBALANCED_PIXELS if data.task == SEGMENTATION else UNBALANCED
+    if there[most] >= limit * there[least] > 0:
         what = "pixels" if data.task == SEGMENTATION else what
         problems.append(
             f"unbalanced classes: {there[most]} {what} of {names[most]} and {there[least]} of "
@@ -202,39 +181,33 @@ def _rare_classes(data):
 
 
 def _objects(data):
-    """`(name, boxes, classes, size)` of each image, without ignored objects."""
+    """`(name, boxes, classes)` of each image, without ignored objects."""
     for title, split in data.splits.items():
         targets = split.targets
         for k, name in enumerate(split.names):
             keep = ~targets["ignore"][k]
             boxes, classes = targets["boxes"][k][keep], targets["classes"][k][keep]
-            yield f"{title}/{name}", boxes, classes, split.sizes[k]
+            yield f"{title}/{name}", boxes, classes
 
 
 def _sizes(data, image_size):
     """Objects that are too small or too large to be found."""
-    thin, small, large = (collections.Counter() for _ in range(3))
+    small, large = collections.Counter(), collections.Counter()
     pixels = []  # of every object, the root of its area at the size for training
-    for name, boxes, _, size in _objects(data):
+    for name, boxes, _ in _objects(data):
         sides = boxes[:, 2:] - boxes[:, :2]  # (objects, 2), shares of the image
         shares = np.sqrt(np.prod(sides, axis=1))
         pixels += (resized := shares * np.sqrt(image_size[0] * image_size[1])).tolist()
-        thin[name] += int(np.count_nonzero((sides * size[::-1]).min(1, initial=9) < THIN))
         small[name] += int(np.count_nonzero(resized < FINEST_STRIDE))
         large[name] += int(np.count_nonzero(shares > LARGEST_ANCHOR))
     problems, total = [], len(pixels)
-    if count := thin.total():
-        problems.append(
-            f"{count} of {total} boxes are but a pixel wide or high: {_worst(thin)}. A slip of the "
-            "mouse? Remove or correct them"
-        )
     if count := small.total():
         larger = FINEST_STRIDE / max(np.quantile(pixels, 0.1), 1e-9)
         problems.append(
             f"{count} of {total} objects are smaller than {FINEST_STRIDE} pixels, the finest "
             f"stride of the detectors, once images are resized to {image_size[0]} x "
             f"{image_size[1]}: {_worst(small)}. Train on larger images"
-            + (f" ({larger:.1f} times the size for nine of ten)" if larger > 1 else "")
+            + (f" ({larger:.2g} times the size for nine of ten)" if larger > 1.05 else "")
             + ", or on windows of them"
         )
     if count := large.total():
@@ -254,7 +227,7 @@ def _worst(counts):
 def _shared_boxes(data):
     """Objects of one image whose boxes are the same."""
     shared, total, examples = 0, 0, []
-    for name, boxes, classes, _ in _objects(data):
+    for name, boxes, classes in _objects(data):
         total += len(boxes)
         if len(boxes) < 2:
             continue
