@@ -14,7 +14,17 @@ from PIL import Image
 from small_networks import small_backbone
 
 import kerascv_d2l
-from kerascv_d2l import FCN, Classifier, InputError, TinySSD, TransformerNet, UNet, load_model
+from kerascv_d2l import (
+    FCN,
+    Classifier,
+    InputError,
+    RandomHorizontalFlip,
+    RandomVerticalFlip,
+    TinySSD,
+    TransformerNet,
+    UNet,
+    load_model,
+)
 from kerascv_d2l.export import load, save, save_lite
 
 NAMES, COLORS = ("sky", "road", "tree"), [[1, 2, 3], [250, 0, 9], [7, 99, 3]]
@@ -91,13 +101,20 @@ def mixed(build):
         keras.config.set_dtype_policy("float32")
 
 
+def augmented_backbone():
+    """Layers of augmentation in a model: off in what is exported."""
+    pixels = keras.Input((None, None, 3))
+    x = RandomVerticalFlip()(RandomHorizontalFlip()(pixels))
+    return keras.Model(pixels, small_backbone(32)(x))
+
+
 def encoder():
     return small_backbone(2, 4, 8, 16, 32)
 
 
 CASES = {
     "detector": detector,
-    "classifier": lambda: spread(Classifier(small_backbone(32), NAMES, image_size=(32, 64))),
+    "classifier": lambda: spread(Classifier(augmented_backbone(), NAMES, image_size=(32, 64))),
     "fcn": lambda: spread(
         FCN(NAMES, small_backbone(8, 16, 32), stride=8, colors=COLORS, segmenter_options=SEGMENTER)
     ),

@@ -138,15 +138,17 @@ def backbone(
             wanted stride, or the weights do not fit.
     """
     family, _ = _parse(name)
-    trunk = build_trunk(name, weights, input_shape, batch_norm_momentum)
-    outputs = _last_of_each_stride(trunk, family.features)
+    network = without_classifier(name, weights, input_shape, batch_norm_momentum)
+    outputs = _last_of_each_stride(network, family.features)
     for stride in strides:
         if stride not in outputs:
             raise InputError(
                 f"strides={tuple(strides)}: {name} has no feature map at stride {stride}. "
                 f"It has them at {', '.join(map(str, sorted(outputs)))}."
             )
-    return keras.Model(trunk.inputs[0], [outputs[stride] for stride in strides], name=_safe(name))
+    return keras.Model(
+        network.inputs[0], [outputs[stride] for stride in strides], name=model_name(name)
+    )
 
 
 def check_weights(name, weights):
@@ -168,7 +170,7 @@ def check_weights(name, weights):
             fetch(resnet.HUB[name])
         else:
             with _undisturbed():
-                build_trunk(name, weights, (None, None, 3), None)
+                without_classifier(name, weights, (None, None, 3), None)
         return
     path = Path(weights)
     check_kind(path)
@@ -206,8 +208,8 @@ def strides_of(name):
         InputError: if no network has that name.
     """
     family, _ = _parse(name)
-    trunk = build_trunk(name, None, (None, None, 3), None)
-    return sorted(_last_of_each_stride(trunk, family.features))
+    network = without_classifier(name, None, (None, None, 3), None)
+    return sorted(_last_of_each_stride(network, family.features))
 
 
 def source_head(name, weights):
@@ -230,7 +232,7 @@ def source_head(name, weights):
     return kernel.reshape(-1, kernel.shape[-1]), bias
 
 
-def build_trunk(name, weights, input_shape, batch_norm_momentum):
+def without_classifier(name, weights, input_shape, batch_norm_momentum):
     """Build a network without its classifier: `backbone` with the last feature map as output.
 
     Args:
@@ -240,7 +242,7 @@ def build_trunk(name, weights, input_shape, batch_norm_momentum):
         batch_norm_momentum: as for `backbone`.
 
     Returns:
-        `keras.Model` from pixels 0-255 to one feature map, named after the network.
+        `keras.Model` from pixels 0-255 to one feature map.
 
     Raises:
         InputError: if no network has that name, or the weights do not fit.
@@ -248,44 +250,44 @@ def build_trunk(name, weights, input_shape, batch_norm_momentum):
     family, constructor = _parse(name)
     pixels = keras.Input(input_shape, name="pixels")
     features = family.preprocess(pixels)
-    trunk = constructor(include_top=False, weights=weights, input_tensor=features, name=_safe(name))
+    network = constructor(include_top=False, weights=weights, input_tensor=features)
     if weights != "imagenet":
-        _standardise_inside(trunk)
+        _standardise_inside(network)
     if batch_norm_momentum is not None:
-        for layer in trunk.layers:
+        for layer in network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = batch_norm_momentum
-    return trunk
+    return network
 
 
-def _standardise_inside(trunk):
+def _standardise_inside(network):
     """Give EfficientNet's own normalisation ImageNet's statistics.
 
     Keras' published weights hold the standard deviation where the variance
     should be, and `weights="imagenet"`, but not a path, adds a layer to make up
     for it. Networks without weights hold mean 0 and variance 1.
     """
-    for layer in trunk.layers:
+    for layer in network.layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
             layer.adapt_mean.assign(preprocessing.IMAGENET_MEAN)
             layer.adapt_variance.assign([std**2 for std in preprocessing.IMAGENET_STD])
             layer.finalize_state()
 
 
-def _last_of_each_stride(trunk, pattern):
+def _last_of_each_stride(network, pattern):
     """Dict stride -> symbolic tensor."""
-    tensors = [layer.output for layer in trunk.layers if re.fullmatch(pattern, layer.name)]
-    tensors.append(trunk.output)
-    model = keras.Model(trunk.inputs[0], tensors)
+    tensors = [layer.output for layer in network.layers if re.fullmatch(pattern, layer.name)]
+    tensors.append(network.output)
+    model = keras.Model(network.inputs[0], tensors)
     height = _PROBE_SIZE
     try:
         shapes = model.compute_output_shape((1, height, height, 3))
     except ValueError:
         # NASNet crops and pads for the one size that it was built for.
-        height, width = trunk.input_shape[1:3]
+        height, width = network.input_shape[1:3]
         if None in (height, width):
             raise InputError(
-                f"input_shape=({height}, {width}, 3): {trunk.name} needs a height and a width."
+                f"input_shape=({height}, {width}, 3): {network.name} needs a height and a width."
             ) from None
         shapes = model.compute_output_shape((1, height, width, 3))
     # Without padding a map is smaller than size / stride: the nearest power of two is meant.
@@ -378,5 +380,6 @@ def _parse(name):
     return family, lambda **arguments: constructor(alpha=alpha, **arguments)
 
 
-def _safe(name):
+def model_name(name):
+    """Give the name of a network as the name of a Keras model, which has no dots."""
     return name.replace(".", "_")

@@ -4,7 +4,12 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.backbones import BATCH_NORM_MOMENTUM, build_trunk, source_head
+from kerascv_d2l.models.backbones import (
+    BATCH_NORM_MOMENTUM,
+    model_name,
+    source_head,
+    without_classifier,
+)
 from kerascv_d2l.models.common import any_images, as_class_names, as_image_size
 from kerascv_d2l.ops.geometry import CROP_PCT, resize_and_center_crop, resized_size
 
@@ -68,20 +73,20 @@ class Classifier(keras.Model):
         if not 0 < crop_pct <= 1:
             raise InputError(f"crop_pct={crop_pct}: expected a number greater than 0, at most 1.")
         if isinstance(backbone, str):
-            trunk = build_trunk(backbone, weights, (*image_size, 3), batch_norm_momentum)
+            network = without_classifier(backbone, weights, (*image_size, 3), batch_norm_momentum)
         elif weights is not None or head_init:
             raise InputError(
                 "weights and head_init are for a backbone by name; load weights into the model."
             )
         else:
-            trunk = backbone
+            network = backbone
         # float32 from here on also under mixed precision: the loss needs the range.
-        x = keras.layers.GlobalAveragePooling2D(dtype="float32", name=POOL)(trunk.outputs[-1])
+        x = keras.layers.GlobalAveragePooling2D(dtype="float32", name=POOL)(network.outputs[-1])
         if dropout:
             x = keras.layers.Dropout(dropout, dtype="float32", name="dropout")(x)
         head = keras.layers.Dense(len(class_names), dtype="float32", name=HEAD)
-        name = name or trunk.name
-        super().__init__(inputs=trunk.inputs[0], outputs=head(x), name=name, **kwargs)
+        name = name or (model_name(backbone) if isinstance(backbone, str) else network.name)
+        super().__init__(inputs=network.inputs[0], outputs=head(x), name=name, **kwargs)
         if head_init:
             _start_head(head, backbone, weights, head_init)
         self.class_names = class_names
@@ -135,8 +140,8 @@ class Classifier(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Build the network again, without the weights."""
-        trunk = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
-        return cls(**(config | {"backbone": trunk}))
+        network = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
+        return cls(**(config | {"backbone": network}))
 
 
 def _start_head(head, name, weights, head_init):

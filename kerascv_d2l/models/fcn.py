@@ -72,9 +72,9 @@ class FCN(SegmentationModel):
             raise InputError(f"stride={stride}: expected 32, 16 or 8.")
         strides = [s for s in STRIDES if s >= stride]
         input_shape = as_input_shape(image_size)
-        trunk = feature_network(backbone, weights, strides, input_shape)
+        network = feature_network(backbone, weights, strides, input_shape)
         pixels = keras.Input(input_shape, name="pixels")
-        maps = dict(zip(strides, feature_maps(trunk, strides, pixels), strict=True))
+        maps = dict(zip(strides, feature_maps(network, strides, pixels), strict=True))
         scores = _upsampled_scores(maps, len(classes[0]), trainable_upsampling)
         scores = CropLike(dtype="float32", name="crop")(scores, pixels)
         super().__init__(inputs=pixels, outputs=scores, name=name or f"fcn{stride}", **kwargs)
@@ -84,7 +84,7 @@ class FCN(SegmentationModel):
             "image_size": image_size,
             "segmenter_options": segmenter_options,
         }
-        self.describe(classes, DEEPEST_STRIDE, trunk, settings)
+        self.describe(classes, DEEPEST_STRIDE, network, settings)
 
 
 def _upsampled_scores(maps, num_classes, trainable):
@@ -149,11 +149,11 @@ def feature_network(backbone, weights, strides, input_shape):
     return backbone
 
 
-def feature_maps(trunk, strides, pixels):
+def feature_maps(network, strides, pixels):
     """Apply a network to images of any size, padded as it needs.
 
     Args:
-        trunk: as `feature_network` gives it.
+        network: as `feature_network` gives it.
         strides: its strides in pixels, finest first.
         pixels: symbolic `(batch, height, width, 3)`.
 
@@ -162,34 +162,34 @@ def feature_maps(trunk, strides, pixels):
         stride, after the height is rounded up to a multiple of the largest stride.
     """
     multiple = max(strides)
-    height, maps = _probe(trunk, strides)
+    height, maps = _probe(network, strides)
     short = [features.shape[1] * s < height for features, s in zip(maps, strides, strict=True)]
     minimum = 0
     if any(short):
         # Without padding nothing is left of a small image.
         minimum = next(
-            side for side in range(multiple, height + 1, multiple) if _leaves_maps(trunk, side)
+            side for side in range(multiple, height + 1, multiple) if _leaves_maps(network, side)
         )
     pixels = PadToMultiple(multiple, minimum, name="pad")(pixels)
     return [
         FitToStride(s, name=f"fit{s}")(features, pixels) if falls_short else features
         for s, features, falls_short in zip(
-            strides, keras.tree.flatten(trunk(pixels)), short, strict=True
+            strides, keras.tree.flatten(network(pixels)), short, strict=True
         )
     ]
 
 
-def _probe(trunk, strides):
+def _probe(network, strides):
     """Height of an image, and the shapes of its feature maps, as `keras.KerasTensor`."""
     # Large, so that a few missing rows do not hide the stride.
-    height, width = (side or 32 * max(strides) for side in trunk.input_shape[1:3])
+    height, width = (side or 32 * max(strides) for side in network.input_shape[1:3])
     probe = keras.KerasTensor((1, height, width, 3))
-    return height, keras.tree.flatten(trunk.compute_output_spec(probe))
+    return height, keras.tree.flatten(network.compute_output_spec(probe))
 
 
-def _leaves_maps(trunk, side):
+def _leaves_maps(network, side):
     try:
-        maps = trunk.compute_output_spec(keras.KerasTensor((1, side, side, 3)))
+        maps = network.compute_output_spec(keras.KerasTensor((1, side, side, 3)))
     except ValueError:
         return False
     return all(min(features.shape[1:3]) > 0 for features in keras.tree.flatten(maps))

@@ -57,7 +57,6 @@ def _resnet(
     classes=1000,
     classifier_activation=None,
     include_preprocessing=True,
-    name=None,
 ):
     """Build a ResNet as torchvision defines it.
 
@@ -73,7 +72,6 @@ def _resnet(
         classifier_activation: activation of the output; None gives logits.
         include_preprocessing: whether pixels 0-255 are standardised inside;
             otherwise the input must be.
-        name: of the model, by default `network`.
 
     Returns:
         `keras.Model`.
@@ -111,7 +109,7 @@ def _resnet(
             dtype="float32",
             name="fc",
         )(x)
-    model = keras.Model(keras.utils.get_source_inputs(inputs)[0], x, name=name or network)
+    model = keras.Model(keras.utils.get_source_inputs(inputs)[0], x, name=network)
     if weights is not None:
         load_weights(
             model, weights, hub_name=HUB[network], unused=None if include_top else _HEAD_TENSORS
@@ -160,7 +158,6 @@ def resnet18_small(
     weights=None,
     input_tensor=None,
     classifier_activation=None,
-    name="resnet18_small",
 ):
     """Build the book's ResNet-18 for small images.
 
@@ -174,7 +171,6 @@ def resnet18_small(
         weights: None (random) or a file, see `weights.load_weights`.
         input_tensor: symbolic pixels 0-255 to build on, in place of a new input.
         classifier_activation: activation of the output; None gives logits.
-        name: of the model.
 
     Returns:
         `keras.Model` from pixels 0-255 `(batch, h, w, in_channels)` of any size to float32
@@ -203,7 +199,7 @@ def resnet18_small(
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
         x = keras.layers.Dense(num_classes, classifier_activation, dtype="float32", name="head")(x)
-    model = keras.Model(keras.utils.get_source_inputs(inputs)[0], x, name=name)
+    model = keras.Model(keras.utils.get_source_inputs(inputs)[0], x, name="resnet18_small")
     if weights == "imagenet":
         raise InputError('weights="imagenet": resnet18_small has none. Give a weights file.')
     if weights is not None:

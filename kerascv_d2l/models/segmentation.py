@@ -102,23 +102,23 @@ class SegmentationModel(keras.Model):
 
     def get_config(self):
         """Give the arguments of the constructor, the backbone with its architecture."""
-        trunk = self.backbone
+        network = self.backbone
         return {
             **self._settings,
             "name": self.name,
             "class_names": self.class_names,
             "colors": self.colors.tolist(),
             "segmenter_options": self.segmenter_options,
-            "backbone": None if trunk is None else keras.saving.serialize_keras_object(trunk),
+            "backbone": None if network is None else keras.saving.serialize_keras_object(network),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Build the network again, without the weights."""
-        trunk = config["backbone"]
-        if trunk is not None:
-            trunk = keras.saving.deserialize_keras_object(trunk, custom_objects=custom_objects)
-        return cls(**(config | {"backbone": trunk}))
+        network = config["backbone"]
+        if network is not None:
+            network = keras.saving.deserialize_keras_object(network, custom_objects=custom_objects)
+        return cls(**(config | {"backbone": network}))
 
 
 def as_classes(class_names, colors):

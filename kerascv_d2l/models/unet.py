@@ -80,16 +80,16 @@ class UNet(SegmentationModel):
         pixels = keras.Input(input_shape, name="pixels")
         with dtype_scope(dtype) as policy:
             if backbone is None:
-                trunk = None
+                network = None
                 multiple = 2 ** (len(filters) - 1)
                 padded = PadToMultiple(multiple, name="pad")(pixels)
                 # A finest-first list of maps, the last one the deepest.
                 maps = _plain_encoder(padded, filters, shortcuts)
                 joined, decoder_filters = maps[:-1], filters[:-1]
             else:
-                trunk = feature_network(backbone, weights, ENCODER_STRIDES, input_shape)
+                network = feature_network(backbone, weights, ENCODER_STRIDES, input_shape)
                 multiple = max(ENCODER_STRIDES)
-                maps = feature_maps(trunk, ENCODER_STRIDES, pixels)
+                maps = feature_maps(network, ENCODER_STRIDES, pixels)
                 joined, decoder_filters = [None, *maps[:-1]], filters
             x = _decoder(maps[-1], joined, decoder_filters, upsampling, shortcuts)
         scores = keras.layers.Conv2D(len(classes[0]), 1, dtype="float32", name="score")(x)
@@ -103,7 +103,7 @@ class UNet(SegmentationModel):
             "segmenter_options": segmenter_options,
             "dtype": policy.name,
         }
-        self.describe(classes, multiple, trunk, settings)
+        self.describe(classes, multiple, network, settings)
 
 
 def _check_settings(backbone, weights, filters, upsampling):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from small_networks import small_backbone
 
+from kerascv_d2l import freeze
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.classifier import HEAD, Classifier
 from kerascv_d2l.ops.geometry import resize_and_center_crop, resized_size
@@ -130,6 +131,12 @@ def test_same_after_saving_with_flat_layers(backbone, tmp_path):
     np.testing.assert_allclose(
         loaded.classify(images)["probabilities"], model.classify(images)["probabilities"], atol=1e-5
     )
+
+
+def test_patterns_of_layer_names_freeze_all_but_the_head():
+    model = Classifier("mobilenet_0.25", 2, image_size=SIZE)
+    freeze(model, "(?!head).*")
+    assert [v.path for v in model.trainable_variables] == ["head/kernel", "head/bias"]
 
 
 def test_the_backbone_shares_its_layers():
