@@ -69,9 +69,8 @@ _MODULES = {
     "losses.detection": ["SSDLoss", "smooth_l1"],
     "losses.regions": ["ciou_loss", "giou_loss", "sigmoid_focal_loss"],
     "losses.segmentation": ["SegmentationCrossEntropy"],
-    "metrics.classification": ["classification_metrics"],
     "metrics.callbacks": ["MeanAveragePrecisionCallback"],
-    "metrics.classification": ["evaluate_classification", "worst_images"],
+    "metrics.classification": ["classification_metrics", "evaluate_classification", "worst_images"],
     "metrics.detection": ["DetectionEvaluator", "bbox_eval", "cls_eval", "evaluate_detections"],
     "metrics.segmentation": [
         "SegmentationCallback",
