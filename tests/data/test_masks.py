@@ -142,10 +142,12 @@ def test_voc(tmp_path, in_colors):
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)
     for split, names in LISTS.items():
         (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names))
+    (tmp_path / "VOCdevkit" / "VOC2007").mkdir()
     for path in (tmp_path, tmp_path / "VOCdevkit", root):
         data = read(path)
         assert data.class_names == tuple(VOC_CLASSES)
         np.testing.assert_array_equal(data.colors, VOC_COLORMAP)
+        assert data.val.names == ["1.jpg", "4.jpg"]  # as the lists say
         np.testing.assert_array_equal(data.train.mask(2), masks[3])
 
 

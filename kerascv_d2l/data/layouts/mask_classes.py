@@ -43,11 +43,11 @@ class MaskClasses:
     where: str
 
 
-def read_classes(root, voc, classes, files, ignore, several, faults):
+def read_classes(folders, voc, classes, files, ignore, several, faults):
     """Find out what the pixels of masks stand for.
 
     Args:
-        root: `Path` of the data set, with `classes.txt`, `palette.txt` or none.
+        folders: `Path`s that may have `classes.txt` or `palette.txt`.
         voc: bool: whether the folders are those of Pascal VOC.
         classes: names of the indices 0, 1, … instead of a list; None for none.
         files: masks to look at where there are no names.
@@ -61,8 +61,10 @@ def read_classes(root, voc, classes, files, ignore, several, faults):
     Raises:
         InputError: for two lists, a bad line in one, or masks that cannot be told.
     """
-    lists = [root / name for name in (CLASSES_FILE, PALETTE_FILE) if (root / name).is_file()]
-    if len(lists) == 2:
+    names = (CLASSES_FILE, PALETTE_FILE)
+    lists = [folder / name for folder in dict.fromkeys(folders) for name in names]
+    lists = [file for file in lists if file.is_file()]
+    if len(lists) > 1:
         raise InputError(
             f"{lists[0]} and {lists[1]}: keep the first if masks are class indices, the second if "
             "they are in colours"
@@ -92,7 +94,7 @@ def read_classes(root, voc, classes, files, ignore, several, faults):
         return _indexed(entries, where, binary=True)
     if entries is not None:
         return _indexed(entries, where)
-    return voc_classes() if voc else _classes_of_indices(files, root)
+    return voc_classes() if voc else _classes_of_indices(files, folders[0])
 
 
 def _read_entries(file):

@@ -20,7 +20,9 @@ classes are called after them; but 0 and 255 by themselves are background and fo
 lines and lines that begin with # are passed over.
 """
 
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 
@@ -95,7 +97,9 @@ def read(root, faults, classes=None, ignore=()):
             f"{len(elsewhere)} image(s) outside the folder of images are not read: "
             f"{first_of((file.relative_to(root) for file in elsewhere), 3)}"
         )
-    listed = read_lists(root, (".", "ImageSets/Segmentation"), list(images), faults, "image")
+    inside = _common_folder(root, images, masks)  # below `root`, where that holds other things too
+    places = (".", inside, inside / "ImageSets" / "Segmentation")
+    listed = read_lists(root, places, list(images), faults, "image")
     for file in orphans if listed is None else ():
         faults.add(f"{file}: no image for this mask: add it, or take the mask out")
     if voc and listed is None:  # most of VOC's images have no mask
@@ -105,7 +109,7 @@ def read(root, faults, classes=None, ignore=()):
     # Numbers beyond those in the training masks are faults of the others.
     learned = [m for part in (ALL, TRAIN) for key in parts.get(part, ()) for m in masks[key]]
     several = any(len(files) > 1 for files in masks.values())
-    table = read_classes(root, voc, classes, learned, ignore, several, faults)
+    table = read_classes((root, inside), voc, classes, learned, ignore, several, faults)
     leave_out(table, ignore)
     return Labels(
         {
@@ -179,6 +183,13 @@ def _image_of(key, images):
             return candidate
     beside = [other for other in images if other.rpartition("/")[0] == folder]
     return beside[0] if folder and len(beside) == 1 else None
+
+
+def _common_folder(root, images, masks):
+    """The innermost folder in `root` that holds all folders of images and masks."""
+    files = [*images.values(), *(file for several in masks.values() for file in several)]
+    folders = [root if file.parent == root else file.parent.parent for file in files]
+    return Path(os.path.commonpath(folders))
 
 
 def _by_folder(root, images):
