@@ -1,10 +1,10 @@
-"""Show what augmentation does to a picture, and to its boxes or its mask.
+"""Show what augmentation does to an image, and to its boxes or its mask.
 
     python scripts/augment_demo.py IMAGE [--boxes FILE.xml] [--mask FILE.png]
 
 writes the book's grids (flips, crops, brightness, hue, all four colour changes, composed), one file
-each: the picture as it is and seven draws. With boxes SSD's crop, zooming out and mosaics come on
-top, with a mask the scaled cuts that segmentation networks are trained on.
+each: the image as it is and seven draws. With boxes SSD's crop, zoom-out and mosaics are added,
+with a mask the scaled crops that segmentation networks are trained on.
 """
 
 import argparse
@@ -14,28 +14,25 @@ import numpy as np
 from PIL import Image
 
 import kerascv_d2l
+from kerascv_d2l import cli
 from kerascv_d2l.data.images import read_image
 from kerascv_d2l.data.layouts.voc import read_objects
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting.sheets import draw_examples
-from kerascv_d2l.training import arguments, import_tensorflow, run_main
 
 DRAWS, COLUMNS = 7, 4
 STRENGTH = 0.5
 BOOK_CROP = {"size": 200, "scale": (0.1, 1.0), "ratio": (0.5, 2.0)}
 COLORS = ("brightness", "contrast", "saturation", "hue")
-FILL = (123.675, 116.28, 103.53)  # ImageNet's mean
 # VOC's colours, again and again, for any class index but 0.
 MASK_COLORS = [VOC_COLORMAP[0]] + [VOC_COLORMAP[1 + k % 20] for k in range(254)]
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("image", metavar="IMAGE", help="picture file")
+    add("image", metavar="IMAGE", help="image file")
     add("--boxes", metavar="FILE", help="its objects, as Pascal VOC XML")
     add(
         "--box",
@@ -45,19 +42,14 @@ def parse(argv=None):
         metavar="NAME,X0,Y0,X1,Y1",
         help="an object: its class and corners in pixels (may be repeated)",
     )
-    add("--mask", metavar="FILE", help="its classes, a PNG of class indices; 255 is void")
-    add(
-        "--out",
-        default="runs/augment_demo",
-        metavar="FOLDER",
-        help="folder for the grids (default: %(default)s)",
-    )
+    add("--mask", metavar="FILE", help="its classes, a PNG of class indices; 255 is ignored")
+    add("--out", default="runs/augment_demo", metavar="FOLDER", help="default: %(default)s")
     add(
         "--seed",
-        type=arguments.non_negative_int,
+        type=cli.non_negative_int,
         default=0,
         metavar="N",
-        help="start of every random draw (default: %(default)s)",
+        help="random seed (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
@@ -74,7 +66,7 @@ def _box(text):
 
 
 def read_data(args):
-    """What the layers take, and the names of the classes of its boxes."""
+    """Read what the layers take, and the names of the classes of its boxes."""
     image = read_image(args.image)
     data = {"images": image}
     objects = [*args.box, *(read_objects(args.boxes) if args.boxes else [])]
@@ -93,18 +85,18 @@ def read_data(args):
         if data["segmentation_masks"].shape != image.shape[:2]:
             raise InputError(
                 f"--mask: {args.mask} is {data['segmentation_masks'].shape}, "
-                f"its picture {image.shape[:2]} (height, width)"
+                f"its image {image.shape[:2]} (height, width)"
             )
     return data, names
 
 
 def read_mask(file):
-    """Class indices, uint8 `(height, width)`."""
+    """Read class indices, uint8 `(height, width)`."""
     try:
-        with Image.open(file) as picture:
-            mask = np.array(picture)
+        with Image.open(file) as opened:
+            mask = np.array(opened)
     except OSError as error:
-        raise InputError(f"--mask: {file}: not a picture, or not there ({error})") from error
+        raise InputError(f"--mask: {file}: not an image, or not there ({error})") from error
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer) or mask.max() > 255:
         raise InputError(
             f"--mask: {file} has pixels {mask.dtype} of shape {mask.shape}; wanted class indices "
@@ -114,7 +106,9 @@ def read_mask(file):
 
 
 def grids(data, seed):
-    """Layers of each grid, by the name of its file."""
+    """Make the layers of each grid, by the name of its file."""
+    from kerascv_d2l.layers.augmentation.compose import IMAGENET_MEAN
+
     d2l = kerascv_d2l
 
     def jitter(*names):
@@ -132,7 +126,7 @@ def grids(data, seed):
     }
     if "bounding_boxes" in data:
         found["iou_crop"] = [d2l.RandomIoUCrop(seed=seed)]
-        found["zoom_out"] = [d2l.RandomZoomOut(fill=FILL, seed=seed)]
+        found["zoom_out"] = [d2l.RandomZoomOut(fill=IMAGENET_MEAN, seed=seed)]
         found["mosaic"] = [d2l.Mosaic(seed=seed)]
     if "segmentation_masks" in data:
         size = data["images"].shape[:2]
@@ -166,7 +160,6 @@ def main(argv=None):
         dict of `files`, the grids, as they were written.
     """
     args = parse(argv)
-    import_tensorflow()
     data, names = read_data(args)
     files = []
     for name, layers in grids(data, args.seed).items():
@@ -183,4 +176,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    run_main(main)
+    cli.run_main(main)

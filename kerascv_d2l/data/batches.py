@@ -1,5 +1,6 @@
 """Batches of any split: the one place where files and targets become tensors."""
 
+import functools
 import os
 
 import numpy as np
@@ -19,7 +20,7 @@ from kerascv_d2l.layers.augmentation import (
     classification_augmentation,
     segmentation_augmentation,
 )
-from kerascv_d2l.layers.augmentation.base import FILLING, PADDING, Example
+from kerascv_d2l.layers.augmentation.base import FILLING, PADDING, Example, pair
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
 from kerascv_d2l.ops.geometry import (
     ALGORITHM,
@@ -102,48 +103,50 @@ def batches(
     Source:
         D2L 1.0.3, sections 14.2, 14.6 and 14.9.
     """
-    size = None if image_size is None else as_size(image_size)
+    size = None if image_size is None else pair(image_size, "image_size")
     _check(split, size, batch_size, training, transform, seed, initial_epoch)
     transform = _composed(transform, split.task, size) if training else None
     whole = size is None or (transform is not None and transform.full_resolution)
-    if whole:
-        examples = _WholeExamples(split, cache)
-    else:
-        examples = _ResizedExamples(split, size, training, cache, crop_pct)
     ahead = transform is not None and transform.draw_for is not None
-    sizes = split.sizes if whole else np.tile(size, (len(split), 1))
+    targets = _target_loader(split)
+    if whole:
+        in_memory, load = False, _whole_loader(split, targets, cache)
+    else:
+        in_memory, image = _resized_images(split, size, training, cache, crop_pct)
+        load = lambda index: _resized(Example(image(index), **targets(index)), size)  # noqa: E731
     windows = _window_loader(split, transform) if whole and ahead else None
     labels = tf.constant(split.targets["label"]) if split.task == CLASSIFICATION else None
 
-    def draws(epoch):
-        """Draw for all images at once: one by one, drawing takes as long as decoding."""
-        return transform.draw_for(sizes, fold([seed, TRANSFORM_STREAM], epoch))
-
     def one(epoch, index, drawn):
         if transform is None:
-            example = examples.one(index)
+            example = load(index)
         elif windows is not None:
             example = windows(index, drawn)
         elif ahead:
-            example = transform.apply(examples.one(index), drawn)
+            example = transform.apply(load(index), drawn)
         else:
             own_seed = transform_seed(seed, epoch, index)
-            member = _members(examples.one, index, transform.partners, len(split), own_seed)
+            member = _members(load, index, transform.partners, len(split), own_seed)
             example = transform.transform_members(member, own_seed)
         example = example if size is None else _resized(example, size)
         return _finished(_compact(example), labels, index)
 
     def several(epochs, indices, drawn):
-        example = examples.several(indices)
+        example = Example(image(indices), **targets(indices))
         if transform is not None:
             example = transform.apply_batch(example, drawn)
         return _finished(example, labels, indices)
 
-    at_once = examples.at_once and (transform is None or ahead)
-    made = _Maker(len(split), batch_size, training, seed, initial_epoch, draws if ahead else None)
-    if at_once:
-        return prefetched(made.at_once(several))
-    return prefetched(made.one_by_one(one, padded=split.task == DETECTION))
+    def draws(epoch):
+        """Draw for all images at once: one by one, drawing takes as long as decoding."""
+        sizes = split.sizes if whole else np.tile(size, (len(split), 1))
+        return transform.draw_for(sizes, fold([seed, TRANSFORM_STREAM], epoch)) if ahead else ()
+
+    order = functools.partial(_in_order, len(split), batch_size, training, seed, initial_epoch)
+    if in_memory and (transform is None or ahead):
+        return prefetched(order(draws, batched=True).map(several, num_parallel_calls=2))
+    examples = order(draws, batched=False).map(one, num_parallel_calls=os.cpu_count() or 1)
+    return prefetched(_batched(examples, batch_size, training, split.task))
 
 
 def steps_per_epoch(split, batch_size):
@@ -183,36 +186,6 @@ def whole_images(split, indices=None):
     return prefetched(pairs)
 
 
-def check_crop_size(split, crop_size):
-    """Refuse windows that are larger than every image.
-
-    Args:
-        split: `Split`.
-        crop_size: `(height, width)`, pixels.
-
-    Raises:
-        InputError: if no image is at least as high and as wide.
-    """
-    if not (split.sizes >= crop_size).all(axis=1).any():
-        height, width = split.sizes[split.sizes.prod(axis=1).argmax()]
-        raise InputError(
-            f"image_size {crop_size[0]} x {crop_size[1]} (height x width): larger than every "
-            f"image; the largest of the {len(split)} is {height} x {width}. Give a smaller one"
-        )
-
-
-def as_size(image_size):
-    """Give `(height, width)` of an int or a pair.
-
-    Raises:
-        InputError: if it is neither, or not positive.
-    """
-    size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
-    if len(size) != 2 or min(size) < 1:
-        raise InputError(f"image_size is {image_size}; wanted pixels, or (height, width)")
-    return tuple(map(int, size))
-
-
 def prefetched(batches):
     """Let batches be made while others are used.
 
@@ -247,123 +220,89 @@ def image_loader(split):
     return lambda index: decode_image(paths[index], plain[index])
 
 
-class _WholeExamples:
-    """Examples at the size of their images, pixels float32."""
-
-    at_once = False
-
-    def __init__(self, split, cache):
-        self._image, self._targets = image_loader(split), _target_loader(split)
-        if split.task != SEGMENTATION or isinstance(split.images, np.ndarray):
-            return
-        if cache or (cache is None and 4 * split.sizes.prod(axis=1).sum() <= CACHE_BYTES):
-            mask = self._targets
-            self._image = _cached_of_any_size(self._image, split.sizes, 3)
-            masks = _cached_of_any_size(lambda k: mask(k)["mask"][..., None], split.sizes, 1)
-            self._targets = lambda index: {"mask": masks(index)[..., 0]}
-
-    def one(self, index):
-        """Give the `Example` of an index."""
-        return Example(tf.cast(self._image(index), tf.float32), **self._targets(index))
+def _whole_loader(split, targets, cache):
+    """Make a function from an index to an `Example` at the image's own size, pixels float32."""
+    image, rows = image_loader(split), targets
+    if cache is None:
+        cache = 4 * split.sizes.prod(axis=1).sum() <= CACHE_BYTES
+    if cache and split.task == SEGMENTATION and not isinstance(split.images, np.ndarray):
+        image = _cached_of_any_size(image, split.sizes, 3)
+        mask = _cached_of_any_size(lambda k: targets(k)["mask"][..., None], split.sizes, 1)
+        rows = lambda index: {"mask": mask(index)[..., 0]}  # noqa: E731
+    return lambda index: Example(tf.cast(image(index), tf.float32), **rows(index))
 
 
-class _ResizedExamples:
-    """Examples that are resized first, one by one or several at once.
+def _resized_images(split, size, training, cache, crop_pct):
+    """Make a function from an index to a resized image.
 
-    Attributes:
-        at_once: bool: whether images are in memory, so that `several` works.
+    Returns:
+        `(in_memory, image)`: whether images are in memory, so that `image` takes indices `(b,)`,
+        too (and so do the split's targets); and the function.
     """
+    centred = not training and split.task in (CLASSIFICATION, UNLABELLED) and crop_pct < 1
+    original = image_loader(split)
 
-    def __init__(self, split, size, training, cache, crop_pct):
-        self._size, self._targets = size, _target_loader(split)
-        centred = not training and split.task in (CLASSIFICATION, UNLABELLED) and crop_pct < 1
-        original = image_loader(split)
+    def resized(index):
+        if centred:
+            image = resize_and_center_crop(original(index), resized_size(size, crop_pct), size)
+        else:
+            image = resize(original(index), size)
+        # Rounded half up, which lets four times as many stay in memory. The filter's weights
+        # are not negative, so 0-255 holds.
+        image = tf.cast(tf.floor(image + 0.5), tf.uint8) if training else image
+        return tf.ensure_shape(image, (*size, 3))
 
-        def resized(index):
-            if centred:
-                image = resize_and_center_crop(original(index), resized_size(size, crop_pct), size)
-            else:
-                image = resize(original(index), size)
-            # Rounded half up, which lets four times as many stay in memory. The filter's weights
-            # are not negative, so 0-255 holds.
-            image = tf.cast(tf.floor(image + 0.5), tf.uint8) if training else image
-            return tf.ensure_shape(image, (*size, 3))
-
-        in_array = isinstance(split.images, np.ndarray) and split.images.shape[1:3] == size
+    of_size = (split.sizes == size).all()
+    if isinstance(split.images, np.ndarray) and of_size and not centred:
+        cache, image = True, original
+    else:
         if cache is None:
             cache = len(split) * size[0] * size[1] * 3 * (1 if training else 4) <= CACHE_BYTES
-        if in_array and not centred:
-            self._image = original
-        else:
-            self._image = _cached(resized, len(split)) if cache else resized
-        masks = split.targets.get("mask")
-        self.at_once = (cache or (in_array and not centred)) and "masks" not in split.targets
-        self.at_once &= masks is None or (isinstance(masks, np.ndarray) and in_array)
-
-    def one(self, index):
-        """Give the `Example` of an index; masks are still of the image's own size."""
-        example = Example(self._image(index), **self._targets(index))
-        return _resized(example, self._size)
-
-    def several(self, indices):
-        """Give the `Example` of batches of indices `(b,)`."""
-        return Example(self._image(indices), **self._targets(indices))
+        image = _cached(resized, len(split)) if cache else resized
+    one_by_one = "masks" in split.targets or (
+        split.task == SEGMENTATION
+        and not (isinstance(split.targets["mask"], np.ndarray) and of_size)
+    )
+    return cache and not one_by_one, image
 
 
-class _Maker:
-    """The order of examples, and what becomes of them in batches.
+def _in_order(count, batch_size, training, seed, initial_epoch, draws, batched):
+    """Data set of `(epoch, index, drawn)`: every epoch's, shuffled, or the only one's.
 
     Args:
         count: int, n: how many examples there are.
-        batch_size: int.
+        batch_size: int; in training, what is left of an epoch after whole batches is left out.
         training: bool.
         seed: int.
         initial_epoch: int.
-        draws: function of a scalar tensor `epoch` that gives a structure of tensors `(n, ...)`:
-            what is drawn for all examples at once, once an epoch; or None.
+        draws: function of an epoch that gives a structure of tensors `(n, ...)`.
+        batched: bool: in batches, instead of one by one.
     """
 
-    def __init__(self, count, batch_size, training, seed, initial_epoch, draws):
-        self._count, self._batch_size, self._training = count, batch_size, training
-        self._seed, self._initial_epoch, self._draws = seed, initial_epoch, draws
-
-    def at_once(self, function):
-        """Map `function(epochs, indices, drawn)`, all `(b, ...)`, that gives a batch."""
-        batches = self._every_epoch(
-            lambda epoch: self._epoch(epoch).batch(self._batch_size, self._training)
-        )
-        return batches.map(function, num_parallel_calls=2)
-
-    def one_by_one(self, function, padded):
-        """Map `function(epoch, index, drawn)` that gives an example, and make batches of these."""
-        examples = self._every_epoch(self._epoch)
-        examples = examples.map(function, num_parallel_calls=os.cpu_count() or 1)
-        if not padded:
-            return examples.batch(self._batch_size, drop_remainder=self._training)
-        rows = examples.element_spec[1]
-        filling = {name: tf.cast(FILLING[name], spec.dtype) for name, spec in rows.items()}
-        batches = examples.padded_batch(
-            self._batch_size, padding_values=(0.0, filling), drop_remainder=self._training
-        )
-        return batches.map(lambda images, y: (images, _rounded_up(y)))
-
-    def _epoch(self, epoch):
-        """An epoch's `(epoch, index, drawn)`, one by one; for training whole batches of them."""
-        indices = tf.range(self._count)
-        if self._training:
-            indices = _order(self._seed, epoch, self._count)
-            indices = indices[: self._count - self._count % self._batch_size]
-        drawn = () if self._draws is None else self._draws(epoch)
-        drawn = tf.nest.map_structure(lambda values: tf.gather(values, indices), drawn)
+    def of_epoch(epoch):
+        indices = tf.range(count)
+        if training:
+            indices = _order(seed, epoch, count)[: count // batch_size * batch_size]
+        drawn = tf.nest.map_structure(lambda values: tf.gather(values, indices), draws(epoch))
         epochs = tf.fill(tf.shape(indices), epoch)
-        return tf.data.Dataset.from_tensor_slices((epochs, indices, drawn))
+        found = tf.data.Dataset.from_tensor_slices((epochs, indices, drawn))
+        return found.batch(batch_size, drop_remainder=training) if batched else found
 
-    def _every_epoch(self, made):
-        """Data set of what `made` makes of every epoch, or of the only one."""
-        if not self._training:
-            return made(tf.constant(0, tf.int64))
-        epochs = tf.data.Dataset.counter(start=self._initial_epoch, dtype=tf.int64)
-        return epochs.flat_map(made)
+    if not training:
+        return of_epoch(tf.constant(0, tf.int64))
+    return tf.data.Dataset.counter(start=initial_epoch, dtype=tf.int64).flat_map(of_epoch)
+
+
+def _batched(examples, batch_size, training, task):
+    """Make batches of examples one by one; objects are padded to the fullest image."""
+    if task != DETECTION:
+        return examples.batch(batch_size, drop_remainder=training)
+    rows = examples.element_spec[1]
+    filling = {name: tf.cast(FILLING[name], spec.dtype) for name, spec in rows.items()}
+    batches = examples.padded_batch(
+        batch_size, padding_values=(0.0, filling), drop_remainder=training
+    )
+    return batches.map(lambda images, y: (images, _rounded_up(y)))
 
 
 def _check(split, size, batch_size, training, transform, seed, initial_epoch):
@@ -380,8 +319,12 @@ def _check(split, size, batch_size, training, transform, seed, initial_epoch):
         steps_per_epoch(split, batch_size)
         if size is None:
             raise InputError("image_size is None; wanted the size of training batches")
-        if split.task == SEGMENTATION:
-            check_crop_size(split, size)
+        if split.task == SEGMENTATION and not (split.sizes >= size).all(axis=1).any():
+            height, width = split.sizes[split.sizes.prod(axis=1).argmax()]
+            raise InputError(
+                f"image_size is {size[0]} x {size[1]} (height x width): larger than every image; "
+                f"the largest of the {len(split)} is {height} x {width}. Give a smaller one"
+            )
     elif transform is not None:
         raise InputError("transform is for training; evaluation takes images as they are")
     elif size is None and batch_size > 1 and (split.sizes != split.sizes[0]).any():
@@ -569,17 +512,17 @@ def _cached_of_any_size(load, sizes, channels):
 
     They lie one behind the other in a single tensor.
     """
-    ends = np.cumsum(sizes.prod(axis=1) * channels)
-    everything = np.empty(ends[-1], np.uint8)
+    counts = sizes.prod(axis=1) * channels
+    pixels, end = np.empty(counts.sum(), np.uint8), 0
     images = tf.data.Dataset.range(len(sizes)).map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    for image, end in zip(images.as_numpy_iterator(), ends, strict=True):
-        everything[end - image.size : end] = image.ravel()
-    everything = tf.constant(everything)
-    starts = tf.constant(np.concatenate([[0], ends]))  # (n + 1,)
+    for image in images.as_numpy_iterator():
+        pixels[end : end + image.size] = image.ravel()
+        end += image.size
+    pixels = tf.RaggedTensor.from_row_lengths(pixels, counts)
     shapes = tf.constant(np.insert(sizes, 2, channels, axis=1))  # (n, 3)
 
     def look_up(index):
-        image = tf.reshape(everything[starts[index] : starts[index + 1]], shapes[index])
+        image = tf.reshape(pixels[index], shapes[index])
         return tf.ensure_shape(image, (None, None, channels))
 
     return look_up

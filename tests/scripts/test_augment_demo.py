@@ -1,4 +1,4 @@
-"""The grids of augment_demo.py, from a picture with boxes and a mask that the test makes."""
+"""The grids of augment_demo.py, from an image with boxes and a mask that the test makes."""
 
 import importlib.util
 from pathlib import Path
@@ -25,7 +25,7 @@ def demo():
 
 @pytest.fixture
 def files(tmp_path):
-    """Paths of a picture, its boxes and its mask."""
+    """Paths of an image, its boxes and its mask."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "cat.png")
     mask = np.zeros((50, 80), np.uint8)
@@ -52,7 +52,7 @@ def test_draws_every_grid(demo, files, tmp_path):
     assert data["bounding_boxes"]["labels"].tolist() == [1, 0]
 
 
-def test_grids_of_a_bare_picture(demo, files):
+def test_grids_of_a_bare_image(demo, files):
     data, _ = demo.read_data(demo.parse([files[0]]))
     assert list(demo.grids(data, 0)) == BOOK
 
@@ -66,9 +66,9 @@ def test_names_bad_input(demo, files, tmp_path, capsys):
     for flags, message in (
         (["--boxes", str(broken)], r"broken\.xml: not a whole XML file"),
         (["--boxes", str(tmp_path / "none.xml")], r"none\.xml: cannot be read"),
-        (["--mask", str(tmp_path / "none.png")], r"--mask: .*none\.png: not a picture"),
+        (["--mask", str(tmp_path / "none.png")], r"--mask: .*none\.png: not an image"),
         (["--mask", str(tmp_path / "colours.png")], "wanted class indices"),
-        (["--mask", str(tmp_path / "small.png")], r"is \(5, 8\), its picture \(50, 80\)"),
+        (["--mask", str(tmp_path / "small.png")], r"is \(5, 8\), its image \(50, 80\)"),
     ):
         with pytest.raises(InputError, match=message):
             demo.main([image, *flags, "--out", str(tmp_path / "out")])

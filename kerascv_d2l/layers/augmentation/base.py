@@ -4,6 +4,7 @@ import zlib
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
@@ -259,10 +260,12 @@ def pair(value, name):
     Raises:
         InputError: if it is neither, or not positive.
     """
-    sides = (value, value) if isinstance(value, int) else tuple(value)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    sides = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
+    if len(sides) != 2 or not all(
+        isinstance(side, (int, np.integer)) and side > 0 for side in sides
+    ):
         raise InputError(f"{name} is {value!r}; wanted pixels, or (height, width)")
-    return sides
+    return tuple(map(int, sides))
 
 
 def bounds(value, name, least=None, most=None):
