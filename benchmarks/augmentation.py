@@ -1,22 +1,22 @@
-"""Time augmentation against Keras' own layers and against torchvision on Pillow pictures.
+"""Time augmentation against Keras' own layers and against torchvision on Pillow images.
 
     python benchmarks/augmentation.py --torch-python PYTHON [--data FOLDER]
 
 Prints a Markdown table. The photographs are those of `--data`, any JPEG files, or 64 that are made
 first: 500 x 375, blobs of every size and noise, about 110 kB each.
 
-- Jitter: all four at .5, of decoded 500 x 375 pictures, `Dataset.map` with two parallel calls,
+- Jitter: all four at .5, of decoded 500 x 375 images, `Dataset.map` with two parallel calls,
   batches of 32; against `keras.layers.RandomColorJitter` in the same pipeline, and against
-  torchvision's `ColorJitter` on Pillow pictures in a DataLoader with two workers.
+  torchvision's `ColorJitter` on Pillow images in a DataLoader with two workers.
 - Files: JPEG file to RandomResizedCrop 224, flip, normalise, batches of 32; ours decodes only the
   window, and antialiases only what shrinks to less than half, Pillow everything; against
-  torchvision on Pillow pictures in a DataLoader with two workers.
-- Model: RandomResizedCrop 224, flip and normalise as a Keras model, a batch of 64 pictures in
+  torchvision on Pillow images in a DataLoader with two workers.
+- Model: RandomResizedCrop 224, flip and normalise as a Keras model, a batch of 64 images in
   memory; against Keras' RandomZoom, RandomFlip, Resizing and Normalization.
-- Boxes: SSD's crop, flip and jitter on pictures with 20 boxes, and without boxes.
+- Boxes: SSD's crop, flip and jitter on images with 20 boxes, and without boxes.
 
 All data sets of TensorFlow, Keras' as ours, go without its tuner, for which an iterator that ends
-waits, up to as long as it has run. Pictures go through the DataLoader as uint8 tensors: turning
+waits, up to as long as it has run. Images go through the DataLoader as uint8 tensors: turning
 them into floats in a worker process would take time of its own. `--torch-python` names a Python
 with PyTorch, torchvision and Pillow.
 
@@ -40,7 +40,7 @@ SIZE = 224
 STRENGTH = 0.5
 WORKERS = 2
 BOXES = 20
-COUNT = 256  # pictures an epoch; the files are repeated as often as it takes
+COUNT = 256  # images an epoch; the files are repeated as often as it takes
 # Times as many where files are read: at the end of a turn our pipeline, which has no end, has read
 # some batches in vain, which must not count for much.
 FILES = 4
@@ -67,18 +67,18 @@ def serve_ours(folder, count):
     """Our layers and Keras' own, in one process: neither works while the other does."""
     import keras
     import tensorflow as tf
-    from kerascv_d2l.data.classification import ClassificationSplit
-    from kerascv_d2l.prefetching import prefetched
 
     import kerascv_d2l
+    from kerascv_d2l.data.batches import batches, prefetched
+    from kerascv_d2l.data.splits import Split
 
     paths = files_of(folder, FILES * count)
     pixels = np.stack([np.asarray(_opened(path)) for path in paths[:MODEL_BATCH]])
-    pictures = tf.data.Dataset.from_tensor_slices(pixels).repeat(-(-count // len(pixels)))
-    pictures = pictures.take(count)
+    images = tf.data.Dataset.from_tensor_slices(pixels).repeat(-(-count // len(pixels)))
+    images = images.take(count)
     everything = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), STRENGTH)
 
-    def mapped(layer, data=pictures):
+    def mapped(layer, data=images):
         return prefetched(data.map(layer, num_parallel_calls=WORKERS).batch(BATCH))
 
     keras_jitter = keras.layers.RandomColorJitter(
@@ -93,9 +93,9 @@ def serve_ours(folder, count):
         "jitter_keras": mapped(keras_jitter),
     }
 
-    split = ClassificationSplit(
+    split = Split(
         images=paths,
-        labels=np.zeros(len(paths), np.int32),
+        targets={"label": np.zeros(len(paths), np.int32)},
         names=paths,
         plain=np.array([_is_plain(path) for path in paths]),
         sizes=np.array([_size(path) for path in paths]),
@@ -105,8 +105,8 @@ def serve_ours(folder, count):
     def normalise(images, labels):
         return kerascv_d2l.normalize(images, mean, std), labels
 
-    cut = kerascv_d2l.classification_batches(split, SIZE, BATCH, training=True)
-    cut = cut.map(normalise).take(-(-len(paths) // BATCH))
+    cut = batches(split, SIZE, BATCH, training=True)
+    cut = cut.map(normalise).take(len(paths) // BATCH)
 
     batch = tf.constant(pixels[:MODEL_BATCH])
     models = {
@@ -134,16 +134,16 @@ def serve_ours(folder, count):
     corners = np.random.default_rng(0).uniform(0, 0.7, (BOXES, 2))
     boxes = np.concatenate([corners, corners + 0.25], -1).astype(np.float32)
     labels = np.zeros(BOXES, np.int32)
-    with_boxes = pictures.map(
+    with_boxes = images.map(
         lambda image: {"images": image, "bounding_boxes": {"boxes": boxes, "labels": labels}}
     )
     detection = {
         "ssd_20_boxes": mapped(ssd, with_boxes),
-        "ssd_no_boxes": mapped(ssd, pictures.map(lambda image: {"images": image})),
+        "ssd_no_boxes": mapped(ssd, images.map(lambda image: {"images": image})),
     }
     cases = {
-        name: lambda batches=batches: exhaust(batches)
-        for name, batches in (jitters | detection | {"files": cut}).items()
+        name: lambda data=data: exhaust(data)
+        for name, data in (jitters | detection | {"files": cut}).items()
     }
     cases |= {name: lambda call=call: call(batch).numpy() for name, call in calls.items()}
     return cases, {"TensorFlow": tf.__version__, "Keras": keras.__version__}
@@ -162,13 +162,13 @@ def _model(layers):
 
 
 def _opened(path):
-    picture = Image.open(path).convert("RGB")
-    return picture if picture.size == (WIDTH, HEIGHT) else picture.resize((WIDTH, HEIGHT))
+    image = Image.open(path).convert("RGB")
+    return image if image.size == (WIDTH, HEIGHT) else image.resize((WIDTH, HEIGHT))
 
 
 def _size(path):
-    with Image.open(path) as picture:
-        return picture.size[::-1]
+    with Image.open(path) as image:
+        return image.size[::-1]
 
 
 def _is_plain(path):
@@ -178,16 +178,16 @@ def _is_plain(path):
 
 
 def serve_torch(folder, count):
-    """The book's way: torchvision on Pillow pictures, in a DataLoader with two workers."""
+    """The book's way: torchvision on Pillow images, in a DataLoader with two workers."""
     import torch
     from book_ssd import import_torchvision
 
     torchvision = import_torchvision()
     transforms = torchvision.transforms
     paths = files_of(folder, FILES * count)
-    pictures = [_opened(path) for path in paths[:MODEL_BATCH]]
+    images = [_opened(path) for path in paths[:MODEL_BATCH]]
 
-    class Pictures(torch.utils.data.Dataset):
+    class Images(torch.utils.data.Dataset):
         def __init__(self, load, transform, length):
             self.load, self.transform, self.length = load, transform, length
 
@@ -198,7 +198,7 @@ def serve_torch(folder, count):
             return self.transform(self.load(index))
 
     def batches(load, transform, length=count):
-        data = Pictures(load, transform, length)
+        data = Images(load, transform, length)
         return torch.utils.data.DataLoader(
             data, BATCH, num_workers=WORKERS, persistent_workers=True
         )
@@ -213,7 +213,7 @@ def serve_torch(folder, count):
         ]
     )
     loaders = {
-        "jitter": batches(lambda index: pictures[index % len(pictures)], jitter),
+        "jitter": batches(lambda index: images[index % len(images)], jitter),
         "files": batches(lambda index: Image.open(paths[index]).convert("RGB"), files, len(paths)),
     }
     cases = {name: lambda loader=loader: exhaust(loader) for name, loader in loaders.items()}
@@ -236,7 +236,7 @@ def main(argv=None):
     parser.add_argument("--torch-python", default=sys.executable, help="a Python with torchvision")
     parser.add_argument("--data", type=Path, help="folder of JPEG files (default: made)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default 5)")
-    parser.add_argument("--count", type=int, default=COUNT, help=f"pictures an epoch ({COUNT})")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"images an epoch ({COUNT})")
     parser.add_argument("--serve", choices=("ours", "torch"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve:
@@ -275,8 +275,8 @@ def write_photographs(folder, count):
 
     rng = np.random.default_rng(0)
     for number in range(count):
-        picture = Image.fromarray(photograph(rng, HEIGHT, WIDTH))
-        picture.save(folder / f"{number:03d}.jpg", quality=JPEG_QUALITY)
+        image = Image.fromarray(photograph(rng, HEIGHT, WIDTH))
+        image.save(folder / f"{number:03d}.jpg", quality=JPEG_QUALITY)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python benchmarks/cifar10.py
 
-Prints a Markdown table: for each `--augment` of scripts/train_cifar10.py the seconds of a batch,
-those of a step of the book's ResNet-18 on one, and how many times as fast the pipeline is. The
-pictures are noise in the number and size of CIFAR-10's; the step's batch lies in memory. Each side
-has both cores to itself while it is its turn, so a ratio of 10 means that data take about a tenth
-of what they could when both share them.
+Prints a Markdown table: for each `small_augmentation` (`--augment` of scripts/train_classifier.py)
+the seconds of a batch, those of a step of the book's ResNet-18 on one, and how many times as fast
+the pipeline is. The images are noise in the number and size of CIFAR-10's; the step's batch lies in
+memory. Each side has both cores to itself while it is its turn, so a ratio of 10 means that data
+take about a tenth of what they could when both share them.
 
 Takes about 4 minutes on two free cores with the book's batch of 256.
 """
@@ -25,15 +25,19 @@ GOAL = "≥ 10 ×"
 def serve_pipeline(batch_size, count):
     import tensorflow as tf
 
-    from kerascv_d2l import ClassificationSplit, InputError, cifar10_batches
-    from kerascv_d2l.pipelines.cifar10 import AUGMENTATIONS
+    from kerascv_d2l import small_augmentation
+    from kerascv_d2l.data.batches import batches
+    from kerascv_d2l.data.splits import Split
+    from kerascv_d2l.layers.augmentation.compose import SMALL_AUGMENTATIONS
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *SIZE, 3)).astype(np.uint8)
-    split = ClassificationSplit(images, rng.integers(0, CLASSES, count), range(count))
+    labels = rng.integers(0, CLASSES, count)
+    split = Split(images, {"label": labels}, [str(k) for k in range(count)])
 
-    def case(batches):
-        iterator = iter(batches)
+    def case(name):
+        transform = small_augmentation(name)
+        iterator = iter(batches(split, SIZE, batch_size, training=True, transform=transform))
 
         def work():
             for _ in range(BATCHES):
@@ -41,15 +45,7 @@ def serve_pipeline(batch_size, count):
 
         return work
 
-    cases = {}
-    for name in AUGMENTATIONS:
-        try:
-            batches = cifar10_batches(split, batch_size, training=True, augment=name)
-        except InputError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
-            continue
-        cases[name] = case(batches)
-    return cases, {"TensorFlow": tf.__version__}
+    return {name: case(name) for name in SMALL_AUGMENTATIONS}, {"TensorFlow": tf.__version__}
 
 
 def serve_step(batch_size, count):
@@ -79,7 +75,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default 5)")
     parser.add_argument("--batch-size", type=int, default=256, help="default 256, the book's")
-    parser.add_argument("--count", type=int, default=COUNT, help=f"pictures (default {COUNT})")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"images (default {COUNT})")
     parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve:

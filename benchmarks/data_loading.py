@@ -3,8 +3,8 @@
     python benchmarks/data_loading.py --book-python PYTHON
 
 Prints a Markdown table. The data is made first, in the layout and size of the real data sets: VOC
-2012's 1464 training pictures of 500 x 375, about 110 kB each, with class masks, and 1000 bananas
-of 256 x 256. (64 different pictures of each kind under as many names as it takes.)
+2012's 1464 training images of 500 x 375, about 110 kB each, with class masks, and 1000 bananas
+of 256 x 256. (64 different images of each kind under as many names as it takes.)
 
 - VOC: an epoch of 320 x 480 windows with class masks, batch 32, new windows in every epoch.
   Ours reads JPEG and PNG from TFDS' records. The book's has decoded and normalised everything
@@ -12,11 +12,11 @@ of 256 x 256. (64 different pictures of each kind under as many names as it take
 - `voc_label_indices` on a mask of 375 x 500.
 - Bananas: an epoch of 1000, batch 32, after a first epoch.
 - Memory: the largest resident set of a process that goes through VOC, six epochs of half of the
-  pictures and three of all: as many batches, because a process grows over its first few
-  thousand pictures whatever the data set. The book's is without its two workers' own memory.
+  images and three of all: as many batches, because a process grows over its first few
+  thousand images whatever the data set. The book's is without its two workers' own memory.
 
 The book's side is d2l's own code (`VOCSegDataset`, `BananasDataset`, `voc_label_indices`, PyTorch's
-DataLoader with its settings), but pictures are read by Pillow where torchvision's compiled reader
+DataLoader with its settings), but images are read by Pillow where torchvision's compiled reader
 is missing; that happens before the clock starts. `--book-python` names a Python with PyTorch,
 torchvision and d2l, where it is not this one.
 
@@ -42,10 +42,10 @@ VOC_COUNT = 1464
 VOC_SIZE = (375, 500)  # height, width
 BANANA_COUNT = 1000
 BANANA_SIDE = 256
-DISTINCT = 64  # pictures that are really made
+DISTINCT = 64  # images that are really made
 JPEG_QUALITY = 92
 WORKERS = 2
-MEMORY_EPOCHS = 3  # of all pictures, and twice as many of half of them
+MEMORY_EPOCHS = 3  # of all images, and twice as many of half of them
 GOALS = {"voc": ">= 2x", "label_indices": ">= 3x", "bananas": ">= 3x"}
 TITLES = {
     "voc": f"VOC, an epoch of {VOC_COUNT}, {CROP[0]} x {CROP[1]}, batch {BATCH}",
@@ -58,14 +58,14 @@ TITLES = {
 
 
 def photograph(rng, height, width):
-    """A picture of blobs of every size and a little noise, about as large a JPEG as a photo."""
-    picture = np.zeros((height, width, 3), np.float32)
+    """A image of blobs of every size and a little noise, about as large a JPEG as a photo."""
+    image = np.zeros((height, width, 3), np.float32)
     for octave in range(1, 8):
         coarse = rng.normal(0, 100 / octave**1.3, (2**octave, 2**octave, 3)).astype(np.float32)
         for channel in range(3):
             layer = Image.fromarray(coarse[..., channel]).resize((width, height), Image.BICUBIC)
-            picture[..., channel] += np.asarray(layer)
-    return np.clip(picture + 128 + rng.normal(0, 12, picture.shape), 0, 255).astype(np.uint8)
+            image[..., channel] += np.asarray(layer)
+    return np.clip(image + 128 + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
 
 
 def encoded(image, kind, **options):
@@ -91,7 +91,7 @@ def class_mask(rng, palette):
 
 
 def make_voc(folder, count):
-    """Write `count` training and a few validation pictures in VOC's layout."""
+    """Write `count` training and a few validation images in VOC's layout."""
     from kerascv_d2l.data.voc_classes import VOC_COLORMAP, VOC_IGNORE_COLOR
 
     palette = np.zeros((256, 3), np.uint8)
@@ -110,18 +110,18 @@ def make_voc(folder, count):
     for part in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Segmentation"):
         (root / part).mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names):
-        picture, mask = pairs[i % DISTINCT]
-        (root / "JPEGImages" / f"{name}.jpg").write_bytes(picture)
+        image, mask = pairs[i % DISTINCT]
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(image)
         (root / "SegmentationClass" / f"{name}.png").write_bytes(mask)
         (root / "Annotations" / f"{name}.xml").write_text("<annotation></annotation>")
     (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(names))
     (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names[:BATCH]))
-    return sum(len(picture) for picture, _ in pairs) / DISTINCT
+    return sum(len(image) for image, _ in pairs) / DISTINCT
 
 
 def make_bananas(folder):
     rng = np.random.default_rng(1)
-    pictures = [
+    contents = [
         encoded(Image.fromarray(photograph(rng, BANANA_SIDE, BANANA_SIDE)), "PNG")
         for _ in range(DISTINCT)
     ]
@@ -130,7 +130,7 @@ def make_bananas(folder):
         images.mkdir(parents=True)
         lines = ["img_name,label,xmin,ymin,xmax,ymax"]
         for i in range(count):
-            (images / f"{i}.png").write_bytes(pictures[i % DISTINCT])
+            (images / f"{i}.png").write_bytes(contents[i % DISTINCT])
             lines.append(f"{i}.png,0,{i % 100},20,{100 + i % 100},120")
         (images.parent / "label.csv").write_text("\n".join(lines) + "\n")
 
@@ -138,12 +138,12 @@ def make_bananas(folder):
 def prepare(folder, halves):
     import tensorflow_datasets as tfds
 
-    from kerascv_d2l.data import loaders
+    from kerascv_d2l.data.prepared import prepare as prepare_set
 
     tfds.disable_progress_bar()
-    loaders.prepare("banana_detection", data_dir=folder / "tfds", archive=folder)
-    loaders.prepare("voc2012_segmentation", data_dir=folder / "tfds", archive=folder)
-    loaders.prepare("voc2012_segmentation", data_dir=halves / "tfds", archive=halves)
+    prepare_set("banana_detection", data_dir=folder / "tfds", archive=folder)
+    prepare_set("voc2012_segmentation", data_dir=folder / "tfds", archive=folder)
+    prepare_set("voc2012_segmentation", data_dir=halves / "tfds", archive=halves)
 
 
 # ---------------------------------------------------------------- the sides
@@ -183,7 +183,7 @@ def serve_ours(folder):
 
 
 def book():
-    """PyTorch and d2l, whose pictures are read by Pillow."""
+    """PyTorch and d2l, whose images are read by Pillow."""
     import torch
     from book_ssd import import_d2l
 
@@ -278,7 +278,7 @@ def main(argv=None):
         size = make_voc(folder, VOC_COUNT)
         make_voc(halves, VOC_COUNT // 2)
         make_bananas(folder)
-        print(f"Pictures made: {size / 1000:.0f} kB a JPEG on average.", flush=True)
+        print(f"Images made: {size / 1000:.0f} kB a JPEG on average.", flush=True)
         prepare(folder, halves)
         python = {"ours": sys.executable, "book": args.book_python}
 
@@ -298,7 +298,7 @@ def main(argv=None):
                 row = timing.row(title, "book", times["book"], times["ours"], GOALS[case])
                 print(row, flush=True)
                 ratios[case] = timing.ratio(times["book"], times["ours"])[1]
-        columns = f"half the pictures, {2 * MEMORY_EPOCHS} epochs | all, {MEMORY_EPOCHS} epochs"
+        columns = f"half the images, {2 * MEMORY_EPOCHS} epochs | all, {MEMORY_EPOCHS} epochs"
         print(f"\n| memory, MiB | {columns} | more |")
         print("|---|---|---|---|")
         for side in ("ours", "book"):

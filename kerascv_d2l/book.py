@@ -607,6 +607,8 @@ def _batches_of_arrays(images, labels, batch_size, shuffle, seed, augs=None):
         chosen = tf.gather(images, indices)  # (batch, h, w, 3)
         return chosen if augs is None else augs(chosen), tf.gather(labels, indices)
 
+    if isinstance(augs, keras.Layer):  # a Sequential would augment only where something trains
+        augs = functools.partial(augs, training=True)
     indices = tf.data.Dataset.range(len(images))
     if shuffle:
         indices = indices.shuffle(len(images), seed)

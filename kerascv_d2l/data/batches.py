@@ -186,6 +186,20 @@ def whole_images(split, indices=None):
     return prefetched(pairs)
 
 
+def check_crop_size(split, crop_size):
+    """Refuse windows, `(height, width)` in pixels, that are larger than every image.
+
+    Raises:
+        InputError: if no image of the `Split` is at least as high and as wide.
+    """
+    if not (split.sizes >= crop_size).all(axis=1).any():
+        height, width = split.sizes[split.sizes.prod(axis=1).argmax()]
+        raise InputError(
+            f"crop_size {crop_size[0]} x {crop_size[1]} (height x width): larger than every "
+            f"image; the largest of the {len(split)} is {height} x {width}. Give a smaller one"
+        )
+
+
 def prefetched(batches):
     """Let batches be made while others are used.
 
@@ -319,12 +333,8 @@ def _check(split, size, batch_size, training, transform, seed, initial_epoch):
         steps_per_epoch(split, batch_size)
         if size is None:
             raise InputError("image_size is None; wanted the size of training batches")
-        if split.task == SEGMENTATION and not (split.sizes >= size).all(axis=1).any():
-            height, width = split.sizes[split.sizes.prod(axis=1).argmax()]
-            raise InputError(
-                f"image_size is {size[0]} x {size[1]} (height x width): larger than every image; "
-                f"the largest of the {len(split)} is {height} x {width}. Give a smaller one"
-            )
+        if split.task == SEGMENTATION:
+            check_crop_size(split, size)
     elif transform is not None:
         raise InputError("transform is for training; evaluation takes images as they are")
     elif size is None and batch_size > 1 and (split.sizes != split.sizes[0]).any():

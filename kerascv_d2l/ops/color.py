@@ -1,7 +1,7 @@
-"""Colours of pictures: brightness, contrast, saturation and hue, as torchvision defines them.
+"""Colours of images: brightness, contrast, saturation and hue, as torchvision defines them.
 
 All of it works on planes, `(batch, 3, pixels)`: neighbouring numbers then are of the same channel,
-and vector instructions take many of them at once. A 500 x 375 picture goes through all four in
+and vector instructions take many of them at once. A 500 x 375 image goes through all four in
 about 2.4 ms of one core, 1.5 as `jitter` in a graph; hue alone takes 10 in `tf.image.adjust_hue`.
 """
 
@@ -20,11 +20,11 @@ OPERATIONS = ("brightness", "contrast", "saturation", "hue")
 
 
 def adjust_brightness(image, factor, value_range=VALUE_RANGE):
-    """Multiply a picture: 0 makes it black, 1 leaves it.
+    """Multiply an image: 0 makes it black, 1 leaves it.
 
     Args:
         image: `(..., height, width, 3)` RGB, uint8 or float.
-        factor: number of at least 0, for all pictures, or one for each: `(...)`.
+        factor: number of at least 0, for all images, or one for each: `(...)`.
         value_range: `(black, white)` of floats. uint8 is 0 to 255 always.
 
     Returns:
@@ -32,7 +32,7 @@ def adjust_brightness(image, factor, value_range=VALUE_RANGE):
         (torchvision drops fractions: its values are the same or 1 less).
 
     Raises:
-        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
+        InputError: if shape or dtype are not those of RGB images, or the value range is empty.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_brightness`.
@@ -41,12 +41,12 @@ def adjust_brightness(image, factor, value_range=VALUE_RANGE):
 
 
 def adjust_contrast(image, factor, value_range=VALUE_RANGE):
-    """Move a picture away from its mean grey level: 0 makes it all that grey, 1 leaves it.
+    """Move an image away from its mean grey level: 0 makes it all that grey, 1 leaves it.
 
     Args:
-        image: `(..., height, width, 3)` RGB, uint8 or float.
-        factor: number of at least 0, for all pictures, or one for each: `(...)`.
-        value_range: `(black, white)` of floats. uint8 is 0 to 255 always.
+        image: as for `adjust_brightness`.
+        factor: likewise.
+        value_range: likewise.
 
     Returns:
         The same shape and dtype, clipped to the value range; uint8 rounded half
@@ -54,7 +54,7 @@ def adjust_contrast(image, factor, value_range=VALUE_RANGE):
         values are the same or 1 off for factors up to 2.
 
     Raises:
-        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
+        InputError: if shape or dtype are not those of RGB images, or the value range is empty.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_contrast`.
@@ -63,12 +63,12 @@ def adjust_contrast(image, factor, value_range=VALUE_RANGE):
 
 
 def adjust_saturation(image, factor, value_range=VALUE_RANGE):
-    """Move every pixel away from its own grey level: 0 makes a picture grey, 1 leaves it.
+    """Move every pixel away from its own grey level: 0 makes an image grey, 1 leaves it.
 
     Args:
-        image: `(..., height, width, 3)` RGB, uint8 or float.
-        factor: number of at least 0, for all pictures, or one for each: `(...)`.
-        value_range: `(black, white)` of floats. uint8 is 0 to 255 always.
+        image: as for `adjust_brightness`.
+        factor: likewise.
+        value_range: likewise.
 
     Returns:
         The same shape and dtype, clipped to the value range; uint8 rounded half
@@ -76,7 +76,7 @@ def adjust_saturation(image, factor, value_range=VALUE_RANGE):
         values are the same or 1 off for factors up to 2.
 
     Raises:
-        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
+        InputError: if shape or dtype are not those of RGB images, or the value range is empty.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_saturation`.
@@ -85,22 +85,22 @@ def adjust_saturation(image, factor, value_range=VALUE_RANGE):
 
 
 def adjust_hue(image, shift, value_range=VALUE_RANGE):
-    """Turn the hues of a picture along the circle red, green, blue.
+    """Turn the hues of an image along the circle red, green, blue.
 
     Of hue, saturation and value (HSV) the other two stay.
 
     Args:
-        image: `(..., height, width, 3)` RGB, uint8 or float.
+        image: as for `adjust_brightness`.
         shift: turns of the circle, in [-1/2, 1/2]: 1/3 makes red green. For all
-            pictures, or one for each: `(...)`.
-        value_range: `(black, white)` of floats. uint8 is 0 to 255 always.
+            images, or one for each: `(...)`.
+        value_range: as for `adjust_brightness`.
 
     Returns:
         The same shape and dtype; uint8 rounded half up (torchvision drops
         fractions; Pillow's HSV has 8 bits and is several grey levels off).
 
     Raises:
-        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
+        InputError: if shape or dtype are not those of RGB images, or the value range is empty.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_hue` on tensors.
@@ -117,9 +117,9 @@ def normalize(images, mean, std):
 
     Args:
         images: `(..., height, width, channels)`, uint8 or float.
-        mean: number for each channel, in the value range of `images`: ImageNet's are .485, .456
-            and .406, times 255 for pixels 0-255.
-        std: likewise, above 0; ImageNet's are .229, .224 and .225.
+        mean: number for each channel, in the value range of `images`: ImageNet's are 0.485, 0.456
+            and 0.406, times 255 for pixels 0-255.
+        std: likewise, above 0; ImageNet's are 0.229, 0.224 and 0.225.
 
     Returns:
         float32, the same shape.
@@ -165,7 +165,7 @@ def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE
     """Apply several of the adjustments in a given order, clipping after each.
 
     Between them nothing is rounded. 1.6 times as fast in a graph (as in `Dataset.map`) in
-    which the size of the picture is known.
+    which the size of the image is known.
 
     Args:
         image: `(height, width, 3)` RGB, uint8 or float.
@@ -178,7 +178,7 @@ def jitter(image, factors, order, operations=OPERATIONS, value_range=VALUE_RANGE
         The same shape and dtype; uint8 rounded half up.
 
     Raises:
-        InputError: for a shape that is no RGB image, a dtype, or an empty value range.
+        InputError: if shape or dtype are not those of RGB images, or the value range is empty.
     """
 
     image = tf.convert_to_tensor(image)
@@ -214,8 +214,8 @@ def _jitter(image, factors, order, operations, value_range):
     return _on_planes(all_of_them, image, value_range)
 
 
-# XLA makes one pass over the picture of each adjustment (500 x 375: .8 ms instead of 1.3), but
-# compiles for a third of a second for each size: so only where a graph is for pictures of one.
+# XLA makes one pass over the image of each adjustment (500 x 375: .8 ms instead of 1.3), but
+# compiles for a third of a second for each size: so only where a graph is for images of one.
 _compiled_jitter = tf.function(_jitter, jit_compile=True, autograph=False)
 
 
@@ -226,7 +226,7 @@ def _adjust(function, image, factor, value_range):
 
 
 def _on_planes(function, image, value_range):
-    """Apply a function of planes (batch, 3, pixels), 0 to `high`, to pictures."""
+    """Apply a function of planes (batch, 3, pixels), 0 to `high`, to images."""
     rank = image.shape.rank
     if rank is None or rank < 3 or image.shape[-1] not in (3, None):
         raise InputError(f"image has the shape {image.shape}; wanted (..., height, width, 3)")
@@ -304,7 +304,7 @@ def _exchanged(channels, thirds):
 
     Args:
         channels: three tensors `(batch, pixels)`.
-        thirds: int32 `(1,)`, or `(batch,)`: for each picture.
+        thirds: int32 `(1,)`, or `(batch,)`: for each image.
     """
     ways = [channels[-k:] + channels[:-k] for k in range(3)]
     if thirds.shape[0] == 1:

@@ -1,7 +1,7 @@
-"""Windows of pictures: where they are, and what is cut out there.
+"""Windows of images: where they are, and what is cut out there.
 
 What is drawn and what is done with the draw are separate, so that the same window can be cut
-out of a picture, its mask and its boxes.
+out of an image, its mask and its boxes.
 """
 
 import math
@@ -24,23 +24,23 @@ MOST_SHRINK = 2
 
 
 def random_window(size, seed, area=CROP_AREA, ratio=CROP_RATIO, tries=CROP_TRIES):
-    """Draw the window of RandomResizedCrop, of one picture or of many at once.
+    """Draw the window of RandomResizedCrop, of one image or of many at once.
 
     The share of the area is uniform in `area`, the logarithm of width over
     height uniform between those of `ratio`, every place as likely as every
-    other. The first of `tries` draws that fits into the picture is taken; if
+    other. The first of `tries` draws that fits into the image is taken; if
     none does, the largest central window whose ratio is allowed.
 
     Args:
-        size: int32 `(..., 2)`, height and width of each picture, pixels.
+        size: int32 `(..., 2)`, height and width of each image, pixels.
         seed: integers `(2,)`, for all of them: equal seeds, equal windows.
-        area: `(low, high)` share of the picture's area, in (0, 1].
+        area: `(low, high)` share of the image's area, in (0, 1].
         ratio: `(low, high)` width over height of the window.
         tries: int, at least 1.
 
     Returns:
         int32 `(..., 4)`: top, left, height and width of each window, pixels; it
-        lies inside its picture and has at least one pixel.
+        lies inside its image and has at least one pixel.
 
     Source:
         Szegedy et al. 2015, "Going Deeper with Convolutions", section 6, in
@@ -50,7 +50,7 @@ def random_window(size, seed, area=CROP_AREA, ratio=CROP_RATIO, tries=CROP_TRIES
     each = full[..., None, :]  # (..., 1, 2), against (..., tries, 2)
     draws_shape = tf.concat([[4], tf.shape(full)[:-1], [tries]], 0)
     draws = tf.random.stateless_uniform(draws_shape, seed, alg=ALGORITHM)
-    areas = area[0] + draws[0] * (area[1] - area[0])  # (..., tries), of the picture's
+    areas = area[0] + draws[0] * (area[1] - area[0])  # (..., tries), of the image's
     areas *= tf.reduce_prod(each, axis=-1)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     ratios = tf.exp(low + draws[1] * (high - low))
@@ -70,29 +70,29 @@ def random_window(size, seed, area=CROP_AREA, ratio=CROP_RATIO, tries=CROP_TRIES
 
 
 def crop_and_resize(image, window, size, antialias=False, fill=None):
-    """Cut a window out of a picture and bring it to a size.
+    """Cut a window out of an image and resize it.
 
     Without `antialias` each new pixel is interpolated between the four old ones
     around its centre, wherever it lies: torchvision's `resized_crop(antialias=False)`,
     PyTorch's `interpolate` and `tf.image.resize`. A window more than twice as
     large as its result is sampled with gaps then. With `antialias` the filter
-    is widened by as much as the picture shrinks, and reaches every pixel: what
-    Pillow and torchvision on Pillow pictures always do (to 8 bits, theirs), and
+    is widened by as much as the image shrinks, and reaches every pixel: what
+    Pillow and torchvision on Pillow images always do (to 8 bits, theirs), and
     `ops.resize` here. Where a window grows the two are the same. `antialias=None`
     takes the slower way only for windows that would be sampled with gaps.
 
-    A window may reach beyond the picture if there is a `fill`. The part that shows
-    the picture then gets whole pixels of the result, the rest is filled;
+    A window may reach beyond the image if there is a `fill`. The part that shows
+    the image then gets whole pixels of the result, the rest is filled;
     `crop_mask` and `crop_boxes` put masks and boxes exactly there.
 
     Args:
         image: `(height, width, channels)`, uint8 or float.
         window: int32 `(4,)`: top, left, height and width, pixels; inside the
-            picture without `fill`, and with it partly inside.
+            image without `fill`, and with it partly inside.
         size: `(height, width)` of the result.
         antialias: bool, or None for where it matters.
         fill: None, or a number or one for each channel, in the value range of
-            `image`, for what lies outside the picture.
+            `image`, for what lies outside the image.
 
     Returns:
         float32 `(height, width, channels)`, in the value range of `image`.
@@ -140,7 +140,7 @@ def resize_as(pixels, size, antialias):
 
 
 def crop_mask(mask, window, size, fill=None):
-    """Cut a window out of a class mask, as `crop_and_resize` does with its picture.
+    """Cut a window out of a class mask, as `crop_and_resize` does with its image.
 
     Never interpolated: a new pixel has the class of the old one in which its
     centre lies.
@@ -149,7 +149,7 @@ def crop_mask(mask, window, size, fill=None):
         mask: `(height, width)` or `(height, width, channels)`, any dtype.
         window: int32 `(4,)`: top, left, height and width, pixels.
         size: `(height, width)` of the result.
-        fill: None, or the class of what lies outside, such as 255 for void.
+        fill: None, or the class of what lies outside, such as 255 for ignored pixels.
 
     Returns:
         The dtype of `mask`, `(height, width)` or `(height, width, channels)`.
@@ -174,22 +174,22 @@ def crop_boxes(boxes, window, image_size, size, by_centre=False):
     """Say where boxes are in the result of `crop_and_resize`.
 
     Args:
-        boxes: float32 `(n, 4)`, normalised corners in the picture.
+        boxes: float32 `(n, 4)`, normalised corners in the image.
         window: int32 `(4,)`: top, left, height and width, pixels; it may reach
-            beyond the picture.
-        image_size: int32 `(2,)`, height and width of the picture.
+            beyond the image.
+        image_size: int32 `(2,)`, height and width of the image.
         size: `(height, width)` of the result.
         by_centre: bool: an object whose centre is outside the window goes, as
             SSD has it. Otherwise it stays while any of it is inside.
 
     Returns:
         `(boxes, kept)`: float32 `(n, 4)`, normalised corners in the result, clipped
-        to what shows the picture; bool `(n,)`, whether the object is still there.
+        to what shows the image; bool `(n,)`, whether the object is still there.
     """
     boxes = as_boxes(boxes, "boxes", 2)
     part, place = _overlap(window, image_size, size)
     part, place = tf.cast(part, tf.float32), tf.cast(place, tf.float32)
-    scale = place[2:] / part[2:]  # (2,) result over picture, y and x
+    scale = place[2:] / part[2:]  # (2,) result over image, y and x
     shift = place[:2] - part[:2] * scale
     new_size = tf.cast(size, tf.float32)
     scale *= tf.cast(image_size, tf.float32) / new_size
@@ -208,11 +208,11 @@ def crop_boxes(boxes, window, image_size, size, by_centre=False):
 
 
 def _overlap(window, image_size, size):
-    """What a window shows of a picture, and where in a result of `size`, in whole pixels.
+    """What a window shows of an image, and where in a result of `size`, in whole pixels.
 
     Returns:
         `(part, place)`: int32 `(4,)` each, top, left, height and width, in the
-        picture and in the result; of at least one pixel.
+        image and in the result; of at least one pixel.
     """
     window = tf.cast(window, tf.int32)
     first, sides = window[:2], window[2:]
@@ -241,7 +241,7 @@ def _margins(place, size, channels):
 
 
 def flip_left_right(image, boxes=None):
-    """Mirror pictures, and what is on them, left to right.
+    """Flip images, and the boxes on them, left to right.
 
     Args:
         image: `(..., height, width, channels)`, any dtype. A mask needs its
@@ -249,7 +249,7 @@ def flip_left_right(image, boxes=None):
         boxes: None, or float32 `(..., n, 4)`, normalised corners.
 
     Returns:
-        The mirrored picture; with `boxes` `(image, boxes)`.
+        The flipped image; with `boxes` `(image, boxes)`.
     """
     image = tf.reverse(image, [-2])
     if boxes is None:
@@ -259,7 +259,7 @@ def flip_left_right(image, boxes=None):
 
 
 def flip_up_down(image, boxes=None):
-    """Mirror pictures, and what is on them, top to bottom.
+    """Flip images, and the boxes on them, top to bottom.
 
     Args:
         image: `(..., height, width, channels)`, any dtype. A mask needs its
@@ -267,7 +267,7 @@ def flip_up_down(image, boxes=None):
         boxes: None, or float32 `(..., n, 4)`, normalised corners.
 
     Returns:
-        The mirrored picture; with `boxes` `(image, boxes)`.
+        The flipped image; with `boxes` `(image, boxes)`.
     """
     image = tf.reverse(image, [-3])
     if boxes is None:

@@ -1,4 +1,4 @@
-"""Resizing pictures with matrix products."""
+"""Resizing images with matrix products."""
 
 import tensorflow as tf
 
@@ -8,8 +8,8 @@ import tensorflow as tf
 # 0.73 of 16, 0.87 of 32).
 BAND = 8
 # For each new shape of a matrix product, oneDNN compiles a kernel, which takes longer than the
-# product itself; it keeps those of some hundred shapes. So widths that differ from picture to
-# picture, and input rows of a band, are rounded up to multiples of these, with weights of 0
+# product itself; it keeps those of some hundred shapes. So widths that differ from image to
+# image, and input rows of a band, are rounded up to multiples of these, with weights of 0
 # (windows of all sizes to 224 x 224: 2.7 ms with every shape of its own, 0.9 ms with few).
 WIDTH_STEP, LENGTH_STEP = 32, 8
 
@@ -69,7 +69,7 @@ def _resize_rows(images, old, new):
     Output row x has its centre at (x + 1/2)·old/new, input row j at j + 1/2;
     the weight falls linearly with their distance and is 0 from
     max(1, old/new) on. All positions are integers here, in units of 1/(2·new)
-    input rows: exact, where floats would lose digits in large pictures.
+    input rows: exact, where floats would lose digits in large images.
     """
     reach = 2 * tf.maximum(old, new)
     num_bands = (new + BAND - 1) // BAND

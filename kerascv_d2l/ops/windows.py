@@ -1,6 +1,6 @@
-"""Windows that augmentation draws: SSD's crop, zooming out, mosaics, scaled cuts.
+"""Windows that augmentation draws: SSD's crop, zoom-out, mosaics, scaled cuts.
 
-A window is int32 `(4,)`, top, left, height and width, in pixels of the picture,
+A window is int32 `(4,)`, top, left, height and width, in pixels of the image,
 beyond which it may reach. `crop_and_resize`, `crop_mask` and `crop_boxes` of
 `ops.geometry` do with it what there is to do.
 """
@@ -18,17 +18,17 @@ CROP_SCALE = (0.3, 1.0)
 CROP_SHAPE = (0.5, 2.0)
 CROP_TRIES = 40
 # torchvision draws bounds for ever. After this many, of which a seventh would have been to take
-# the whole picture, it is taken.
+# the whole image, it is taken.
 MAX_BOUNDS = 50
 CANVAS_SIDE = (1.0, 4.0)
-# Nearly the whole picture may be one of the four, or as good as nothing.
+# Nearly the whole image may be one of the four, or as good as nothing.
 MOSAIC_CENTRE = (0.25, 0.75)
 MOSAIC_AREA = (0.3, 1.0)
 SCALE = (0.5, 2.0)  # DeepLab's
 
 
 def whole_window(size):
-    """The window that is the picture: int32 `(4,)` of int32 `(2,)`."""
+    """The window that is the image: int32 `(4,)` of int32 `(2,)`."""
     return tf.concat([[0, 0], tf.cast(size, tf.int32)], 0)
 
 
@@ -47,25 +47,25 @@ def random_iou_window(
     A bound is drawn, then up to `tries` windows: the first counts that has the
     centre of an object inside whose IoU with the window is at least the bound. If
     none does, the next bound is drawn. A bound of 1 or more stands for the whole
-    picture. On a picture without objects every window counts.
+    image. On an image without objects every window counts.
 
     Args:
-        size: int32 `(2,)`, height and width of the picture.
+        size: int32 `(2,)`, height and width of the image.
         boxes: float32 `(n, 4)`, normalised corners.
         is_object: bool `(n,)`: false for padding.
         seed: integers `(2,)`: equal seeds, equal windows.
         bounds: IoUs of which one is drawn, each as likely as every other.
-        scale: `(low, high)` of the window's height over the picture's, and apart
+        scale: `(low, high)` of the window's height over the image's, and apart
             from it of its width.
         shape: `(low, high)` of the window's width over its height, pixels.
         tries: int.
 
     Returns:
-        int32 `(4,)`, inside the picture.
+        int32 `(4,)`, inside the image.
 
     Source:
         Liu et al. 2016, "SSD", section 2.2, in the form of torchvision's
-        `RandomIoUCrop` (which leaves pictures without objects whole).
+        `RandomIoUCrop` (which leaves images without objects whole).
     """
     full = tf.cast(size, tf.float32)  # (2,)
     x1, y1, x2, y2 = tf.unstack(boxes * tf.tile(full[::-1], [2]), axis=-1)  # (n,) each, pixels
@@ -113,16 +113,16 @@ def random_iou_window(
 
 
 def random_canvas(size, seed, side=CANVAS_SIDE, chance=0.5):
-    """Draw the larger canvas on which zooming out puts a picture.
+    """Draw the larger canvas on which zoom-out puts an image.
 
     Args:
-        size: int32 `(2,)`, height and width of the picture.
+        size: int32 `(2,)`, height and width of the image.
         seed: integers `(2,)`: equal seeds, equal canvases.
-        side: `(low, high)` of the canvas' sides over the picture's, at least 1.
+        side: `(low, high)` of the canvas' sides over the image's, at least 1.
         chance: how often there is one at all.
 
     Returns:
-        int32 `(4,)`: the canvas as a window of the picture; its top and left are
+        int32 `(4,)`: the canvas as a window of the image; its top and left are
         at most 0.
 
     Source:
@@ -165,13 +165,13 @@ def random_scaled_window(image_size, size, seed, scale=SCALE, log_uniform=False)
 
 
 def random_mosaic(image_sizes, size, seed, centre=MOSAIC_CENTRE, area=MOSAIC_AREA):
-    """Draw where four pictures meet, and which window of each shows.
+    """Draw where four images meet, and which window of each shows.
 
     Windows have the shape of their quarter, so that nothing is distorted; the
-    largest such window of a picture has area share 1.
+    largest such window of an image has area share 1.
 
     Args:
-        image_sizes: int32 `(4, 2)`, height and width of each picture.
+        image_sizes: int32 `(4, 2)`, height and width of each image.
         size: `(height, width)` of the mosaic, at least 2.
         seed: integers `(2,)`: equal seeds, equal mosaics.
         centre: `(low, high)` of the meeting point over height, and over width.
@@ -180,7 +180,7 @@ def random_mosaic(image_sizes, size, seed, centre=MOSAIC_CENTRE, area=MOSAIC_ARE
     Returns:
         `(meeting, windows)`: int32 `(2,)` y and x in the result, inside it; int32
         `(4, 4)` the windows of the upper left, upper right, lower left and lower
-        right picture.
+        right image.
 
     Source:
         After Bochkovskiy et al. 2020, "YOLOv4", section 3.3.
@@ -213,7 +213,7 @@ def join_quarters(quarters):
 
 
 def quarter_windows(meeting, size):
-    """Where the four pictures of a mosaic lie in it: int32 `(4, 4)`."""
+    """Where the four images of a mosaic lie in it: int32 `(4, 4)`."""
     y, x = tf.unstack(meeting)
     zero = tf.zeros_like(y)
     corners = tf.stack([[zero, zero], [zero, x], [y, zero], [y, x]])  # (4, 2)

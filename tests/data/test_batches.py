@@ -539,6 +539,6 @@ def test_wrong_arguments_are_named(files, options, message):
 
 
 def test_crops_larger_than_every_image_are_refused(masked):
-    with pytest.raises(InputError, match=r"image_size is 48 x 40 .*larger than every image; "):
+    with pytest.raises(InputError, match=r"crop_size 48 x 40 .*larger than every image; "):
         batches(masked, (48, 40), 2, training=True)
     batches(masked, (20, 40), 2, training=True, transform=RandomScaleCrop((20, 40)))

@@ -60,12 +60,12 @@ def test_equals_slow_version_and_tensorflow(old, new):
     np.testing.assert_allclose(expected, theirs, rtol=0, atol=5e-3)
 
 
-def test_smooth_picture_equals_tensorflow_to_a_thousandth():
+def test_smooth_image_equals_tensorflow_to_a_thousandth():
     rows, columns = np.mgrid[:375, :500]
-    picture = 127 + 60 * np.sin(rows / 9) + 60 * np.cos(columns / 13)
-    picture = np.round(picture)[..., None].astype(np.uint8)
-    theirs = tf.image.resize(picture, (256, 200), antialias=True)
-    np.testing.assert_allclose(resize(picture, (256, 200)), theirs, rtol=0, atol=1e-3)
+    image = 127 + 60 * np.sin(rows / 9) + 60 * np.cos(columns / 13)
+    image = np.round(image)[..., None].astype(np.uint8)
+    theirs = tf.image.resize(image, (256, 200), antialias=True)
+    np.testing.assert_allclose(resize(image, (256, 200)), theirs, rtol=0, atol=1e-3)
 
 
 def test_same_size_changes_nothing():
@@ -84,7 +84,7 @@ def test_leading_dimensions_and_channels():
         resize(images[0, 0, ..., 0], (4, 5))
 
 
-def test_large_picture_stays_exact():
+def test_large_image_stays_exact():
     row = random_images((1, 8000, 1))
     np.testing.assert_allclose(resize(row, (1, 2999)), slow_resize(row, (1, 2999)), atol=2e-4)
 

@@ -51,7 +51,7 @@ def test_iou_windows_keep_the_bound_they_drew():
     found = draw(
         lambda s: windows.random_iou_window(tf.constant(SIZE), boxes, [True], s, bounds=(0.7,)), 500
     )
-    # Three windows of a thousand will do: after 2000 one of 350 pictures is left whole.
+    # Three windows of a thousand will do: after 2000 one of 350 images is left whole.
     whole = (found[:, 2:] == SIZE).all(1)
     assert whole.sum() <= 6
     x1, y1, x2, y2 = boxes[0] * [310, 240, 310, 240]
@@ -60,7 +60,7 @@ def test_iou_windows_keep_the_bound_they_drew():
     both *= np.maximum(np.minimum(y2, top + height) - np.maximum(y1, top), 0)
     iou = both / ((x2 - x1) * (y2 - y1) + height * width - both)
     assert (iou >= 0.7 - 1e-6).all()
-    # Out of reach (an object of a hundredth of the picture): the whole picture, in the end.
+    # Out of reach (an object of a hundredth of the image): the whole image, in the end.
     small = np.array([[0.4, 0.4, 0.45, 0.45]], np.float32)
     found = draw(
         lambda s: windows.random_iou_window(tf.constant(SIZE), small, [True], s, bounds=(0.7,)), 2
@@ -107,8 +107,16 @@ def test_scaled_windows():
     assert (left[inside] >= 0).all() and (left + width <= SIZE[1])[inside].all()
     share = (left / (SIZE[1] - width))[width < 250]
     assert is_uniform(share, -1e-6, 1 + 1e-6, 10)
+    logs = draw(
+        lambda s: windows.random_scaled_window(tf.constant(SIZE), (100, 150), s, (0.5, 2), True)
+    )
+    quarters = np.quantile(100 / logs[:, 2], [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(quarters, [0.5**0.5, 1, 2**0.5], atol=0.03)
+    many = windows.random_scaled_window([SIZE, (40, 60)] * 50, (100, 150), [1, 2]).numpy()
+    assert many.shape == (100, 4) and len(np.unique(many[::2], axis=0)) > 45
+    assert ((many[1::2, :2] <= 0) == (many[1::2, 2:] >= (40, 60))).all()
     larger = draw(lambda s: windows.random_scaled_window((40, 60), (100, 150), s, (1, 1)), 1000)
-    assert larger[:, 0].min() == -60 and larger[:, 0].max() == 0  # the picture is all inside
+    assert larger[:, 0].min() == -60 and larger[:, 0].max() == 0  # the image is all inside
     assert larger[:, 1].min() == -90 and larger[:, 1].max() == 0
 
 

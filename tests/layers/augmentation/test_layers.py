@@ -84,7 +84,7 @@ def assert_same(one, two):
 
 @every_layer
 def test_the_same_wherever_it_runs(name):
-    """Eagerly, in a tf.function, in Dataset.map: one picture, and a batch."""
+    """Eagerly, in a tf.function, in Dataset.map: one image, and a batch."""
     layer, seed = make(name), [3, 4]
     for count in (None, 3):
         data = example(count, instances=True)
@@ -143,7 +143,7 @@ def test_nothing_happens_without_training(name):
 
 
 @every_layer
-def test_each_picture_of_a_batch_has_its_own_draw(name):
+def test_each_image_of_a_batch_has_its_own_draw(name):
     count = 12
     images = np.broadcast_to(example()["images"], (count, HEIGHT, WIDTH, 3))
     results = make(name)(images).numpy()
@@ -163,7 +163,7 @@ def test_round_trip_of_the_configuration(name):
     assert_same(again(image), layer(image))
 
 
-@every_layer
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "Compose"])
 def test_floats_and_whole_numbers_agree(name):
     layer = make(name)
     whole = layer.transform(example()["images"], [8, 9])
@@ -380,7 +380,7 @@ def test_whole_numbers_of_16_bits_keep_their_range():
         make("ColorJitter")(images)
 
 
-@pytest.mark.parametrize("name", ["RandomHorizontalFlip", "RandomResizedCrop", "Mosaic"])
+@pytest.mark.parametrize("name", ["RandomHorizontalFlip", "RandomResizedCrop"])
 def test_models_that_do_not_train_do_not_augment(name, tmp_path):
     """Also exported ones, and whatever calls the model without saying `training`."""
     images = example(4)["images"]
@@ -424,7 +424,8 @@ def test_shifts_are_equally_likely():
 
 def test_zoom_out_and_crop_in_one_step():
     """As on a canvas: half of the examples have one, and objects become smaller."""
-    layer = augmentation.RandomIoUCrop(SMALL, bounds=(1.0,), zoom_out=0.5, fill=9.0, seed=1)
+    options = {"bounds": (1.0,), "zoom_out": 0.5, "fill": 9.0, "seed": 1}
+    layer = augmentation.RandomIoUCrop(SMALL, bounding_box_format="xyxy", **options)
     data = example(200)
     data["images"][:] = 100
     result = numpy(layer(data))
@@ -474,13 +475,13 @@ def test_other_entries_pass_through():
         make("Mosaic").transform(data, [1, 2])
 
 
-def test_mosaic_shows_four_pictures():
+def test_mosaic_shows_four_images():
     images = np.stack([np.full((HEIGHT, WIDTH, 3), 10 * k, np.uint8) for k in range(6)])
     result = augmentation.Mosaic(seed=0)(images).numpy()
     corners = result[:, [0, 0, -1, -1], [0, -1, 0, -1], 0] // 10  # (6, 4)
     for k in range(6):
         assert set(np.unique(result[k]) // 10) == set(corners[k])
-        assert k in corners[k]  # each picture is part of its own mosaic
+        assert k in corners[k]  # each image is part of its own mosaic
     assert len(np.unique(corners)) > 3 and len({tuple(c) for c in corners}) == 6
 
 
