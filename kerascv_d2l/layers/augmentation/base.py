@@ -114,6 +114,7 @@ class RandomTransform(keras.layers.Layer):
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
         self._compiled = _GraphByRank(self._transform)
+        self.built = True  # no weights, whatever the layers inside
 
     def draw(self, example, seed):
         """Draw what to do with an `Example`: tensors, from `seed` alone."""
