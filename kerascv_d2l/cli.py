@@ -233,6 +233,50 @@ def add_model_arguments(parser, default, *, own="", weights_default="random", wi
     return group
 
 
+def add_style_arguments(parser, recipe=""):
+    """Add `--network --weights --pooling --content-weight --style-weight --tv-weight`.
+
+    All but the first two are None where not given.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        recipe: str, what else the defaults depend on, for the help text.
+    """
+    add, _ = _adder(parser, "network and losses", ())
+    add(
+        "--network",
+        default="vgg19",
+        metavar="NAME",
+        help="frozen feature network: vgg19 (torchvision's, the book's), keras_vgg19, mobilenet, "
+        "mobilenet_0.75, or another network of keras.applications (default: %(default)s)",
+    )
+    add(
+        "--weights",
+        type=existing_path(("imagenet", "none")),
+        default="imagenet",
+        metavar="FILE",
+        help="its weights: a file, imagenet (downloaded at first use), or none for random ones "
+        "(default: %(default)s)",
+    )
+    add(
+        "--pooling",
+        choices=("average", "max"),
+        help="pooling of the network: average makes a smoother image, max is what it was trained "
+        f"with (default: average{recipe})",
+    )
+    for name, default, text in (
+        ("content", 1, "content loss"),
+        ("style", 10, "style loss"),
+        ("tv", 3, "total variation: more is smoother"),
+    ):
+        add(
+            f"--{name}-weight",
+            type=non_negative_float,
+            metavar="WEIGHT",
+            help=f"weight of the {text} (default: {default}{recipe})",
+        )
+
+
 def add_optimizer_arguments(parser, recipes, default, *, help_text, without=()):
     """Add `--recipe --optimizer --schedule --learning-rate --weight-decay`.
 
@@ -479,7 +523,7 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
                 if args.resume:
                     raise
         args.out = str(folder)
-    if data is not None:
+    if data is not None and data.val is not None:
         with whole(_run.path("validation.txt")) as path:
             path.write_text("".join(f"{name}\n" for name in data.val.names), encoding="utf-8")
     return _run

@@ -1,97 +1,102 @@
-"""Paint one picture in the manner of another, or of several.
+"""Paint an image in the style of another, or of several.
 
     python scripts/style_transfer.py CONTENT STYLE
 
 takes VGG-19 with torchvision's ImageNet weights, which are downloaded at first use. `--weights
 none` needs none, `--network keras_vgg19` and `--network mobilenet` take Keras' own. The result, at
-CONTENT's own size, and a picture of content, style and result side by side go to --out. README.md
-says how long it takes and what to expect.
+CONTENT's own size, and a sheet of content, style and result go to --out. docs/style.md says how
+long it takes and what to expect.
 """
 
-import argparse
+import hashlib
 import re
+import sys
 import time
 from pathlib import Path
 
 import kerascv_d2l
+from kerascv_d2l import cli
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.training import add_common_arguments, arguments, run_main, set_up
+from kerascv_d2l.files import whole
 
 TASK = "style_transfer"
-LONGER_SIDE = 450  # the book's 300 x 450, for a picture of these proportions
-# Below it the coarse layers of a network see next to nothing; such pictures are enlarged.
+LONGER_SIDE = 450  # the book's 300 x 450, for an image of these proportions
+# Below it the coarse layers of a network see next to nothing; such images are enlarged.
 LEAST_SIDE = 32
-FULL = "full"
-NONE = "none"
+FULL, NONE = "full", "none"
+RECIPES = {
+    "normalized": {"optimizer": "lbfgs", "pooling": "average"},
+    "book": {"optimizer": "adam", "pooling": "max"},
+}
 # The state is saved so often, and less often where saving takes more than a share of the time.
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 10.0, 0.05
 COMPARISON_INCHES = 6.0
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("content", metavar="CONTENT", help="the picture to paint")
-    parser.add_argument("style", nargs="+", metavar="STYLE", help="pictures in whose manner")
-    arguments.add_feature_network_arguments(
-        parser.add_argument_group("network").add_argument, None, ", with --book-weights max"
-    )
-    add = parser.add_argument_group("losses").add_argument
-    arguments.add_loss_weight_arguments(add, also="; see --book-weights")
-    add(
-        "--book-weights",
-        action="store_true",
-        help="the book's plain losses, weights, pooling and optimizer, which suit torchvision's "
-        "VGG-19 only",
-    )
-    add(
-        "--style-weights",
-        nargs="+",
-        type=arguments.positive_float,
-        metavar="SHARE",
-        help="how much each of several styles counts (default: all the same)",
-    )
-    add(
-        "--style-mask",
-        nargs="+",
-        metavar="FILE",
-        help="for each style a grey picture of its size, white where it shows the style, or none",
-    )
-    add(
-        "--style-scale",
-        type=arguments.positive_float,
-        default=1.0,
-        metavar="FACTOR",
-        help="size of the brush: side of the style picture in units of the result's "
-        "(default: %(default)s)",
-    )
-    add(
-        "--preserve-color",
-        action="store_true",
-        help="keep CONTENT's colours: only light and dark are painted",
-    )
-    _add_optimization(parser.add_argument_group("optimization").add_argument)
+    parser = cli.parser(__doc__)
+    parser.add_argument("content", metavar="CONTENT", help="the image to paint")
+    parser.add_argument("style", nargs="+", metavar="STYLE", help="images whose style to take")
+    cli.add_style_arguments(parser, "; see --recipe")
+    add_loss_arguments(parser)
+    add_optimizer_arguments(parser)
+    cli.add_run_arguments(parser, TASK, kept="its last checkpoint", without=("--devices",))
     args = parser.parse_args(argv)
-    if args.optimizer is None:
-        args.optimizer = "adam" if args.book_weights else "lbfgs"
-    if args.pooling is None:
-        args.pooling = "max" if args.book_weights else "average"
+    cli.fill_in(args, RECIPES[args.recipe])
     for flag, values in (
         ("--style-weights", args.style_weights),
         ("--style-mask", args.style_mask),
     ):
         if values is not None and len(values) != len(args.style):
-            parser.error(f"{flag} has {len(values)} values for {len(args.style)} style picture(s)")
+            parser.error(f"{flag} has {len(values)} values for {len(args.style)} style image(s)")
     if args.levels > args.steps:
         parser.error(f"--levels {args.levels} needs at least as many --steps, not {args.steps}")
     return args
 
 
-def _add_optimization(add):
+def add_loss_arguments(parser):
+    add = parser.add_argument_group("recipe and styles").add_argument
+    add(
+        "--recipe",
+        choices=sorted(RECIPES),
+        default="normalized",
+        help="normalized: losses that suit any network, L-BFGS; book: the book's losses, weights "
+        "(1, 1e4, 10), max pooling and Adam, which suit torchvision's VGG-19 only "
+        "(default: %(default)s)",
+    )
+    add(
+        "--style-weights",
+        nargs="+",
+        type=cli.positive_float,
+        metavar="SHARE",
+        help="weights of several styles (default: equal)",
+    )
+    add(
+        "--style-mask",
+        nargs="+",
+        metavar="FILE",
+        help="for each style a grey image of its size, white where it shows the style, or none",
+    )
+    add(
+        "--style-scale",
+        type=cli.positive_float,
+        default=1.0,
+        metavar="FACTOR",
+        help="size of the brush: side of the style image in units of the result's "
+        "(default: %(default)s)",
+    )
+    add(
+        "--preserve-color",
+        action="store_true",
+        help="keep CONTENT's colours: only the luminance is painted",
+    )
+
+
+def add_optimizer_arguments(parser):
+    add = parser.add_argument_group("optimization").add_argument
     add(
         "--steps",
-        type=arguments.positive_int,
+        type=cli.positive_int,
         default=500,
         metavar="N",
         help="evaluations of the loss (default: %(default)s)",
@@ -101,86 +106,72 @@ def _add_optimization(add):
         type=_working_size,
         default=LONGER_SIDE,
         metavar="PIXELS",
-        help="size to paint at: its longer side, HEIGHTxWIDTH, or full for CONTENT's own; the "
-        "result is resized to CONTENT's (default: %(default)s, never larger than CONTENT)",
+        help="size to paint at, always in CONTENT's proportions: the longer side, "
+        "HEIGHTxWIDTH to fit into, or full for CONTENT's own; the result is resized to "
+        "CONTENT's (default: %(default)s, never larger than CONTENT)",
     )
     add(
         "--optimizer",
         choices=("adam", "lbfgs"),
         help="lbfgs needs fewer steps and looks cleaner, and takes 160 bytes more for every "
-        "colour value (default: lbfgs, with --book-weights adam)",
+        "colour value (default: by --recipe)",
     )
     add(
         "--learning-rate",
-        type=arguments.positive_float,
+        type=cli.positive_float,
         metavar="RATE",
-        help="step size of adam, in units of the normalised image (default: 0.1, with "
-        "--book-weights 0.3)",
-    )
-    add(
-        "--schedule",
-        choices=("cosine", "steps"),
-        help="of adam's step size: down to 0 along half a cosine, or times 0.8 ten times over "
-        "(default: cosine, with --book-weights steps)",
+        help="learning rate of adam at the start, in units of the normalised image "
+        "(default: 0.1, with --recipe book 0.3)",
     )
     add(
         "--levels",
-        type=arguments.positive_int,
+        type=cli.positive_int,
         default=1,
         metavar="N",
-        help="from coarse to fine: sizes to paint at, each twice the one before, with equal "
+        help="coarse to fine: sizes to paint at, each twice the one before, with equal "
         "shares of the steps (default: %(default)s)",
     )
     add(
         "--init",
         choices=("content", "style", "noise"),
         default="content",
-        help="what to start from (default: %(default)s)",
+        help="image to start from (default: %(default)s)",
     )
     add(
         "--tile",
         type=_tile,
         default="auto",
         metavar="PIXELS",
-        help="bound memory by working in tiles with cores of this side; none: all at once; auto: "
+        help="bound memory by working in tiles of this side; none: all at once; auto: "
         "512 above 1.5 megapixels (default: %(default)s)",
     )
     add(
         "--save-every",
         type=_interval,
         metavar="N",
-        help="write the picture so far every N steps, or, as 30s, every so many seconds",
-    )
-    add_common_arguments(
-        add,
-        out="runs/style_transfer",
-        written="pictures and figures",
-        kept="where it was killed",
-        devices=False,
+        help="write the image so far every N steps, or, as 30s, every so many seconds",
     )
 
 
 def _working_size(text):
     if text == FULL:
         return text
-    if "x" not in str(text).lower():
-        return arguments.positive_int(text)
-    return arguments.image_size(text)
+    return cli.image_size(text) if "x" in str(text).lower() else cli.positive_int(text)
 
 
 def _tile(text):
-    return text if text in ("auto", NONE) else arguments.positive_int(text)
+    return text if text in ("auto", NONE) else cli.positive_int(text)
 
 
 def _interval(text):
     """`"50"` -> (50, "steps"), `"30s"` -> (30.0, "seconds")."""
     if found := re.fullmatch(r"(.+)s", text):
-        return arguments.positive_float(found[1]), "seconds"
-    return arguments.positive_int(text), "steps"
+        return cli.positive_float(found[1]), "seconds"
+    return cli.positive_int(text), "steps"
 
 
 def read_styles(args):
-    """The style pictures with their weights and masks, as a list of `Style`'s arguments."""
+    """Read the style images with their weights and masks: a list of `Style`'s arguments."""
     weights = args.style_weights or [1.0] * len(args.style)
     masks = args.style_mask or [NONE] * len(args.style)
     styles = []
@@ -203,83 +194,77 @@ def read_styles(args):
 
 
 def working_shape(size, content_shape):
-    """`(height, width)` to paint at."""
-    if isinstance(size, tuple):
-        return size
+    """Choose `(height, width)` to paint at, in the proportions of the content."""
     height, width = content_shape[:2]
-    scale = 1.0 if size == FULL else min(1.0, size / max(height, width))
-    # A side of a very long picture may be enlarged alone: the result is resized back.
+    if isinstance(size, tuple):
+        scale = min(size[0] / height, size[1] / width)
+    else:
+        scale = 1.0 if size == FULL else min(1.0, size / max(height, width))
+    # A side of a very long image may be enlarged alone: the result is resized back.
     return tuple(max(LEAST_SIDE, round(side * scale)) for side in (height, width))
 
 
 def loss_weights(args):
     """`LossWeights` of the flags."""
-    from kerascv_d2l.style_transfer import BOOK_WEIGHTS, LossWeights, weights_of
+    from kerascv_d2l import style_transfer as st
 
-    return weights_of(args, BOOK_WEIGHTS if args.book_weights else LossWeights())
+    weights = st.BOOK_WEIGHTS if args.recipe == "book" else st.LossWeights()
+    return weights.replaced(args.content_weight, args.style_weight, args.tv_weight)
+
+
+def fingerprint(content, styles):
+    """Digest of all pixels, by which `--resume` notices other images in the same files."""
+    digest = hashlib.sha256(repr(content.shape).encode() + content.tobytes())
+    for image, _, mask in styles:
+        digest.update(repr(image.shape).encode() + image.tobytes())
+        digest.update(b"" if mask is None else mask.tobytes())
+    return digest.hexdigest()[:16]
 
 
 class Watcher:
-    """What happens between steps: the line on screen, pictures so far, checkpoints."""
+    """What happens between steps: progress on screen, images so far, checkpoints."""
 
     def __init__(self, run, transfer, save_every):
-        from kerascv_d2l.training import StatusLine
+        import keras
 
-        self._run, self._transfer, self._save_every = run, transfer, save_every
-        self._line = StatusLine()
-        self._began = self._saved = self._drawn = time.perf_counter()
-        self._share = transfer.share_done()
+        self._run, self._save_every = run, save_every
+        self._saved = self._drawn = time.perf_counter()
         self._saving_seconds = 0.0
         self._saved_steps = len(transfer.history)
+        interval = 0.5 if sys.stdout.isatty() else 10.0
+        self._bar = keras.utils.Progbar(
+            transfer.steps, interval=interval, stateful_metrics=_names(), unit_name="step"
+        )
 
     def __call__(self, transfer):
         now, steps = time.perf_counter(), len(transfer.history)
-        if self._line.due():
-            self._show()
+        losses = list(zip(_names(), map(float, transfer.history[-1]), strict=True))
+        # The last line search of L-BFGS may take an evaluation more.
+        self._bar.update(min(steps, transfer.steps), losses, finalize=steps == transfer.steps)
         if self._save_every is not None:
             interval, unit = self._save_every
             if steps % interval == 0 if unit == "steps" else now - self._drawn >= interval:
-                self.draw()
+                self.draw(transfer)
                 self._drawn = time.perf_counter()
-        pause = max(CHECKPOINT_SECONDS, self._saving_seconds / CHECKPOINT_SHARE)
-        if now - self._saved >= pause:
-            self.save()
+        if now - self._saved >= max(CHECKPOINT_SECONDS, self._saving_seconds / CHECKPOINT_SHARE):
+            self.save(transfer)
 
-    def _show(self, end=False):
-        from kerascv_d2l.training import bar
+    def draw(self, transfer):
+        """Write the image so far."""
+        with whole(self._run.path("steps") / f"{len(transfer.history):05}.png") as path:
+            transfer.image().save(path)
 
-        transfer = self._transfer
-        share = transfer.share_done()
-        seconds = time.perf_counter() - self._began
-        left = seconds / max(share - self._share, 1e-9) * (1 - share)
-        figures = dict(zip(_names(), transfer.history[-1], strict=True))
-        # The last line search of L-BFGS may take an evaluation more.
-        done = min(len(transfer.history), transfer.steps)
-        self._line.draw(bar(done, transfer.steps, left, figures), end)
-
-    def draw(self):
-        """Write the picture so far."""
-        path = self._run.path("steps") / f"{len(self._transfer.history):05}.png"
-        with kerascv_d2l.whole(path) as temporary:
-            self._transfer.image().save(temporary)
-
-    def save(self):
+    def save(self, transfer):
         """Write the state to go on from, unless there is nothing new in it."""
         begin = time.perf_counter()
-        state = self._transfer.state()
+        state = transfer.state()
         steps = int(state["steps"])
         if steps > self._saved_steps or bool(state["done"]):
             history = dict(zip(_names(), state["history"].T.tolist(), strict=True))
-            self._run.save_progress([], state, done=steps, history=history)
+            self._run.save(steps, state, history)
             self._saved_steps = steps
             self._saving_seconds = time.perf_counter() - begin
         self._saved = time.perf_counter()
-
-    def end(self):
-        """Show the last figures and save the finished run."""
-        if self._transfer.history:
-            self._show(end=True)
-        self.save()
 
 
 def _names():
@@ -288,31 +273,28 @@ def _names():
     return [f"{name}_loss" if name != "loss" else name for name in LOSS_NAMES]
 
 
-def transfer_style(run, transfer, save_every):
+def paint(run, transfer, save_every):
     """Do all steps, going on from what the folder holds.
 
     Returns:
         seconds that this process took for its steps.
     """
-    progress = run.load_progress([])
-    if progress is not None:
-        transfer.set_state(progress)
+    if run.progress is not None:
+        transfer.set_state(run.progress)
     watcher = Watcher(run, transfer, save_every)
     if save_every is not None and not transfer.history:
-        watcher.draw()
+        watcher.draw(transfer)
     begin = time.perf_counter()
     try:
         transfer.run(watcher)
-    except KeyboardInterrupt:
-        watcher.save()
-        raise
-    seconds = time.perf_counter() - begin
-    watcher.end()
+    finally:
+        seconds = time.perf_counter() - begin
+        watcher.save(transfer)
     return seconds
 
 
 def write_results(run, args, content, styles, image):
-    """Write the picture as painted, at the content's own size, and beside content and styles."""
+    """Write the image as painted, at the content's own size, and beside content and styles."""
     import numpy as np
     from PIL import Image
 
@@ -322,18 +304,17 @@ def write_results(run, args, content, styles, image):
     height, width = content.shape[:2]
     result = image
     if image.size != (width, height):
-        with kerascv_d2l.whole(run.path(f"painted_{image.height}x{image.width}.png")) as path:
+        with whole(run.path(f"painted_{image.height}x{image.width}.png")) as path:
             image.save(path)
         result = image.resize((width, height), Image.Resampling.LANCZOS)
         if args.preserve_color:  # the content's own colours are finer than enlarged ones
             result = Image.fromarray(with_colors_of(np.asarray(result), content))
-    with kerascv_d2l.whole(run.path("result.png")) as path:
+    with whole(run.path("result.png")) as path:
         result.save(path)
-    pictures = [content, *(style[0] for style in styles), np.asarray(result)]
     titles = ["content", *(f"style: {Path(name).name}" for name in args.style)]
     draw_examples(
         run.path("comparison.png"),
-        pictures,
+        [content, *(style[0] for style in styles), np.asarray(result)],
         [*titles, f"result after {args.steps} steps"],
         columns=3,
         inches=COMPARISON_INCHES,
@@ -352,21 +333,20 @@ def main(argv=None):
     args = parse(argv)
     content, styles = kerascv_d2l.read_image(args.content), read_styles(args)
     shape = working_shape(args.image_size, content.shape)
-    set_up(args)
-    from kerascv_d2l.style_transfer import network_of
+    strategy = cli.set_up(args)
+    from kerascv_d2l import style_transfer as st
 
-    run = kerascv_d2l.Run.start(args, TASK, {"image_shape": shape}, unit="step")
-    network = network_of(args)
-    transfer = kerascv_d2l.StyleTransfer(
+    settings = {"image_shape": shape, "pixels": fingerprint(content, styles)}
+    run = cli.start_run(args, strategy, TASK, settings=settings, unit="step")
+    transfer = st.StyleTransfer(
         content,
-        [kerascv_d2l.Style(*style) for style in styles],
-        network,
+        [st.Style(*style) for style in styles],
+        st.named_network(args.network, args.weights, pooling=args.pooling),
         image_shape=shape,
         steps=args.steps,
         weights=loss_weights(args),
         optimizer=args.optimizer,
         lr=args.learning_rate,
-        schedule=args.schedule,
         start=args.init,
         levels=args.levels,
         preserve_color=args.preserve_color,
@@ -375,20 +355,18 @@ def main(argv=None):
         seed=args.seed,
     )
     print(
-        f"{args.network}, weights {args.weights}: {args.steps} steps of "
-        f"{args.optimizer or 'adam'} at {shape[0]} x {shape[1]}; the content has "
-        f"{content.shape[0]} x {content.shape[1]} (height x width)",
+        f"{args.network}, weights {args.weights}: {args.steps} steps of {args.optimizer} at "
+        f"{shape[0]} x {shape[1]}; the content has {content.shape[0]} x {content.shape[1]} "
+        "(height x width)",
         flush=True,
     )
-    seconds = transfer_style(run, transfer, args.save_every)
+    seconds = paint(run, transfer, args.save_every)
     write_results(run, args, content, styles, transfer.image())
-    names = _names()
-    metrics = dict(zip(names, transfer.losses(), strict=True))
-    metrics["first"] = dict(zip(names, transfer.history[0], strict=True))
+    metrics = dict(zip(_names(), transfer.losses(), strict=True))
+    metrics["first"] = dict(zip(_names(), transfer.history[0], strict=True))
     metrics["seconds"] = round(seconds, 1)  # of this process: those before a kill are not known
-    command = ["python", "scripts/train_fast_style.py", args.style[0]]
-    return run.finish(metrics, next_command=command)
+    return run.finish(metrics, ["python", "scripts/train_fast_style.py", args.style[0]])
 
 
 if __name__ == "__main__":
-    run_main(main)
+    cli.run_main(main)

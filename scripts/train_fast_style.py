@@ -1,96 +1,93 @@
-"""Train a network that paints any picture in the manner of one, in a single pass.
+"""Train a network that paints any image in the style of one, in a single pass.
 
     python scripts/train_fast_style.py STYLE --data FOLDER_OF_PHOTOS
 
 FOLDER holds photographs of any kind and size, also in folders in it; without --data it learns on
-generated pictures. What it learns is the style: photographs only stand for what will be painted.
-`scripts/stylize.py` paints with the result. README.md says how long it takes and what to expect.
+generated images. What it learns is the style: photographs only stand for what will be painted.
+`scripts/predict.py` paints with the result. docs/style.md says how long it takes and what to
+expect.
 """
 
-import argparse
 from pathlib import Path
 
-from kerascv_d2l.exported import load_stylizer
-
 import kerascv_d2l
-from kerascv_d2l.training import add_run_arguments, arguments, run_main, set_up
+from kerascv_d2l import cli
 
 TASK = "train_fast_style"
-GENERATED, GENERATED_COUNT = "generated", 400
+GENERATED, GENERATED_TRAIN = "generated", 400
 IMAGE_SIZE, STYLE_SIZE = 128, 256
-WIDTH, BLOCKS = 16, 5
+WIDTH, BLOCKS, LEARNING_RATE = 16, 5, 2e-3
 NUM_DRAWN = 5
 DRAWN_SIDE = 450  # pixels, longer side of the drawn photographs
 DRAWN_INCHES = 4.5
 
 
 def parse(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = cli.parser(__doc__)
+    parser.add_argument("style", metavar="STYLE", help="the image whose style to learn")
+    group = cli.add_data_arguments(
+        parser,
+        (GENERATED,),
+        help_text="a folder of photographs (default: generated images)",
+        without=("--archive", "--data-dir", "--split-seed", "--val-fraction"),
     )
-    parser.add_argument("style", metavar="STYLE", help="the picture in whose manner")
-    add = parser.add_argument_group("data and model").add_argument
-    add(
-        "--data",
-        default=GENERATED,
-        metavar="FOLDER",
-        help="a folder of photographs (default: generated pictures)",
-    )
-    add(
+    group.add_argument(
         "--image-size",
-        type=arguments.image_size,
+        type=cli.image_size,
         default=(IMAGE_SIZE, IMAGE_SIZE),
         metavar="PIXELS",
-        help="windows of photographs to learn on: 128, or HEIGHTxWIDTH "
+        help="size of the random crops to train on: 128, or HEIGHTxWIDTH "
         f"(default: {IMAGE_SIZE}); what is painted later may have any size",
     )
-    add(
+    group.add_argument(
         "--style-size",
-        type=arguments.positive_int,
+        type=cli.positive_int,
         default=STYLE_SIZE,
         metavar="PIXELS",
-        help="longer side of STYLE as it is learnt: larger makes larger strokes "
-        "(default: %(default)s)",
+        help="longer side of STYLE in training: larger makes larger strokes (default: %(default)s)",
     )
+    add = parser.add_argument_group("model").add_argument
     add(
         "--width",
-        type=arguments.positive_int,
+        type=cli.positive_int,
         default=WIDTH,
         metavar="N",
         help="channels of the network at full size (default: %(default)s)",
     )
     add(
         "--blocks",
-        type=arguments.positive_int,
+        type=cli.positive_int,
         default=BLOCKS,
         metavar="N",
         help="residual blocks of the network (default: %(default)s)",
     )
-    arguments.add_feature_network_arguments(add)
-    arguments.add_loss_weight_arguments(parser.add_argument_group("losses").add_argument)
-    add_run_arguments(
-        parser, epochs=8, batch_size=4, learning_rate=2e-3, out="runs/train_fast_style"
+    cli.add_style_arguments(parser)
+    group = cli.add_training_arguments(
+        parser, TASK, epochs=8, batch_size=4, without=("--sync-batch-norm",)
     )
-    return parser.parse_args(argv)
+    group.add_argument(
+        "--learning-rate",
+        type=cli.positive_float,
+        default=LEARNING_RATE,
+        metavar="RATE",
+        help="learning rate of Adam (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    cli.fill_in(args, {"pooling": "average"})
+    return args
 
 
 def load_photographs(args):
-    """A `ClassificationSplit`, and a line about it."""
+    """Load the `DataSet` of photographs."""
+    options = {}
     if args.data == GENERATED:
-        size = 2 * max(args.image_size)
-        data = kerascv_d2l.generate_classification(
-            GENERATED_COUNT, NUM_DRAWN, args.seed, image_size=size
-        )
-        return data.train, f"{GENERATED_COUNT} generated pictures of {size} x {size}"
-    split = kerascv_d2l.read_photographs(args.data, args.skip_bad)
-    left_out = ""
-    if split.skipped:
-        left_out = f", {len(split.skipped)} left out, such as {split.skipped[0]}"
-    return split, f"{len(split)} photographs in {args.data}{left_out}"
+        side = 2 * max(args.image_size)
+        options = {"num_train": GENERATED_TRAIN, "num_val": NUM_DRAWN, "image_size": side}
+    return kerascv_d2l.load(args.data, "unlabelled", skip_bad=args.skip_bad, **options)
 
 
 def read_style(args):
-    """The style picture at the size it is learnt at, uint8 `(h, w, 3)`."""
+    """Read the style image at the size of training, uint8 `(h, w, 3)`."""
     from kerascv_d2l.style_transfer.images import resize
     from kerascv_d2l.style_transfer.transfer import LEAST_STYLE_SIDE
 
@@ -100,7 +97,7 @@ def read_style(args):
 
 
 def build_trainer(args, style):
-    """The trainer, compiled and built."""
+    """Build and compile the trainer."""
     import keras
     import tensorflow as tf
 
@@ -108,14 +105,15 @@ def build_trainer(args, style):
     from kerascv_d2l.devices import resolve_jit_compile
 
     net = kerascv_d2l.TransformerNet(args.width, args.blocks)
-    weights = st.weights_of(args, st.LossWeights())
-    trainer = st.FastStyleTrainer(net, st.network_of(args), [st.Style(style)], weights)
+    weights = st.LossWeights().replaced(args.content_weight, args.style_weight, args.tv_weight)
+    network = st.named_network(args.network, args.weights, pooling=args.pooling)
+    trainer = st.FastStyleTrainer(net, network, [st.Style(style)], weights)
     trainer.compile(
         keras.optimizers.Adam(args.learning_rate), jit_compile=resolve_jit_compile("auto")
     )
     trainer(tf.zeros((1, *args.image_size, 3)))  # builds it
     print(
-        f"{args.network}, weights {args.weights}, teach a network of "
+        f"{args.network}, weights {args.weights}, train a network of "
         f"{net.count_params():,} parameters",
         flush=True,
     )
@@ -125,20 +123,20 @@ def build_trainer(args, style):
 def draw(path, args, style, split, stylize):
     """Write a sheet of the style and some photographs, each beside how it is painted."""
     import numpy as np
-    from kerascv_d2l.pipelines.batches import picture_loader
     from PIL import Image
 
+    from kerascv_d2l.data.batches import image_loader
     from kerascv_d2l.plotting.sheets import draw_examples
 
-    load = picture_loader(split)
-    pictures, titles = [style], [f"style: {Path(args.style).name}"]
+    load = image_loader(split)
+    images, titles = [style], [f"style: {Path(args.style).name}"]
     for i in np.linspace(0, len(split) - 1, min(NUM_DRAWN, len(split))).astype(int):
         photograph = Image.fromarray(load(i).numpy())
         photograph.thumbnail((DRAWN_SIDE, DRAWN_SIDE))
-        pictures.append(np.asarray(photograph))
+        images.append(np.asarray(photograph))
         titles.append(str(split.names[i]))
-    painted = [stylize(picture[None])["pictures"][0].numpy() for picture in pictures]
-    both = [picture for pair in zip(pictures, painted, strict=True) for picture in pair]
+    painted = [stylize(image[None])["pictures"][0].numpy() for image in images]
+    both = [image for pair in zip(images, painted, strict=True) for image in pair]
     titles = [title for name in titles for title in (name, "painted")]
     draw_examples(path, both, titles, inches=DRAWN_INCHES)
 
@@ -153,47 +151,43 @@ def main(argv=None):
         dict, as in `metrics.json`.
     """
     args = parse(argv)
-    strategy = set_up(args)
-    import tensorflow as tf
+    strategy = cli.set_up(args)
+    from kerascv_d2l import export
 
-    style = read_style(args)
-    photographs, described = load_photographs(args)
-    print(described, flush=True)
-    run = kerascv_d2l.Run.start(args, TASK, {"num_train": len(photographs)})
+    style, data = read_style(args), load_photographs(args)
+    print(data.describe(), flush=True)
+    run = cli.start_run(args, strategy, TASK, data)
     with strategy.scope():
         trainer = build_trainer(args, style)
-
-    plan = kerascv_d2l.plan_epoch(len(photographs), args.batch_size, strategy)
-
-    def batches(initial_epoch):
-        return kerascv_d2l.classification_batches(
-            photographs,
+    run.watch(trainer)
+    trainer.fit(
+        kerascv_d2l.batches(
+            data.train,
             args.image_size,
             args.batch_size,
             training=True,
             seed=args.seed,
-            initial_epoch=initial_epoch,
-            drop_remainder=plan.drop_remainder,
-        ).map(tf.autograph.experimental.do_not_convert(lambda images, labels: images))
-
-    run.fit(
-        trainer,
-        batches,
-        steps_per_epoch=plan.steps,
+            initial_epoch=run.initial_epoch,
+        ),
+        steps_per_epoch=kerascv_d2l.steps_per_epoch(data.train, args.batch_size),
         epochs=args.epochs,
-        images_per_epoch=plan.images,
+        initial_epoch=run.initial_epoch,
+        callbacks=[run],
+        shuffle=False,  # the data does it
+        verbose=run.verbose,
     )
 
     print("drawing, exporting …", flush=True)
     run.save_model(trainer.net)
-    kerascv_d2l.export_stylizer(trainer.net, run.path("saved_model"))
-    stylize = load_stylizer(run.path("saved_model"))
-    draw(run.path("painted.png"), args, style, photographs, stylize)
+    export.save(trainer.net, run.path("saved_model"))
+    split = data.train if data.val is None else data.val
+    with run.drawing("painted.png") as path:
+        draw(path, args, style, split, trainer.net.stylize)
     names = ("content_loss", "style_loss", "tv_loss", "loss")
     metrics = {name: run.history[name][-1] for name in names}
-    command = ["python", "scripts/stylize.py", str(run.path("saved_model")), "IMAGE"]
-    return run.finish(metrics, next_command=command)
+    command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
+    return run.finish(metrics, command)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    cli.run_main(main)

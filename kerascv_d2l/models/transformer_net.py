@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.upsampling import CropLike
+from kerascv_d2l.models.common import any_images, dtype_scope
 from kerascv_d2l.ops.upsampling import crop
 
 _PIXEL_MAX = 255.0
@@ -76,6 +77,7 @@ class TransformerNet(keras.Model):
     Args:
         width: int, channels at full size; twice and four times that at half and a quarter.
         residual_blocks: int, blocks at a quarter of the size.
+        dtype: policy of the layers; None for Keras' global one.
         name: of the model.
 
     Raises:
@@ -91,10 +93,16 @@ class TransformerNet(keras.Model):
     class_names = ()
     image_size = None  # any
 
-    def __init__(self, width=16, residual_blocks=5, name="transformer_net", **kwargs):
+    def __init__(self, width=16, residual_blocks=5, dtype=None, name="transformer_net", **kwargs):
         if not (width > 0 and residual_blocks > 0):
             raise InputError(f"width = {width} and residual_blocks = {residual_blocks} must be > 0")
+        with dtype_scope(dtype) as policy:
+            inputs, outputs = self._build_layers(width, residual_blocks)
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self._settings = {"width": width, "residual_blocks": residual_blocks, "dtype": policy.name}
 
+    @staticmethod
+    def _build_layers(width, residual_blocks):
         def convolve(x, filters, kernel_size, strides=1, relu=True):
             x = EdgePadding(kernel_size // 2)(x)
             x = keras.layers.Conv2D(filters, kernel_size, strides)(x)
@@ -115,9 +123,7 @@ class TransformerNet(keras.Model):
         x = keras.layers.Conv2D(3, 5, kernel_initializer="zeros", name="correction")(
             EdgePadding(2)(x)
         )
-        outputs = Repaint(dtype="float32")([x, inputs])
-        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
-        self.width, self.residual_blocks = width, residual_blocks
+        return inputs, Repaint(dtype="float32")([x, inputs])
 
     def stylize(self, images):
         """Paint images.
@@ -132,10 +138,9 @@ class TransformerNet(keras.Model):
         return {"pictures": tf.cast(pixels, tf.uint8)}
 
     def endpoints(self):
-        """Give what an exported model offers: `{name: (function, input signature)}`."""
-        images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
-        return {"stylize": (self.stylize, [images])}
+        """Give what an export offers: `stylize`, with its signature."""
+        return {"stylize": (self.stylize, (any_images(),))}
 
     def get_config(self):
         """Give the arguments of the constructor."""
-        return {"width": self.width, "residual_blocks": self.residual_blocks, "name": self.name}
+        return {**self._settings, "name": self.name}

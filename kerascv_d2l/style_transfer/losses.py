@@ -37,6 +37,11 @@ class LossWeights:
     tv: float = 3.0
     normalize: bool = True
 
+    def replaced(self, content=None, style=None, tv=None):
+        """Give the same with other weights where they are not None."""
+        given = {"content": content, "style": style, "tv": tv}
+        return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
+
 
 BOOK_WEIGHTS = LossWeights(BOOK_CONTENT_WEIGHT, BOOK_STYLE_WEIGHT, BOOK_TV_WEIGHT, normalize=False)
 

@@ -2,7 +2,6 @@
 
 # ruff: noqa: N803, N806 - X and Y are the book's names
 
-import contextlib
 from pathlib import Path
 
 import h5py
@@ -10,6 +9,7 @@ import keras
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models import backbones, preprocessing
+from kerascv_d2l.models.common import dtype_scope
 from kerascv_d2l.models.vgg import BOOK_CONTENT_LAYERS, BOOK_STYLE_LAYERS, vgg19_features
 from kerascv_d2l.models.weights import load_weights
 from kerascv_d2l.style_transfer.images import PIXEL_MAX, RGB_MEAN, RGB_STD
@@ -90,7 +90,7 @@ class Network:
             list of float `(batch, h / s, w / s, c)` in the order of `taps`.
         """
         if self._preprocess is not None:
-            with _policy("float32"):
+            with dtype_scope("float32"):
                 X = self._preprocess(X * (PIXEL_MAX * RGB_STD) + PIXEL_MAX * RGB_MEAN)
         return _as_list(self.model(X, training=False))
 
@@ -182,7 +182,7 @@ def named_network(name, weights=None, dtype=None, seed=None, pooling="max"):
         name: "vgg19" (torchvision's, the book's), "keras_vgg19", "mobilenet" with or without a
             width multiplier ("mobilenet_0.75"), or any other name that `backbone` knows: its
             feature maps at strides 2 to 16 tell style, the one at 8 content.
-        weights: "imagenet", path of a file, or None for random weights.
+        weights: "imagenet", path of a file, or None or "none" for random weights.
         dtype: Keras dtype policy, None for the global one.
         seed: int for random weights.
         pooling: "max" as the network was trained, the book's, or "average" in its place, which
@@ -198,23 +198,29 @@ def named_network(name, weights=None, dtype=None, seed=None, pooling="max"):
         raise InputError(f"pooling = {pooling!r} must be one of {POOLINGS}")
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    base, _, width = name.partition("_")
-    if name == "vgg19":
-        network = torchvision_vgg19(weights, dtype, seed)
-    elif name == "keras_vgg19":
-        network = keras_vgg19(weights, dtype)
-    elif base == "mobilenet":
-        network = mobilenet(weights, dtype, _as_width(name, width) if width else None)
-    else:
-        network = _backbone(name, weights, dtype)
+    try:
+        network = _by_name(name, None if weights == "none" else weights, dtype, seed)
+    except InputError as error:
+        raise InputError(
+            f"network {name}, weights {weights}: {error}\nTo go on without: weights none (random "
+            "weights, which know nothing of objects), or another network's file, as network "
+            "mobilenet, weights FILE"
+        ) from error
     if pooling == "average":
         network.model = average_pooled(network.model)
         network.model.trainable = False
     return network
 
 
-def _backbone(name, weights, dtype):
-    with _policy(dtype):
+def _by_name(name, weights, dtype, seed):
+    base, _, width = name.partition("_")
+    if name == "vgg19":
+        return torchvision_vgg19(weights, dtype, seed)
+    if name == "keras_vgg19":
+        return keras_vgg19(weights, dtype)
+    if base == "mobilenet":
+        return mobilenet(weights, dtype, _as_width(name, width) if width else None)
+    with dtype_scope(dtype):
         strides = [s for s in BACKBONE_STYLE_STRIDES if s in backbones.strides_of(name)]
         model = backbones.backbone(name, weights, strides)
     content = BACKBONE_CONTENT_STRIDE if BACKBONE_CONTENT_STRIDE in strides else strides[-1]
@@ -225,9 +231,7 @@ def _as_width(name, width):
     try:
         return float(width)
     except ValueError as error:
-        raise InputError(
-            f"network {name!r}: {width!r} is no width multiplier; write mobilenet_0.75"
-        ) from error
+        raise InputError(f"{width!r} is no width multiplier; write mobilenet_0.75") from error
 
 
 def torchvision_vgg19(weights=None, dtype=None, seed=None):
@@ -299,22 +303,10 @@ def mobilenet(weights=None, dtype=None, alpha=None):
 
 
 def _application(build, weights, dtype, **arguments):
-    with _policy(dtype):
+    with dtype_scope(dtype):
         return backbones.keras_network(
             build, weights, include_top=False, input_shape=(None, None, 3), **arguments
         )
-
-
-@contextlib.contextmanager
-def _policy(dtype):
-    """Make a dtype policy the global one for a while; None leaves it as it is."""
-    policy = keras.config.dtype_policy()
-    if dtype is not None:
-        keras.config.set_dtype_policy(dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 def _mobilenet_alpha(path):

@@ -365,18 +365,6 @@ class StyleTransfer:
         """The image so far: float32 tensor `(1, h, w, 3)`."""
         return self._image.value()
 
-    def share_done(self):
-        """How much of the work is done, 0 to 1: steps count by the pixels of their level."""
-        if self.done:
-            return 1.0
-        done = work = 0
-        begin = 0
-        for (height, width), end in zip(self.level_shapes, self._ends, strict=True):
-            done += height * width * (min(max(len(self.history), begin), end) - begin)
-            work += height * width * (end - begin)
-            begin = end
-        return done / work
-
     def image(self):
         """Give the image so far.
 

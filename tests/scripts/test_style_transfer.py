@@ -1,9 +1,10 @@
-"""`scripts/style_transfer.py` on small pictures with a narrow MobileNet of random weights."""
+"""`scripts/style_transfer.py` on small images with a narrow MobileNet of random weights."""
 
 import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from kerascv_d2l import InputError
+from kerascv_d2l.style_transfer import LossWeights
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/style_transfer.py"
@@ -30,8 +32,8 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
     y, x = np.mgrid[:50, :80]
     content = np.stack([128 + 100 * np.sin(y / 8), 128 + 90 * np.cos(x / 9), 3 * x], -1)
     Image.fromarray(content.clip(0, 255).astype(np.uint8)).save(folder / "content.png")
@@ -44,9 +46,9 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def flags(pictures, out, *more, content="content.png", styles=("style.png",)):
+def flags(files, out, *more, content="content.png", styles=("style.png",)):
     tiny = ["--network", "mobilenet_0.25", "--weights", "none", "--image-size", "40"]
-    names = [str(pictures / name) for name in (content, *styles)]
+    names = [str(files / name) for name in (content, *styles)]
     # Adam: L-BFGS may take an evaluation more than it was given.
     return [*names, "--out", str(out), *tiny, "--steps", "6", "--optimizer", "adam", *more]
 
@@ -57,10 +59,10 @@ def rows(out):
 
 
 @pytest.mark.quick
-def test_writes_result_comparison_curves_and_pictures_so_far(script, pictures, tmp_path, capsys):
+def test_writes_result_comparison_curves_and_images_so_far(script, files, tmp_path, capsys):
     out = tmp_path / "run"
     more = ("--save-every", "2", "--style-weight", "3")
-    metrics = script.main(flags(pictures, out, *more))
+    metrics = script.main(flags(files, out, *more))
     assert Image.open(out / "result.png").size == (80, 50)
     assert Image.open(out / "painted_32x40.png").size == (40, 32)  # 25 would be too few
     assert Image.open(out / "comparison.png").width > 1500
@@ -75,53 +77,59 @@ def test_writes_result_comparison_curves_and_pictures_so_far(script, pictures, t
     assert record["steps"] == 6 and record["settings"]["image_shape"] == [32, 40]
     assert {name: record[name] for name in LOSSES} == {name: metrics[name] for name in LOSSES}
     printed = capsys.readouterr().out
-    assert "step 6/6  [====================]  0 s left  content_loss" in printed
+    assert "6/6" in printed and "content_loss: " in printed
     with pytest.raises(InputError, match="already holds a run"):
-        script.main(flags(pictures, out))
-    # The last picture so far is the one that was painted.
+        script.main(flags(files, out))
+    # The last image so far is the one that was painted.
     np.testing.assert_array_equal(
         Image.open(out / "steps/00006.png"), Image.open(out / "painted_32x40.png")
     )
 
 
 @pytest.mark.quick
-def test_several_styles_masks_levels_and_kept_colours(script, pictures, tmp_path):
-    more = ["--style-weights", "1", "3", "--style-mask", "none", str(pictures / "mask.png")]
+def test_several_styles_masks_levels_and_kept_colours(script, files, tmp_path):
+    more = ["--style-weights", "1", "3", "--style-mask", "none", str(files / "mask.png")]
     more += ["--levels", "2", "--preserve-color", "--init", "noise", "--style-scale", "0.5"]
     out = tmp_path / "run"
     both = ("style.png", "style.png")
     metrics = script.main(
-        flags(pictures, out, *more, "--image-size", "64x96", "--tile", "32", styles=both)
+        flags(files, out, *more, "--image-size", "64x200", "--tile", "32", styles=both)
     )
     assert np.isfinite([metrics[name] for name in LOSSES]).all()
+    assert Image.open(out / "painted_64x102.png").size == (102, 64)
     result = np.asarray(Image.open(out / "result.png"), float)
-    content = np.asarray(Image.open(pictures / "content.png"), float)
+    content = np.asarray(Image.open(files / "content.png"), float)
     luminance = np.array([0.299, 0.587, 0.114])
     color, wanted = (image - (image @ luminance)[..., None] for image in (result, content))
     cosine = (color * wanted).sum() / (np.linalg.norm(color) * np.linalg.norm(wanted))
     assert cosine > 0.9
     with pytest.raises(InputError, match=r"content\.png: 80 x 50 pixels.*60 x 45"):
-        script.main(flags(pictures, tmp_path / "b", "--style-mask", str(pictures / "content.png")))
+        script.main(flags(files, tmp_path / "b", "--style-mask", str(files / "content.png")))
     Image.new("L", (60, 45)).save(tmp_path / "black.png")
     with pytest.raises(InputError, match=r"black\.png: black all over"):
         mask = str(tmp_path / "black.png")
-        script.main(flags(pictures, tmp_path / "c", "--style-mask", mask))
+        script.main(flags(files, tmp_path / "c", "--style-mask", mask))
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
-def test_book_weights_and_no_style(script, pictures, tmp_path, optimizer):
+def test_book_recipe_and_no_style(script, files, tmp_path, optimizer):
     """Without style and total variation the content comes back, in its own size."""
     more = ("--style-weight", "0", "--tv-weight", "0", "--image-size", "full")
-    args = flags(pictures, tmp_path / "a", *more, "--optimizer", optimizer, "--book-weights")
+    args = flags(files, tmp_path / "a", *more, "--optimizer", optimizer, "--recipe", "book")
     metrics = script.main(args)
     assert metrics["loss"] == pytest.approx(0, abs=1e-6)
     np.testing.assert_array_equal(
-        Image.open(tmp_path / "a/result.png"), Image.open(pictures / "content.png")
+        Image.open(tmp_path / "a/result.png"), Image.open(files / "content.png")
     )
     assert not list((tmp_path / "a").glob("painted*"))
     weights = script.loss_weights(script.parse(args))
     assert (weights.content, weights.style, weights.tv, weights.normalize) == (1, 0, 0, False)
+    book = script.parse([*args[:2], "--recipe", "book"])
+    assert (book.optimizer, book.pooling) == ("adam", "max")
+    assert script.loss_weights(book).style == 1e4
+    usual = script.parse(args[:2])
+    assert (usual.optimizer, usual.pooling) == ("lbfgs", "average")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +145,7 @@ def kinds(tmp_path_factory):
     Image.fromarray(pixels[..., :3]).save(folder / "turned.jpg", exif=exif)
     Image.fromarray(pixels[:1, :1, :3]).save(folder / "dot.png")
     Image.new("RGB", (900, 2), (20, 90, 200)).save(folder / "long.png")
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     (folder / "empty.png").touch()
     (folder / "torn.png").write_bytes((folder / "rgba.png").read_bytes()[:200])
     return folder
@@ -155,7 +163,7 @@ def kinds(tmp_path_factory):
         ("long.png", (900, 2)),
     ],
 )
-def test_pictures_of_every_kind_as_content_and_style(script, kinds, tmp_path, name, size):
+def test_images_of_every_kind_as_content_and_style(script, kinds, tmp_path, name, size):
     steps = ("--steps", "2")
     script.main(flags(kinds, tmp_path / "a", *steps, content=name, styles=(name,)))
     with Image.open(tmp_path / "a/result.png") as result:
@@ -164,7 +172,7 @@ def test_pictures_of_every_kind_as_content_and_style(script, kinds, tmp_path, na
 
 @pytest.mark.quick
 @pytest.mark.parametrize("name", ["text.jpg", "empty.png", "torn.png", "absent.png"])
-def test_unreadable_pictures_are_named(script, kinds, tmp_path, name):
+def test_unreadable_images_are_named(script, kinds, tmp_path, name):
     for given in (
         {"content": name, "styles": ("rgba.png",)},
         {"content": "rgba.png", "styles": (name,)},
@@ -180,13 +188,16 @@ def test_shapes_to_paint_at(script):
     assert shape(450, (1365, 2048, 3)) == (300, 450)
     assert shape(450, (200, 300, 3)) == (200, 300)
     assert shape("full", (200, 300, 3)) == (200, 300)
-    assert shape((90, 80), (200, 300, 3)) == (90, 80)
+    # HEIGHTxWIDTH is a frame to fit into: the proportions are kept.
+    assert shape((90, 240), (200, 300, 3)) == (90, 135)
+    assert shape((300, 450), (500, 500, 3)) == (300, 300)
+    assert shape((400, 400), (100, 200, 3)) == (200, 400)
     assert shape(450, (4, 9000, 3)) == (32, 450)
     assert shape(450, (1, 1, 3)) == (32, 32)
 
 
 @pytest.mark.quick
-def test_wrong_flags_are_named(script, pictures, tmp_path, capsys):
+def test_wrong_flags_are_named(script, files, tmp_path, capsys):
     for more, message in (
         (("--style-weights", "1", "2"), "2 values for 1 style"),
         (("--style-mask", "none", "none"), "2 values for 1 style"),
@@ -195,16 +206,39 @@ def test_wrong_flags_are_named(script, pictures, tmp_path, capsys):
         (("--image-size", "0"), "expected a whole number"),
     ):
         with pytest.raises(SystemExit):
-            script.parse(flags(pictures, tmp_path, *more))
+            script.parse(flags(files, tmp_path, *more))
         assert message in capsys.readouterr().err
-    assert script.parse(flags(pictures, tmp_path, "--save-every", "30s")).save_every == (
-        30,
-        "seconds",
-    )
+    args = script.parse(flags(files, tmp_path, "--save-every", "30s"))
+    assert args.save_every == (30, "seconds")
 
 
 @pytest.mark.quick
-def test_missing_weights_say_what_to_do(script, pictures, tmp_path, monkeypatch):
+def test_other_pixels_in_the_same_file_are_not_gone_on_with(script, files, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("content.png", "style.png"):
+        Image.open(files / name).save(folder / name)
+    args = flags(folder, tmp_path / "run")
+    script.main(args)
+    Image.open(files / "content.png").rotate(180).save(folder / "content.png")
+    with pytest.raises(InputError, match="pixels was"):
+        script.main([*args, "--resume"])
+
+
+@pytest.mark.quick
+def test_flags_and_the_weights_that_help_names(script, capsys):
+    with pytest.raises(SystemExit):
+        script.parse(["--help"])
+    text = capsys.readouterr().out
+    assert len(re.findall(r"(?m)^  (--[\w-]+)", text)) <= 24
+    text = " ".join(text.split())
+    defaults = LossWeights()
+    for name, what in (("content", "content loss"), ("style", "style loss"), ("tv", "smoother")):
+        assert f"{what} (default: {getattr(defaults, name):g}" in text
+
+
+@pytest.mark.quick
+def test_missing_weights_say_what_to_do(script, files, tmp_path, monkeypatch):
     import huggingface_hub
     import keras
 
@@ -213,9 +247,9 @@ def test_missing_weights_say_what_to_do(script, pictures, tmp_path, monkeypatch)
         raise error("not cached") if local_files_only else OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    names = [str(pictures / name) for name in ("content.png", "style.png")]
+    names = [str(files / name) for name in ("content.png", "style.png")]
     with pytest.raises(
-        InputError, match=r"(?s)model\.safetensors of timm/vgg19.*hf download.*--weights none"
+        InputError, match=r"(?s)model\.safetensors of timm/vgg19.*hf download.*weights none"
     ):
         script.main([*names, "--out", str(tmp_path / "a")])
 
@@ -226,10 +260,10 @@ def test_missing_weights_say_what_to_do(script, pictures, tmp_path, monkeypatch)
     monkeypatch.setattr(keras.applications, "VGG19", lambda weights, **kwargs: failed(address))
     with pytest.raises(
         InputError,
-        match=r"(?s)vgg19_notop\.h5 is not in .*curl -LO https://\S*_notop\.h5\n.*--weights none",
+        match=r"(?s)vgg19_notop\.h5 is not in .*curl -LO https://\S*_notop\.h5\n.*weights none",
     ):
         script.main([*names, "--out", str(tmp_path / "b"), "--network", "keras_vgg19"])
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="no such file"):
         absent = ["--network", "mobilenet", "--weights", "absent.h5"]
         script.main([*names, "--out", str(tmp_path / "c"), *absent])
 
@@ -241,29 +275,29 @@ def started(arguments):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def test_killed_and_resumed_it_ends_as_an_undisturbed_run(pictures, tmp_path):
+def test_killed_and_resumed_it_ends_as_an_undisturbed_run(files, tmp_path):
     """kill -9 once a checkpoint is there; the second start goes on from it."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    more = ("--steps", "60", "--init", "noise", "--levels", "2", "--save-every", "1")
-    undisturbed = started(flags(pictures, whole, *more))
+    more = ("--steps", "40", "--init", "noise", "--levels", "2", "--save-every", "1")
+    undisturbed = started(flags(files, whole, *more))
     code = (
         "import runpy, sys; sys.argv = sys.argv[1:]; names = runpy.run_path(sys.argv[0]); "
         "names['Watcher'].save.__globals__['CHECKPOINT_SECONDS'] = 0.05; "
-        "names['run_main'](names['main'])"
+        "names['cli'].run_main(names['main'])"
     )
     victim = subprocess.Popen(
-        [sys.executable, "-c", code, str(SCRIPT), *flags(pictures, killed, *more)],
+        [sys.executable, "-c", code, str(SCRIPT), *flags(files, killed, *more)],
         env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"},
         stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
-    while not (killed / "checkpoint.npz").exists() and time.monotonic() < deadline:
+    while not (killed / "checkpoint/checkpoint").exists() and time.monotonic() < deadline:
         assert victim.poll() is None
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert not (killed / "result.png").exists()
-    resumed = started([*flags(pictures, killed, *more), "--resume"])
+    resumed = started([*flags(files, killed, *more), "--resume"])
     assert "resuming after step" in resumed.communicate()[0]
     undisturbed.communicate()
     assert resumed.returncode == undisturbed.returncode == 0

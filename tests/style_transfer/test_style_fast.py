@@ -37,7 +37,7 @@ def test_corrections_of_any_size_stay_among_the_colours():
     assert tape.gradient(painted, corrections)[0, -1, 0, 0] > 1  # beyond white, and not lost
 
 
-def test_training_lowers_the_loss_and_the_network_is_exported(tmp_path):
+def test_training_lowers_the_loss_and_the_network_is_saved(tmp_path):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="a")(x)
@@ -49,7 +49,7 @@ def test_training_lowers_the_loss_and_the_network_is_exported(tmp_path):
     style = st.Style(np.full((20, 20, 3), (230, 90, 20), np.uint8))
     net = TransformerNet(4, 1)
     trainer = st.FastStyleTrainer(net, network, [style])
-    trainer.compile(keras.optimizers.Adam(1e-2))
+    trainer.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices(photographs).batch(4)
     history = trainer.fit(data, epochs=15, verbose=0).history
     assert history["loss"][-1] < 0.6 * history["loss"][0]
@@ -61,11 +61,8 @@ def test_training_lowers_the_loss_and_the_network_is_exported(tmp_path):
     net.save(tmp_path / "net.keras")
     expected = net(photographs[:2, :9, :14]).numpy()
     loaded = keras.saving.load_model(tmp_path / "net.keras")
+    assert loaded.task == "style" and loaded.get_config() == net.get_config()
     np.testing.assert_allclose(loaded(photographs[:2, :9, :14]), expected, atol=1e-2)
-    net.export(tmp_path / "saved", verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "saved"))
-    pixels = tf.constant(photographs[:2, :9, :14], tf.float32)
-    np.testing.assert_allclose(served.serve(pixels), expected, atol=1e-2)
 
 
 def test_plain_weights_masks_and_no_style_are_refused():

@@ -120,12 +120,7 @@ def test_levels_double_and_share_the_steps(content, style, net):
     assert image.size == (50, 33)
 
 
-def test_share_done_counts_pixels_and_losses_are_of_the_image_so_far(content, style, net):
-    shares = []
-    transfer = run(content, style, net, steps=4, levels=2)
-    transfer.run(lambda t: shares.append(t.share_done()))
-    # Two steps on a quarter of the pixels: 1 + 1 + 4 + 4 of 10.
-    assert shares == pytest.approx([0.1, 0.2, 0.6, 1.0])
+def test_losses_are_of_the_image_so_far(content, style, net):
     before = run(content, style, net, steps=4)
     np.testing.assert_allclose(before.losses(), [0, 10, before.losses()[2], before.losses()[3]])
     before.run(lambda t: len(t.history) == 1)
