@@ -121,8 +121,6 @@ CASES = {
     "unet_16_bits": lambda: mixed(lambda: UNet(NAMES, encoder(), filters=(2, 4, 4, 6, 6))),
     "style": lambda: spread(TransformerNet(width=4, residual_blocks=1)),
 }
-if not hasattr(TinySSD, "endpoints"):
-    del CASES["detector"]
 LITE = ("detector", "classifier", "fcn", "unet_16_bits")
 
 

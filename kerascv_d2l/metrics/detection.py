@@ -163,10 +163,7 @@ class DetectionEvaluator:
         Raises:
             InputError: if there was no batch.
         """
-        if not self.num_images:
-            raise InputError("There is nothing to evaluate: call update() with a batch first.")
-        objects = [np.concatenate(column) for column in zip(*self._objects, strict=True)]
-        detections = [np.concatenate(column) for column in zip(*self._detections, strict=True)]
+        objects, detections = self._collected()
         by_class = {int(c): float("nan") for c in np.union1d(objects[1], detections[1])}
         known = np.unique(objects[1][~objects[3]])  # the classes that have objects
         if not len(known):
@@ -186,6 +183,58 @@ class DetectionEvaluator:
             "voc_map": float(voc_map),
             "ap_50_by_class": by_class,
         }
+
+    def precision_recall(self):
+        """Compute the curves under which `voc_map` is the area: precision over recall at IoU 0.5.
+
+        Returns:
+            dict from the index of every class with objects to a tuple of float arrays `(k,)`,
+            by falling score: recall, precision, score.
+
+        Raises:
+            InputError: if there was no batch.
+        """
+        objects, detections = self._collected()
+        curves = {}
+        for class_index in np.unique(objects[1][~objects[3]]):
+            mine, right, num_objects = _voc_matches(class_index, objects, detections)
+            found = np.cumsum(right)
+            precision = found / np.arange(1, len(mine) + 1)
+            curves[int(class_index)] = found / num_objects, precision, detections[2][mine]
+        return curves
+
+    def errors_by_image(self, score_threshold):
+        """Count what is wrong with the detections of at least a score, at IoU 0.5.
+
+        Args:
+            score_threshold: float.
+
+        Returns:
+            Two int arrays `(images,)`, in the order in which they came: objects that were
+            missed, and detections that are false.
+
+        Raises:
+            InputError: if there was no batch.
+        """
+        objects, detections = self._collected()
+        missed = np.bincount(objects[0][~objects[3]], minlength=self.num_images)
+        false = np.zeros_like(missed)
+        for class_index in np.unique(detections[1]):
+            mine, right, _ = _voc_matches(class_index, objects, detections)
+            sure = detections[2][mine] >= score_threshold
+            image = detections[0][mine]
+            missed -= np.bincount(image[sure & right], minlength=self.num_images)
+            false += np.bincount(image[sure & ~right], minlength=self.num_images)
+        return missed, false
+
+    def _collected(self):
+        """Columns of all objects, and of all detections."""
+        if not self.num_images:
+            raise InputError("There is nothing to evaluate: call update() with a batch first.")
+        return (
+            [np.concatenate(column) for column in zip(*batches, strict=True)]
+            for batches in (self._objects, self._detections)
+        )
 
 
 def evaluate_detections(model, dataset):
@@ -287,6 +336,26 @@ def _voc_average_precision(class_index, objects, detections):
     Returns:
         `(eleven_point, area)`, floats.
     """
+    _, right, num_objects = _voc_matches(class_index, objects, detections)
+    found = np.cumsum(right)  # recall is found / num_objects
+    precision = found / np.arange(1, len(right) + 1)
+    # The largest precision at this recall or any above.
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    area = envelope[right].sum() / num_objects  # each object found adds 1 / num_objects of recall
+    # Recall >= k / 10 in whole numbers, where 0.3 as a float would be a matter of luck.
+    steps = VOC07_RECALL_LEVELS - 1
+    at = np.searchsorted(found * steps, np.arange(VOC07_RECALL_LEVELS) * num_objects)
+    eleven_point = np.append(envelope, 0.0)[at].mean()  # 0 for a recall never reached
+    return eleven_point, area
+
+
+def _voc_matches(class_index, objects, detections):
+    """Tell right detections of one class from wrong ones, as the devkit does.
+
+    Returns:
+        Tuple of the detections that are judged, int `(k,)`, best score first; bool `(k,)`,
+        which of them are right; and the number of objects that count.
+    """
     ignore = objects[3]
     num_objects = np.count_nonzero((objects[1] == class_index) & ~ignore)
     _, classes, scores, _, best_iou, best_object = detections
@@ -301,17 +370,7 @@ def _voc_average_precision(class_index, objects, detections):
     _, first = np.unique(best_object[mine][hits], return_index=True)
     right = np.zeros(len(mine), bool)
     right[hits[first]] = True
-
-    found = np.cumsum(right)  # recall is found / num_objects
-    precision = found / np.arange(1, len(mine) + 1)
-    # The largest precision at this recall or any above.
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    area = envelope[right].sum() / num_objects  # each object found adds 1 / num_objects of recall
-    # Recall >= k / 10 in whole numbers, where 0.3 as a float would be a matter of luck.
-    steps = VOC07_RECALL_LEVELS - 1
-    at = np.searchsorted(found * steps, np.arange(VOC07_RECALL_LEVELS) * num_objects)
-    eleven_point = np.append(envelope, 0.0)[at].mean()  # 0 for a recall never reached
-    return eleven_point, area
+    return mine, right, num_objects
 
 
 def _coco_average_precision(known, objects, detections, num_images):

@@ -132,18 +132,19 @@ def save(path, figure):
     suffix = Path(path).suffix.lower()
     if suffix.removeprefix(".") not in figure.canvas.get_supported_filetypes():
         raise InputError(f"{path}: images cannot be written as {suffix!r}; use .png.")
-    with as_plain_text():
-        for text in figure.findobj(Text):
-            text.set_parse_math(False)
-            if families := fallback_families(text.get_text()):
-                text.set_fontfamily([*text.get_fontfamily(), *families])
-        with whole(path) as temporary:
-            figure.canvas.print_figure(temporary, dpi=DPI)
+    for text in figure.findobj(Text):
+        as_written(text)
+    # Labels of ticks may be made while the figure is drawn.
+    with matplotlib.rc_context({"text.parse_math": False}), whole(path) as temporary:
+        figure.canvas.print_figure(temporary, dpi=DPI)
 
 
-def as_plain_text():
-    """Context, or decorator, in which Matplotlib reads no formula between two "$" of a text."""
-    return matplotlib.rc_context({"text.parse_math": False})
+def as_written(text):
+    """Let a `matplotlib.text.Text` draw what it says: no formulas, every character; return it."""
+    text.set_parse_math(False)
+    families = [*text.get_fontfamily(), *fallback_families(text.get_text())]
+    text.set_fontfamily(list(dict.fromkeys(families)))
+    return text
 
 
 def fallback_families(text):

@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,12 +15,14 @@ from kerascv_d2l.files import whole
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.plotting.book import bbox_to_rect
 from kerascv_d2l.plotting.common import (
-    CLASS_COLORS,
     DPI,
     GAP_INCHES,
     LEGEND_ENTRY_INCHES,
+    MAX_LEGEND_CLASSES,
     MIN_WIDTH_INCHES,
+    as_written,
     class_color,
+    font_file,
     save,
     to_uint8,
 )
@@ -32,7 +33,6 @@ IGNORED_COLOR = "#bbbbbb"
 IGNORED_DOTS = (0, (1, 2))
 CELL_INCHES = 3.2  # the longer side of an image in the grid
 LABEL_PAD_POINTS = 1.5
-MAX_LEGEND_CLASSES = len(CLASS_COLORS)
 
 
 def draw_detections(path, images, detections, labels, class_names, score_threshold=0.5, columns=4):
@@ -191,7 +191,7 @@ def _add_box(axes, box, style):
 
 def _add_label(axes, box, text, color, taken):
     """Write a label beside a normalised box, inside the axes, clear of the `taken` places."""
-    label = axes.text(0, 0, text, fontsize=8, va="bottom", ha="left")
+    label = as_written(axes.text(0, 0, text, fontsize=8, va="bottom", ha="left"))
     if color is None:
         label.set(color=TRUTH_COLOR)
         label.set_path_effects([withStroke(linewidth=2, foreground="black")])
@@ -298,8 +298,7 @@ def draw_boxes(path, image, boxes, texts, colors):
         raise InputError(f"{path}: images cannot be written as {suffix!r}; use .png or .jpg.")
     width, height = image.size
     line = max(2, round(min(width, height) / 200))
-    font_file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    font = ImageFont.truetype(font_file, max(10, round(min(width, height) / 28)))
+    font_size = max(10, round(min(width, height) / 28))
     draw = ImageDraw.Draw(image)
 
     bounds = []
@@ -316,6 +315,7 @@ def draw_boxes(path, image, boxes, texts, colors):
     for box, text, color in reversed(list(zip(bounds, texts, colors, strict=True))):
         if not text:
             continue
+        font = ImageFont.truetype(font_file(text), font_size)
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         size = right - left + 2 * line, bottom - top + 2 * line
         x, y = _place(box, size, image.size, taken)

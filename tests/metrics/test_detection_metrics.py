@@ -573,3 +573,30 @@ def test_callback_reaches_history_and_csv(tmp_path):
 def test_callback_refuses_a_bad_interval(every):
     with pytest.raises(InputError, match="every"):
         MeanAveragePrecisionCallback(echo_data(), every=every)
+
+
+def test_curves_and_errors_of_each_image():
+    """Hits, a second hit on one object, a false one and a hit on an ignored object."""
+    box, other = [0.1, 0.1, 0.5, 0.4], [0.6, 0.5, 0.9, 0.9]
+    none = [-1.0] * 4
+    labels = {
+        "boxes": np.array([[box, other], [box, none], [box, none]], np.float32),
+        "classes": np.array([[0, 0], [0, -1], [0, -1]]),
+        "ignore": np.array([[False, False], [True, False], [False, False]]),
+    }
+    detections = {
+        "boxes": np.array([[box, box], [box, other], [none, none]], np.float32).clip(0),
+        "scores": np.array([[0.9, 0.8], [0.7, 0.6], [0, 0]]),
+        "classes": np.array([[0, 0], [0, 0], [-1, -1]]),
+    }
+    evaluator = DetectionEvaluator()
+    evaluator.update(labels, detections)
+    ((recall, precision, scores),) = evaluator.precision_recall().values()
+    np.testing.assert_allclose(recall, [1 / 3] * 3)  # of three objects
+    np.testing.assert_allclose(precision, [1, 1 / 2, 1 / 3])
+    np.testing.assert_allclose(scores, [0.9, 0.8, 0.6])  # 0.7 is on an ignored object
+    missed, false = evaluator.errors_by_image(0.5)
+    assert missed.tolist() == [1, 0, 1] and false.tolist() == [1, 1, 0]
+    missed, false = evaluator.errors_by_image(0.85)
+    assert missed.tolist() == [1, 0, 1] and false.tolist() == [0, 0, 0]
+    assert evaluator.errors_by_image(0.95)[0].tolist() == [2, 0, 1]

@@ -9,10 +9,11 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageFont
+from PIL import Image
 
 from kerascv_d2l.plotting import common
 from kerascv_d2l.plotting.classification import draw_confusion, draw_mistakes
+from kerascv_d2l.plotting.detections import draw_boxes, draw_detections
 from kerascv_d2l.plotting.evaluation import draw_bars, draw_precision_recall
 
 pytestmark = pytest.mark.quick
@@ -57,7 +58,11 @@ def test_a_name_with_dollars_is_no_formula(tmp_path):
     draw_bars(tmp_path / "bars.png", dict.fromkeys(names, 0.5), DOLLARS)
     curve = np.linspace(0, 1, 5), np.linspace(1, 0.5, 5)
     draw_precision_recall(tmp_path / "curves.png", dict.fromkeys(names, curve))
-    for name in ("confusion", "worst", "bars", "curves"):
+    box = np.array([[[0.1, 0.2, 0.8, 0.9]]])
+    found = {"boxes": box, "scores": np.array([[0.9]]), "classes": np.array([[0]])}
+    labels = np.concatenate([np.zeros((1, 1, 1)), box], -1)
+    draw_detections(tmp_path / "boxes.png", [np.zeros((9, 9, 3), np.uint8)], found, labels, names)
+    for name in ("confusion", "worst", "bars", "curves", "boxes"):
         assert Image.open(tmp_path / f"{name}.png").width > 200
 
 
@@ -74,10 +79,14 @@ def test_characters_come_from_a_font_that_has_them(cat_font, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_pillow_gets_one_font_that_has_the_text(cat_font):
+def test_pillow_gets_one_font_that_has_the_text(cat_font, tmp_path):
     assert common.font_file(f"{CAT} {CAT}") == str(cat_font)
     assert common.font_file("cat 0.50").endswith("DejaVuSans.ttf")
-    ImageFont.truetype(common.font_file(CAT), 12)
+    image = np.zeros((280, 300, 3), np.uint8)
+    draw_boxes(tmp_path / "cat.png", image, [[0.1, 0.5, 0.9, 0.9]], [CAT], ["yellow"])
+    label = np.asarray(Image.open(tmp_path / "cat.png"))[100:139]
+    black = (label.max(-1) == 0) & (label[..., :1].max(0) > 0)[None, :, 0]
+    assert black[:, 31:45].sum() >= 80  # the square, 10 x 10
 
 
 def test_a_character_that_no_font_has_is_said_once(cat_font, capsys):

@@ -46,7 +46,7 @@ def test_bad_sheets(tmp_path):
         draw_examples(tmp_path / "a.png", [GREY], ["a"], masks=[np.zeros((6, 8), int)])
     with pytest.raises(InputError, match="classes from 0 to 21, but there are 21 colours"):
         overlay(GREY, np.full((6, 9), 21) * np.eye(6, 9, dtype=int), VOC_COLORMAP)
-    with pytest.raises(InputError, match=r"a\.xyz: pictures cannot be written"):
+    with pytest.raises(InputError, match=r"a\.xyz: images cannot be written"):
         draw_examples(tmp_path / "a.xyz", [GREY], ["a"])
     assert list(tmp_path.iterdir()) == []
 
