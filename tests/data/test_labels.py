@@ -542,3 +542,22 @@ def test_yolo_on_turned_images_needs_a_word(tmp_path):
     np.testing.assert_allclose(upright, [[0, 0.45, 0.5, 0.55]], atol=1e-6)
     stored = read(tmp_path, boxes_on="stored").train.targets["boxes"][0]
     np.testing.assert_allclose(stored, [[0.45, 0, 0.55, 0.5]], atol=1e-6)
+
+
+def test_links_are_followed_and_end(tmp_path):
+    for name in "ab":
+        save(tmp_path / "pool" / f"{name}.jpg")
+        xml(tmp_path / "annotations" / f"{name}.xml")
+    (tmp_path / "images").symlink_to("pool")
+    (tmp_path / "loop").symlink_to(".")
+    data = read(tmp_path)
+    assert len(data.train) == len(data.val) == 1 and data.notes == []
+
+
+def test_texts_beside_images_are_not_their_labels_where_there_is_a_folder_of_labels(tmp_path):
+    for name in "ab":
+        save(tmp_path / "images" / f"{name}.jpg")
+        (tmp_path / "images" / f"{name}.txt").write_text("a caption of the image")
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    assert len(read(tmp_path).train.targets["boxes"][0]) == 1

@@ -44,28 +44,26 @@ def visible(folder):
     Raises:
         InputError: for a name that is not UTF-8.
     """
-    found = []
+    return [folder / entry.name for entry in _entries(folder)]
+
+
+def _entries(folder):
     try:
-        children = sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
-    for child in children:
-        if child.name.startswith(".") or child.name.lower() in LITTER:
+    for entry in found:
+        if entry.name.startswith(".") or entry.name.lower() in LITTER:
             continue
         try:
-            child.name.encode()
+            entry.name.encode()
         except UnicodeEncodeError:
             raise InputError(
-                f"{folder}: the name of the file {os.fsencode(child.name)!r} is not UTF-8 (an "
+                f"{folder}: the name of the file {os.fsencode(entry.name)!r} is not UTF-8 (an "
                 "archive packed on Windows?): rename it"
             ) from None
-        found.append(child)
-    return found
-
-
-def listing(folder):
-    """Say what is in a folder: its first names, folders with a slash; `""` for nothing."""
-    return first_of(child.name + "/" * child.is_dir() for child in visible(folder))
+        yield entry
 
 
 def walk(folder, endings=IMAGE_ENDINGS):
@@ -78,17 +76,22 @@ def walk(folder, endings=IMAGE_ENDINGS):
     Returns:
         list of `Path`, sorted; without hidden files and litter.
     """
-    return sorted(_walk(folder, endings, (os.path.realpath(folder),)))
+    return list(map(Path, sorted(_walk(folder, endings, (os.path.realpath(folder),)))))
 
 
 def _walk(folder, endings, above):
-    for child in visible(folder):
-        if child.is_dir():
-            real = os.path.realpath(child)
+    for entry in _entries(folder):
+        if entry.is_dir():
+            real = os.path.realpath(entry.path)
             if real not in above:  # a link that leads back up has no end
-                yield from _walk(child, endings, (*above, real))
-        elif child.suffix.lower() in endings:
-            yield child
+                yield from _walk(entry.path, endings, (*above, real))
+        elif os.path.splitext(entry.name)[1].lower() in endings:
+            yield entry.path
+
+
+def listing(folder):
+    """Say what is in a folder: its first names, folders with a slash; `""` for nothing."""
+    return first_of(child.name + "/" * child.is_dir() for child in visible(folder))
 
 
 def unwrapped(path):

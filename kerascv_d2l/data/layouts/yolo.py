@@ -9,6 +9,8 @@ parts are told by the folders, and the names by `classes.txt` (or `obj.names`); 
 classes are called by their numbers. An image without a label file has no object.
 """
 
+import os
+
 import yaml
 
 from kerascv_d2l.data.layouts.files import (
@@ -36,8 +38,9 @@ def recognises(root):
     """Whether a folder has this layout."""
     if _config_file(root) is not None:
         return True
-    for image in walk(root) if walk(root, (".txt",)) else ():
-        file = _label_file(image, root)
+    texts = _texts(root)
+    for image in walk(root) if texts else ():
+        file = _label_file(image, root, texts)
         if file is not None:
             lines = read_lines(file)
             return not lines or _numbers(lines[0]) is not None
@@ -64,14 +67,14 @@ def read(root, faults):
     if not parts:
         for image in walk(root):
             parts.setdefault(part_of_path(image, root), []).append(image)
-    owners, labels, missing = {}, {}, []
+    owners, labels, missing, texts = {}, {}, [], _texts(root)
     for part, images in parts.items():
         labels[part] = []
         for image in images:
-            label_file = _label_file(image, root)
+            label_file = _label_file(image, root, texts)
             if label_file is None:
                 missing.append(image.name)
-            elif owners.setdefault(label_file, image).resolve() != image.resolve():
+            elif _differ(owners.setdefault(label_file, image), image):
                 faults.add(f"{label_file}: is it of {owners[label_file]} or of {image}?")
                 labels[part] = [i for i in labels[part] if i.path != owners[label_file]]
                 continue
@@ -79,6 +82,10 @@ def read(root, faults):
             labels[part].append(LabelledImage(image, str(label_file or image), objects))
     _check_files(owners, missing, faults)
     return Labels(labels, None if names is None else [names[k] for k in sorted(names)])
+
+
+def _differ(one, other):
+    return one != other and os.path.realpath(one) != os.path.realpath(other)
 
 
 def _check_files(owners, missing, faults):
@@ -171,14 +178,20 @@ def _listed(file, root):
     return images
 
 
-def _label_file(image, root):
-    """The label file of an image, or None."""
-    parts = image.relative_to(root).with_suffix(".txt").parts
-    places = [image.with_suffix(".txt"), root.joinpath(LABEL_FOLDER, *parts)]
+def _texts(root):
+    return {str(file): file for file in walk(root, (".txt",))}
+
+
+def _label_file(image, root, texts):
+    """The label file of an image, or None; `texts`: dict from path to `Path` of all."""
+    base = str(root)
+    parts = os.path.splitext(str(image)[len(base) :].strip(os.sep))[0].split(os.sep)
+    places = [parts, [LABEL_FOLDER, *parts]]
     for i, part in enumerate(parts[:-1]):
         if part.lower() in IMAGE_FOLDERS:
-            places.append(root.joinpath(*parts[:i], LABEL_FOLDER, *parts[i + 1 :]))
-    return next((place for place in reversed(places) if place.is_file()), None)
+            places.append([*parts[:i], LABEL_FOLDER, *parts[i + 1 :]])
+    names = (os.path.join(base, *place) + ".txt" for place in reversed(places))
+    return next(filter(None, map(texts.get, names)), None)
 
 
 def _numbers(line):
