@@ -115,13 +115,10 @@ def devices(text):
 class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         _flags.clear()
-        _flags.update(
-            {
-                action.dest: action.option_strings[-1]
-                for action in self._actions
-                if action.option_strings
-            }
-        )
+        for action in self._actions:
+            for flag in reversed(action.option_strings):
+                if flag.startswith("--"):
+                    _flags[action.dest] = flag  # --freeze, not its --no-freeze
         return super().parse_known_args(args, namespace)
 
 

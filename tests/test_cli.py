@@ -91,8 +91,11 @@ def test_recipe_fills_in_what_is_not_given():
 
 
 def test_errors_of_the_library_name_flags():
-    make_parser().parse_args([])
+    parser = make_parser()
+    parser.add_argument("--freeze-norm", action=cli.OnOff)
+    parser.parse_args([])
     for before, after in (
+        ("freeze_norm: why", "--freeze-norm: why"),
         ("batch_size 5 is odd", "--batch-size 5 is odd"),
         ("data: no folder of data", "--data: no folder of data"),
         ("use seed was 1 and is now 2; learning_rate was 3", None),
@@ -126,12 +129,6 @@ def test_run_main(capsys):
         assert text in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         cli.run_main(defect)
-
-
-def test_tensorboard_only_where_it_is_installed(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"tensorboard: .*pip install tensorboard"):
-        cli.set_up(make_parser().parse_args(["--tensorboard"]))
 
 
 def test_help_waits_for_no_tensorflow():

@@ -71,7 +71,7 @@ def make_model(args):
 
 
 def make_gan(rate):
-    """Make two models in one, with an optimizer each and noise from a seed generator."""
+    """Make two models in one, with an optimizer each and noise from two seed generators."""
     import keras
     import tensorflow as tf
 
@@ -103,8 +103,8 @@ def make_gan(rate):
             self.d_optimizer.build(self.critic.trainable_variables)
             self.g_optimizer.build(self.generator.trainable_variables)
 
-        def make(self, count):
-            return self.generator(keras.random.normal((count, NOISE), seed=self.noise))
+        def make(self, seed=None):
+            return self.generator(keras.random.normal((BATCH, NOISE), seed=seed))
 
         def train_step(self, data):
             real, _ = data
@@ -112,11 +112,11 @@ def make_gan(rate):
             ones, zeros = tf.ones((BATCH, 1)), tf.zeros((BATCH, 1))
             with tf.GradientTape() as tape:
                 d_loss = loss(ones, self.critic(real, training=True))
-                d_loss += loss(zeros, self.critic(self.make(BATCH), training=True))
+                d_loss += loss(zeros, self.critic(self.make(self.noise), training=True))
             weights = self.critic.trainable_variables
             self.d_optimizer.apply(tape.gradient(d_loss, weights), weights)
             with tf.GradientTape() as tape:
-                g_loss = loss(ones, self.critic(self.make(BATCH), training=True))
+                g_loss = loss(ones, self.critic(self.make(), training=True))
             weights = self.generator.trainable_variables
             self.g_optimizer.apply(tape.gradient(g_loss, weights), weights)
             self.means["d_loss"].update_state(d_loss)

@@ -24,11 +24,13 @@ import os
 import platform
 import shlex
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+from keras.src.random.seed_generator import global_seed_generator
 
 from kerascv_d2l import __version__
 from kerascv_d2l.errors import InputError
@@ -149,7 +151,7 @@ class Run(keras.callbacks.Callback):
         self._watched, self._callbacks = (), ()
         self._variables, self._optimizers = [], {}
         self._rates, self._epoch, self._began, self._looked = {}, 0, 0.0, 0.0
-        self._drawn, self._drawing_seconds = -math.inf, 0.0
+        self._drawn, self._drawing_seconds, self._drawn_epochs = -math.inf, 0.0, None
         images = self.settings.get("batch_size")
         self._parts = [AverageReplicas()] + ([Throughput(images)] if images else [])
         self._lock = None
@@ -198,9 +200,7 @@ class Run(keras.callbacks.Callback):
     def _take_folder(self):
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            with whole(self.out / ".try") as probe:
-                probe.touch()
-            (self.out / ".try").unlink()
+            tempfile.TemporaryFile(dir=self.out).close()
         except OSError as error:
             raise InputError(
                 f"out {self.out} is no folder that can be written to ({error.strerror}): give "
@@ -259,7 +259,7 @@ class Run(keras.callbacks.Callback):
         different = []
         for name in {**stored, **present}:
             was, now = stored.get(name, "nothing"), present.get(name, "nothing")
-            if name not in self._free and was != now and not _same_path(was, now):
+            if name not in self._free and was != now:
                 different.append(f"{name} was {_short(was)} and is now {_short(now)}")
         if not different:
             return
@@ -516,9 +516,11 @@ class Run(keras.callbacks.Callback):
                 cells = ["" if math.isnan(value) else repr(float(value)) for value in row]
                 writer.writerow([i + 1, *cells])
         start = time.perf_counter()
-        if draw or self._drawing_seconds < _DRAWING_SHARE * (start - self._drawn):
-            draw_history(self.out / "history.png", self.history, self.unit)
-            self._drawn = time.perf_counter()
+        soon = self._drawing_seconds < _DRAWING_SHARE * (start - self._drawn)
+        if self._drawn_epochs != self.epochs_done and (draw or soon):
+            with self.drawing("history.png") as path:
+                draw_history(path, self.history, self.unit)
+            self._drawn, self._drawn_epochs = time.perf_counter(), self.epochs_done
             self._drawing_seconds = self._drawn - start
 
 
@@ -593,6 +595,8 @@ def _is_callback(item):
 def _collect(trackables):
     """List everything that training changes: weights, seeds of random layers, optimizer state.
 
+    And Keras' own seed generator, which `keras.random` uses where it is given none.
+
     Returns:
         `(variables, optimizers)`: a list without duplicates, and a dict `{name: optimizer}`, the
         optimizer of `fit` under `""`.
@@ -602,11 +606,12 @@ def _collect(trackables):
         if isinstance(item, keras.Model):
             if not item.built:
                 raise ValueError(f"{item.name} is not built: call it on a batch first")
-            variables += item.variables
-            optimizer = getattr(item, "optimizer", None)
-            if optimizer is not None and not optimizer.built:
-                with item.distribute_strategy.scope():
-                    optimizer.build(item.trainable_variables)
+            variables += [*item.variables, global_seed_generator().state]
+            for model in (m for m in item._flatten_layers() if isinstance(m, keras.Model)):
+                optimizer = getattr(model, "optimizer", None)
+                if optimizer is not None and not optimizer.built:
+                    with model.distribute_strategy.scope():
+                        optimizer.build(model.trainable_variables)
             optimizers |= find_optimizers(item)
         elif isinstance(item, keras.optimizers.Optimizer):
             if item not in optimizers.values():
@@ -669,15 +674,6 @@ def _as_numpy(value):
     if isinstance(value, (list, tuple)):
         return [_as_numpy(item) for item in value]
     return value.numpy() if hasattr(value, "numpy") else value
-
-
-def _same_path(one, other):
-    """Whether two settings are paths of one existing file or folder."""
-    if not (isinstance(one, str) and isinstance(other, str) and one and other):
-        return False
-    with contextlib.suppress(OSError, ValueError):
-        return os.path.samefile(one, other)
-    return False
 
 
 def _short(value):

@@ -272,7 +272,7 @@ def test_settings_that_do_not_are_free(tmp_path, monkeypatch):
     run.close()
     monkeypatch.chdir(tmp_path)
     other = {"map_every": 1, "validate_every": 2, "data_dir": "x", "archive": "y", "mine": 2}
-    other |= {"data": "a/../data", "out": "elsewhere", "devices": "cpu", "tensorboard": True}
+    other |= {"data": first["data"], "out": "elsewhere", "devices": "cpu", "tensorboard": True}
     Run(Path("a/../a"), other, task="toy", resume=True, free=["mine"]).close()
     with pytest.raises(InputError, match="mine was 1 and is now 2"):
         Run("a", other, task="toy", resume=True)
@@ -524,8 +524,9 @@ def test_what_is_watched(tmp_path):
         run.watch(model)
     model.extra[0].build(model.trainable_variables)
     run.watch(model, [keras.Variable(1.0)])
-    # kernel, bias, iterations and rate of SGD; four moments, iterations and rate of Adam; one.
-    assert len(run._variables) == 2 + 2 + 6 + 1
+    # kernel and bias; Keras' seed; iterations and rate of SGD; these and four moments of Adam;
+    # one that was given.
+    assert len(run._variables) == 2 + 1 + 2 + 6 + 1
     model.compile("adam", "mse")  # anew, after it was watched
     with pytest.raises(ValueError, match="compiled or frozen after it"):
         model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0, callbacks=[run])
