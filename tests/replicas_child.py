@@ -123,7 +123,7 @@ def fast_style(tf, strategy):
 
 
 def main():
-    from kerascv_d2l.distribution import make_strategy
+    from kerascv_d2l.training.devices import make_strategy
 
     strategy = make_strategy("cpu:2")
     import tensorflow as tf

@@ -26,7 +26,7 @@ LAYERS = (
     ("models",),
     ("data",),
     ("style_transfer",),
-    ("distribution", "export", "multi_worker", "plotting"),
+    ("export", "plotting"),
     ("training",),
     ("cli", "book"),
 )

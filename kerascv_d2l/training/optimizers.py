@@ -148,7 +148,7 @@ def layer_rates(
             that must match the whole name of a layer ("head",
             "layer[12]_.*") or the whole path of a variable
             ("head/kernel"). Layers that no pattern matches learn at the base
-            rate. `geometric_multipliers` makes factors that fall off with depth.
+            rate.
         optimizer: a class of `keras.optimizers`, or a subclass of such.
         weight_decay: float, decoupled, as in Keras: a step takes rate x factor x decay off a
             weight. With SGD without momentum that is PyTorch's. None for the class's own: 0.004
