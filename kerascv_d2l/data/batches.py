@@ -110,7 +110,7 @@ def batches(
     ahead = transform is not None and transform.draw_for is not None
     targets = _target_loader(split)
     if whole:
-        in_memory, load = False, _whole_loader(split, targets, cache)
+        in_memory, load = False, _whole_loader(split, targets, cache if training else bool(cache))
     else:
         in_memory, image = _resized_images(split, size, training, cache, crop_pct)
         load = lambda index: _resized(Example(image(index), **targets(index)), size)  # noqa: E731
@@ -222,16 +222,35 @@ def prefetched(batches):
 def image_loader(split):
     """Make a function from an index to an image at its own size, uint8 `(h, w, 3)`.
 
-    For images in an array also from indices `(b,)` to `(b, h, w, 3)`.
+    For images in an array also from indices `(b,)` to `(b, h, w, 3)`. With `window` and `enough`,
+    as for `decode_window`, it gives the window and decodes no more of a JPEG file than that.
     """
     if isinstance(split.images, np.ndarray):
         originals = tf.constant(split.images)
-        return lambda index: tf.gather(originals, index)
-    if isinstance(split.images[0], bytes):
+
+        def load(index, window=None, enough=None):
+            image = tf.gather(originals, index)
+            return image if window is None else cut_out(image, window)
+
+    elif isinstance(split.images[0], bytes):
         contents = tf.constant(split.images)
-        return lambda index: decode_content(contents[index])
-    paths, plain = tf.constant(split.images), tf.constant(split.plain)
-    return lambda index: decode_image(paths[index], plain[index])
+
+        def load(index, window=None, enough=None):
+            content = contents[index]
+            return (
+                decode_content(content)
+                if window is None
+                else decode_window(content, window, enough)
+            )
+
+    else:
+        paths, plain = tf.constant(split.images), tf.constant(split.plain)
+
+        def load(index, window=None, enough=None):
+            file = paths[index], plain[index]
+            return decode_image(*file) if window is None else read_window(*file, window, enough)
+
+    return load
 
 
 def _whole_loader(split, targets, cache):
@@ -431,26 +450,10 @@ def _window_loader(split, transform):
     inside = isinstance(first, RandomWindow) and first.size is not None and first.fill is None
     if not inside or split.task not in (CLASSIFICATION, UNLABELLED):
         return None
-    if isinstance(split.images, np.ndarray):
-        originals = tf.constant(split.images)
-
-        def pixels(index, window):
-            return cut_out(originals[index], window)
-
-    elif isinstance(split.images[0], bytes):
-        contents = tf.constant(split.images)
-
-        def pixels(index, window):
-            return decode_window(contents[index], window, first.size)
-
-    else:
-        paths, plain = tf.constant(split.images), tf.constant(split.plain)
-
-        def pixels(index, window):
-            return read_window(paths[index], plain[index], window, first.size)
+    load = image_loader(split)
 
     def example(index, drawn):
-        image = resize_as(pixels(index, drawn[0]), first.size, first.antialias)
+        image = resize_as(load(index, drawn[0], first.size), first.size, first.antialias)
         found = Example(tf.ensure_shape(image, (*first.size, 3)))
         for layer, draw in zip(others, drawn[1:], strict=True):
             found = layer.apply(found, draw)

@@ -1,5 +1,6 @@
 """What all augmentation layers share: the form of the data, seeds, batches."""
 
+import inspect
 import zlib
 from typing import NamedTuple
 
@@ -228,11 +229,18 @@ class RandomTransform(keras.layers.Layer):
         return example._replace(boxes=boxes)
 
     def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {
-            "bounding_box_format": self.bounding_box_format,
-            "seed": self.seed,
-        }
+        """Give the arguments of the constructor, which all layers keep under their names."""
+        config = super().get_config()
+        for kind in (type(self), RandomTransform):
+            for name, parameter in inspect.signature(kind.__init__).parameters.items():
+                if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "self":
+                    config[name] = keras.saving.serialize_keras_object(getattr(self, name))
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Make the layer that `get_config` describes."""
+        return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
 
 class _GraphByRank:

@@ -26,8 +26,6 @@ class ColorJitter(RandomTransform):
         saturation: likewise.
         hue: v in [0, 1/2] for shifts uniform in [-v, v] turns, or `(low, high)`.
         value_range: `(black, white)` of float images.
-        bounding_box_format: of the boxes, which stay where they are.
-        seed: int or None.
 
     Raises:
         InputError: if a range is empty or out of bounds.
@@ -71,11 +69,6 @@ class ColorJitter(RandomTransform):
             return example
         image = jitter(example.image, *draw, tuple(self._ranges), self.value_range)
         return example._replace(image=image)
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        config = {name: getattr(self, name) for name in (*OPERATIONS, "value_range")}
-        return super().get_config() | config
 
 
 def _factor_range(value, name):

@@ -33,8 +33,6 @@ class Compose(RandomTransform):
 
     Args:
         layers: sequence of `RandomTransform`; none at all changes nothing.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if one is no augmentation layer, or a later one needs partners.
@@ -118,17 +116,6 @@ class Compose(RandomTransform):
         for layer in self.layers:
             count = layer.output_rows(count)
         return count
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
-        return super().get_config() | {"layers": layers}
-
-    @classmethod
-    def from_config(cls, config):
-        """Make the layer that `get_config` describes."""
-        layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
-        return cls(**config | {"layers": layers})
 
 
 def classification_augmentation(image_size, scale=CROP_AREA):

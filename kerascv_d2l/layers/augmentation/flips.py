@@ -45,10 +45,6 @@ class _RandomFlip(RandomTransform):
             found = found._replace(mask=mask)
         return found
 
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {"p": self.p}
-
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class RandomHorizontalFlip(_RandomFlip):
@@ -58,8 +54,6 @@ class RandomHorizontalFlip(_RandomFlip):
 
     Args:
         p: float, probability of a flip.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if `p` is no probability.
@@ -76,8 +70,6 @@ class RandomVerticalFlip(_RandomFlip):
 
     Args:
         p: float, probability of a flip.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if `p` is no probability.

@@ -40,8 +40,6 @@ class RandomIoUCrop(RandomWindow):
         fill: number, or one for each channel, of the canvas.
         mask_fill: class of the canvas in masks.
         antialias: bool or None, as for `crop_and_resize`.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if a size, range or probability is out of bounds.
@@ -91,16 +89,3 @@ class RandomIoUCrop(RandomWindow):
             size, boxes, is_object, seed, self.bounds, self.scale, self.ratio, self.tries
         )
         return window + start  # in pixels of the image
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {
-            "bounds": self.bounds,
-            "scale": self.scale,
-            "ratio": self.ratio,
-            "tries": self.tries,
-            "zoom_out": self.zoom_out,
-            "side_range": self.side_range,
-            "fill": 0.0 if self.fill is None else self.fill,
-            "mask_fill": IGNORE_LABEL if self.mask_fill is None else self.mask_fill,
-        }

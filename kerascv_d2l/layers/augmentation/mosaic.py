@@ -37,8 +37,6 @@ class Mosaic(RandomTransform):
         p: float, probability of a mosaic.
         otherwise: layer, of the same `size`, for the other images; None to resize them.
         antialias: bool or None, as for `crop_and_resize`.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if a size, range or probability is out of bounds.
@@ -181,23 +179,6 @@ class Mosaic(RandomTransform):
             count = rows["classes"].shape[0]
             rows["masks"] = tf.ensure_shape(rows["masks"], (count, *static))
         return Example(image, mask=mask, **rows)
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {
-            "size": self.size,
-            "centre": self.centre,
-            "area": self.area,
-            "p": self.p,
-            "otherwise": keras.saving.serialize_keras_object(self.otherwise),
-            "antialias": self.antialias,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Make the layer that `get_config` describes."""
-        otherwise = keras.saving.deserialize_keras_object(config["otherwise"])
-        return cls(**config | {"otherwise": otherwise})
 
 
 def _moved(quarter, place, size):

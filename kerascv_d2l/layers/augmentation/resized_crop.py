@@ -20,8 +20,6 @@ class RandomResizedCrop(RandomWindow):
         ratio: `(low, high)` width over height, the logarithm uniform.
         antialias: bool, as for `crop_and_resize`: true is as on Pillow images, None
             only where pixels would be left out.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if a size or range is out of bounds.
@@ -39,7 +37,3 @@ class RandomResizedCrop(RandomWindow):
     def draw_for(self, sizes, seed):
         """Draw the windows, int32 `(..., 4)` for sizes `(..., 2)`."""
         return random_window(sizes, seed, self.scale, self.ratio)
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {"scale": self.scale, "ratio": self.ratio}

@@ -25,8 +25,6 @@ class RandomScaleCrop(RandomWindow):
         fill: number, or one for each channel, in the value range of the images.
         mask_fill: class of what is filled, usually the one that the loss ignores.
         antialias: bool or None, as for `crop_and_resize`.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if a size or range is out of bounds.
@@ -55,15 +53,6 @@ class RandomScaleCrop(RandomWindow):
         """Draw the windows, int32 `(..., 4)` for sizes `(..., 2)`."""
         return random_scaled_window(sizes, self.size, seed, self.scale, self.log_uniform)
 
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {
-            "scale": self.scale,
-            "log_uniform": self.log_uniform,
-            "fill": self.fill,
-            "mask_fill": self.mask_fill,
-        }
-
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class RandomShift(RandomWindow):
@@ -76,8 +65,6 @@ class RandomShift(RandomWindow):
         padding: int, pixels on each side; 4 is what networks for CIFAR-10 are trained with.
         fill: number, or one for each channel, in the value range of the images.
         mask_fill: class of what is filled in masks.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if `padding` is negative.
@@ -116,10 +103,3 @@ class RandomShift(RandomWindow):
         cut = tf.gather(padded, rows, axis=1, batch_dims=1)  # (batch, height, padded width, c)
         cut = tf.gather(cut, columns, axis=2, batch_dims=1)  # (batch, height, width, c)
         return example._replace(image=tf.ensure_shape(cut, images.shape))
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        config = super().get_config()
-        del config["size"], config["antialias"]
-        own = {"padding": self.padding, "fill": self.fill, "mask_fill": self.mask_fill}
-        return config | own

@@ -43,10 +43,6 @@ class RandomWindow(RandomTransform):
         """Height and width of the results."""
         return (height, width) if self.size is None else self.size
 
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {"size": self.size, "antialias": self.antialias}
-
 
 def cut_window(
     example, window, size, antialias=None, fill=None, mask_fill=IGNORE_LABEL, by_centre=False

@@ -21,8 +21,6 @@ class RandomZoomOut(RandomWindow):
         p: float, probability of a canvas; otherwise only the size changes.
         mask_fill: class of the canvas in masks.
         antialias: bool or None, as for `crop_and_resize`.
-        bounding_box_format: of the boxes, "rel_xyxy" unless said otherwise.
-        seed: int or None.
 
     Raises:
         InputError: if a size, range or probability is out of bounds.
@@ -48,12 +46,3 @@ class RandomZoomOut(RandomWindow):
     def draw(self, example, seed):
         """Draw the canvas, as a window, int32 `(4,)`."""
         return random_canvas(example.size, seed, self.side_range, self.p)
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {
-            "fill": self.fill,
-            "side_range": self.side_range,
-            "p": self.p,
-            "mask_fill": self.mask_fill,
-        }
