@@ -234,14 +234,12 @@ def share_bytes(strategy, value):
 
 def is_lost_worker(error):
     """Whether an exception says that another worker of the cluster is gone."""
+    if not isinstance(error, tf.errors.OpError) or len(read_cluster()[1]) < 2:
+        return False
     lost = (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
         tf.errors.CancelledError,
         tf.errors.DeadlineExceededError,
     )
-    if len(read_cluster()[1]) < 2:
-        return False
-    return isinstance(error, lost) or (
-        isinstance(error, tf.errors.OpError) and "ollective" in str(error)
-    )
+    return isinstance(error, lost) or "ollective" in str(error)

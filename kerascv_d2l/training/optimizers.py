@@ -102,21 +102,15 @@ def find_optimizers(model):
         dict `{name: optimizer}`, without duplicates: `""` for that of `compile`, else the name
         of the attribute.
     """
-    found = {}
     main = getattr(model, "optimizer", None)
-    if main is not None:
-        found[""] = main
+    found = {} if main is None else {"": main}
     for layer in model._flatten_layers():
         for name, value in vars(layer).items():
-            items = {name: value}
-            if isinstance(value, (list, tuple)):
-                items = {f"{name}_{i}": item for i, item in enumerate(value)}
-            elif isinstance(value, dict):
-                items = {f"{name}_{key}": item for key, item in value.items()}
-            for key, item in items.items():
-                if not isinstance(item, keras.optimizers.Optimizer):
-                    continue
-                if not any(item is known for known in found.values()):
+            several = list(value.values()) if isinstance(value, dict) else value
+            for i, item in enumerate(several if isinstance(several, (list, tuple)) else [value]):
+                known = any(item is one for one in found.values())
+                if isinstance(item, keras.optimizers.Optimizer) and not known:
+                    key = name if item is value else f"{name}_{i}"
                     found[key if key not in found else f"{layer.name}_{key}"] = item
     return found
 

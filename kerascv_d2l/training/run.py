@@ -101,6 +101,15 @@ class Run(keras.callbacks.Callback):
             NaN, as text, or None if it does not know.
     """
 
+    _lock = None
+    _stored = None  # `Checkpoint` whose variables are not yet restored
+    _callback_states = None  # of the checkpoint, until they are restored
+    _stopped_at = None  # first epoch of `fit` with nothing left, if it stopped early
+    _more_epochs = False  # than the run was started with
+    _watched = _callbacks = ()
+    _epoch, _began, _looked = 0, 0.0, 0.0
+    _drawn, _drawing_seconds, _drawn_epochs = -math.inf, 0.0, None
+
     def __init__(
         self,
         out,
@@ -134,7 +143,8 @@ class Run(keras.callbacks.Callback):
             FolderInUse: if another process is writing to it.
         """
         super().__init__()
-        index, workers = cluster.read_cluster() if strategy is not None else (0, [])
+        clustered = strategy is not None and strategy.cluster_resolver is not None
+        index, workers = cluster.read_cluster() if clustered else (0, [])
         self.out = Path(out) if index == 0 else Path(out) / f"worker-{index}"
         self.task, self.unit = task, unit
         self.settings = plain(settings)
@@ -144,17 +154,9 @@ class Run(keras.callbacks.Callback):
         self._epochs = self.settings.get(f"{unit}s") if epochs is None else epochs
         self._free = FREE | set(free)
         self._first_worker, self._strategy = index == 0, strategy if len(workers) > 1 else None
-        self._stored = None  # `Checkpoint` whose variables are not yet restored
-        self._callback_states = None  # of the checkpoint, until they are restored
-        self._stopped_at = None  # first epoch of `fit` with nothing left, if it stopped early
-        self._more_epochs = False  # than the run was started with
-        self._watched, self._callbacks = (), ()
-        self._variables, self._optimizers = [], {}
-        self._rates, self._epoch, self._began, self._looked = {}, 0, 0.0, 0.0
-        self._drawn, self._drawing_seconds, self._drawn_epochs = -math.inf, 0.0, None
+        self._variables, self._optimizers, self._rates = [], {}, {}
         images = self.settings.get("batch_size")
         self._parts = [AverageReplicas()] + ([Throughput(images)] if images else [])
-        self._lock = None
         self._take_folder()
         try:
             if self._first_worker and not resume:
@@ -337,6 +339,8 @@ class Run(keras.callbacks.Callback):
         """
         self._watched = trackables
         for model in (item for item in _flat(trackables) if isinstance(item, keras.Model)):
+            if self._strategy is None and model.distribute_strategy.cluster_resolver is not None:
+                raise ValueError("with several machines, Run needs strategy=…")
             if self.settings.get("sync_batch_norm"):
                 synchronize_batch_norm(model)
         self._callbacks = [t for t in _flat(trackables) if _is_callback(t)]

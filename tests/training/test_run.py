@@ -189,7 +189,7 @@ def test_float16_loss_scale_is_kept(tmp_path):
     def scaled(model):
         inner = model.optimizer
         scale = keras.optimizers.LossScaleOptimizer(inner, dynamic_growth_steps=4)
-        model.compile(scale, model.loss, metrics=["accuracy"])
+        model.compile(scale, model.loss, metrics=["accuracy"], jit_compile=False)
 
     whole, part = (["--out", str(tmp_path / name), "--epochs", "3"] for name in "ab")
     _, model, _ = _train(whole, change=scaled)
@@ -329,7 +329,7 @@ def test_stages(tmp_path):
             if run.initial_epoch > epochs:
                 continue
             model.get_layer("body").trainable = trainable
-            model.compile(keras.optimizers.Adam(0.01), model.loss)
+            model.compile(keras.optimizers.Adam(0.01), model.loss, jit_compile=False)
             args.epochs = epochs
             toy.fit(run, model, args, [] if stop is None else [[_Stop(stop)]], validate=False)
         return run, model
@@ -355,7 +355,8 @@ def test_no_warnings_and_no_retracing(tmp_path, recwarn):
 
     args, run = _start(["--out", str(tmp_path / "a"), "--epochs", "3"])
     model = Counted(toy.make_model(args).layers)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, jit_compile=False)
     model.build((None, toy.SIZE, toy.SIZE + 2, 3))
     toy.fit(run, model, args)
     assert len(traces) == 1
@@ -516,7 +517,7 @@ def test_what_is_watched(tmp_path):
     with pytest.raises(ValueError, match="not built"):
         run.watch(model)
     model.build((None, 3))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     with pytest.raises(ValueError, match=r"run\.watch\(model\) is missing"):
         model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0, callbacks=[run])
     model.extra = [keras.optimizers.Adam()]
