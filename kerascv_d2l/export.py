@@ -28,7 +28,8 @@ _MOST_LETTERS = 300  # of TensorFlow's own message in ours
 def save(model, path):
     """Write a model of any task as a SavedModel.
 
-    The loaded object has the functions that the model's `endpoints` name (`detect`, `classify`,
+    A function of `endpoints` whose signature has float32 images is traced for these alone;
+    with uint8 it is traced for both, which saves memory where images are large. The loaded object has the functions that the model's `endpoints` name (`detect`, `classify`,
     `segment` and `scores`, `stylize`) and is itself the first one. They take uint8, float32 or
     float64 images `(batch, height, width, 3)` of any size. Its signatures are `serving_default`
     (uint8) and `float` (float32), both with the input `images`; `NAME` and `float_NAME` for
@@ -73,14 +74,19 @@ def _check_exportable(model, what):
 def _for_all_dtypes(function, signature):
     """Make a `tf.function` for images of every dtype, and its trace for each."""
     images, *others = signature
-    if images.dtype == tf.float32:
-        # Traced once, which takes most of the time. Other functions take any dtype themselves.
-        core = tf.function(function, input_signature=signature, autograph=False)
+    # Traced once for each dtype that makes a difference, which takes most of the time.
+    cores = {
+        dtype: tf.function(
+            function, input_signature=[tf.TensorSpec(images.shape, dtype), *others], autograph=False
+        )
+        for dtype in {images.dtype, tf.float32}
+    }
 
-        def function(images, *others):
-            return core(tf.cast(images, tf.float32), *others)
+    def any_dtype(images, *others):
+        dtype = images.dtype if images.dtype in cores else tf.float32
+        return cores[dtype](tf.cast(images, dtype), *others)
 
-    call = tf.function(function, autograph=False)
+    call = tf.function(any_dtype, autograph=False)
     traces = {
         dtype: call.get_concrete_function(
             tf.TensorSpec(images.shape, dtype, name="images"), *others

@@ -289,7 +289,8 @@ def main(argv=None):
     }
     for name, value in result.items():
         if isinstance(value, (int, float)):
-            print(f"  {name:20} {value:.4g}")
+            shown = value if isinstance(value, int) else f"{value:.4g}"
+            print(f"  {name:20} {shown}")
     (path,) = output.paths("metrics", ".json")
     output.save_json(path, result)
     print(f"written:\n  {path}", flush=True)
