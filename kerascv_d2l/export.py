@@ -28,13 +28,16 @@ _MOST_LETTERS = 300  # of TensorFlow's own message in ours
 def save(model, path):
     """Write a model of any task as a SavedModel.
 
-    A function of `endpoints` whose signature has float32 images is traced for these alone;
-    with uint8 it is traced for both, which saves memory where images are large. The loaded object has the functions that the model's `endpoints` name (`detect`, `classify`,
+    The loaded object has the functions that the model's `endpoints` name (`detect`, `classify`,
     `segment` and `scores`, `stylize`) and is itself the first one. They take uint8, float32 or
-    float64 images `(batch, height, width, 3)` of any size. Its signatures are `serving_default`
-    (uint8) and `float` (float32), both with the input `images`; `NAME` and `float_NAME` for
-    every further function; and without input `info` (`task`, and the names of the `functions`),
-    `class_names`, and `colors` (uint8 `(classes, 3)`) if the model has them.
+    float64 images `(batch, height, width, 3)` of any size. A function whose signature has
+    float32 images is traced for these alone, one with uint8 for both, which saves memory where
+    images are large.
+
+    Signatures: `serving_default` (uint8) and `float` (float32), both with the input `images`;
+    `NAME` and `float_NAME` for every further function; and without input `info` (`task`, and
+    the names of the `functions`), `class_names`, and `colors` (uint8 `(classes, 3)`) if the
+    model has them.
 
     Args:
         model: has `endpoints()`, `task` and `variables`; and `class_names` and `colors` if the

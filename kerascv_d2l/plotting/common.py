@@ -15,17 +15,9 @@ from kerascv_d2l.files import whole
 # Of the first classes. Far apart, strong enough on photographs; not white, which
 # is the ground truth's.
 CLASS_COLORS = (
-    "#ff3b30",
-    "#0a84ff",
-    "#ffcc00",
-    "#34c759",
-    "#bf5af2",
-    "#ff8c1a",
-    "#00d5d5",
-    "#ff5fa8",
-    "#8fce00",
-    "#a2714f",
-)
+    "#ff3b30", "#0a84ff", "#ffcc00", "#34c759", "#bf5af2",
+    "#ff8c1a", "#00d5d5", "#ff5fa8", "#8fce00", "#a2714f",
+)  # fmt: skip
 _GOLDEN_ANGLE = 0.381966  # of a full turn: hues that follow each other are far apart
 
 # Floats up to here are taken as 0-1 with some overshoot (jitter, interpolation), above as 0-255.
@@ -39,32 +31,13 @@ MAX_LEGEND_CLASSES = 20
 MAX_NAME_LETTERS = 24  # of a class in a legend, beside a matrix or over an image
 
 # Fonts with the characters that Matplotlib's own lacks, as systems come with them.
-FALLBACK_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans CJK KR",
-    "Noto Sans SC",
-    "Noto Sans JP",
-    "Noto Sans KR",
-    "Source Han Sans SC",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Droid Sans Fallback",
-    "IPAexGothic",
-    "IPAGothic",
-    "NanumGothic",
-    "Microsoft YaHei",
-    "SimHei",
-    "Yu Gothic",
-    "Meiryo",
-    "MS Gothic",
-    "Malgun Gothic",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Hiragino Sans",
-    "Apple SD Gothic Neo",
-    "Arial Unicode MS",
-)
+FALLBACK_FONTS = """
+    Noto Sans CJK SC, Noto Sans CJK JP, Noto Sans CJK KR, Noto Sans SC, Noto Sans JP,
+    Noto Sans KR, Source Han Sans SC, WenQuanYi Micro Hei, WenQuanYi Zen Hei, Droid Sans Fallback,
+    IPAexGothic, IPAGothic, NanumGothic, Microsoft YaHei, SimHei,
+    Yu Gothic, Meiryo, MS Gothic, Malgun Gothic, PingFang SC,
+    Hiragino Sans GB, Hiragino Sans, Apple SD Gothic Neo, Arial Unicode MS
+"""
 _told = set()  # characters for which it was said that no font has them
 
 
@@ -206,6 +179,7 @@ def _other_fonts():
         # Matplotlib's last resort draws boxes, too.
         if normal and not entry.name.startswith("Last Resort"):
             installed.setdefault(entry.name, entry.fname)
-    known = [name for name in FALLBACK_FONTS if name in installed]
+    known = [name.strip() for name in FALLBACK_FONTS.split(",")]
+    known = [name for name in known if name in installed]
     others = sorted(installed.keys() - set(known))
     return [(name, installed[name]) for name in [*known, *others]]
