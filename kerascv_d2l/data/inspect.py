@@ -110,7 +110,7 @@ def _copies(data):
             count = len({b for _, b in pairs})
             problems.append(
                 f"{count} of {len(seen[second])} {second} images are nearly the same as {first} "
-                f"images, so results on {second} are too good: {first_of(names, 5)}. Keep them in "
+                f"images, so results on {second} are too good: {first_of(names)}. Keep them in "
                 "one split (frames of one video too)"
             )
     return problems
@@ -220,8 +220,8 @@ def _sizes(data, image_size):
 
 
 def _worst(counts):
-    names = (f"{name} ({n})" for name, n in counts.most_common(4) if n)
-    return first_of(names, 3)
+    names = (f"{name} ({n})" for name, n in counts.most_common() if n)
+    return first_of(names)
 
 
 def _shared_boxes(data):
@@ -244,5 +244,5 @@ def _shared_boxes(data):
         return []
     return [
         f"{shared} pairs of the {total} objects share one box (IoU above {SHARED_IOU}): "
-        f"{first_of(examples, 3)}. Labelled twice? Keep one of each"
+        f"{first_of(examples)}. Labelled twice? Keep one of each"
     ]
