@@ -1,6 +1,5 @@
 """The book's functions for a notebook: boxes on axes, images in a grid."""
 
-import keras
 import numpy as np
 from matplotlib.patches import Rectangle
 
@@ -111,6 +110,8 @@ def apply(img, aug, num_rows=2, num_cols=4, scale=1.5):
         D2L 1.0.3, section 14.1.
     """
     # A Sequential of layers would augment only where something trains.
+    import keras  # here, for other drawings do without
+
     options = {"training": True} if isinstance(aug, keras.Layer) else {}
     results = [aug(img, **options) for _ in range(num_rows * num_cols)]
     return show_images(results, num_rows, num_cols, scale=scale)
