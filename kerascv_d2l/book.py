@@ -18,7 +18,7 @@ import tensorflow as tf
 from kerascv_d2l.data import cifar10
 from kerascv_d2l.data.batches import prefetched
 from kerascv_d2l.data.generated import ONE_LIGHT_OBJECT, generate_classification
-from kerascv_d2l.data.images import decode_content, decode_image, decode_window, read_image
+from kerascv_d2l.data.images import decode_content, decode_image, read_image
 from kerascv_d2l.data.load import load
 from kerascv_d2l.data.prepared import is_at_hand, read_prepared
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, IGNORE_LABEL, SEGMENTATION
@@ -162,7 +162,7 @@ def load_data_hotdog(batch_size=128, *, data_dir=None, archive=None, seed=None):
         def training(index, seed):
             seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
             window = random_window(sizes[index], seeds[0])
-            pixels = decode_window(contents[index], window, HOTDOG_CROP)
+            pixels = decode_content(contents[index], window, HOTDOG_CROP)
             return flip.transform(resize_as(pixels, HOTDOG_CROP, antialias=None), seeds[1])
 
         def testing(index, seed):
@@ -388,7 +388,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
 
         def example(index, seed):
             corner = tf.stack(_draw_window(sizes[index], height, width, seed))
-            image = decode_window(contents[index], tf.concat([corner, size], 0), size)
+            image = decode_content(contents[index], tf.concat([corner, size], 0), size)
             mask = tf.io.decode_png(masks[index], channels=1)[..., 0]  # (h, w)
             mask = tf.slice(mask, corner, size)
             return tf.ensure_shape(image, (*size, 3)), tf.cast(mask, tf.int32)

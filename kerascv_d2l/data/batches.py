@@ -7,11 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.data.images import (
-    cut_out,
+    crop,
     decode_content,
     decode_image,
-    decode_window,
-    read_window,
 )
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED
 from kerascv_d2l.errors import InputError
@@ -223,32 +221,26 @@ def image_loader(split):
     """Make a function from an index to an image at its own size, uint8 `(h, w, 3)`.
 
     For images in an array also from indices `(b,)` to `(b, h, w, 3)`. With `window` and `enough`,
-    as for `decode_window`, it gives the window and decodes no more of a JPEG file than that.
+    as for `decode_content`, it gives the window and decodes no more of a JPEG file than that.
     """
     if isinstance(split.images, np.ndarray):
         originals = tf.constant(split.images)
 
         def load(index, window=None, enough=None):
             image = tf.gather(originals, index)
-            return image if window is None else cut_out(image, window)
+            return image if window is None else crop(image, window)
 
     elif isinstance(split.images[0], bytes):
         contents = tf.constant(split.images)
 
         def load(index, window=None, enough=None):
-            content = contents[index]
-            return (
-                decode_content(content)
-                if window is None
-                else decode_window(content, window, enough)
-            )
+            return decode_content(contents[index], window, enough)
 
     else:
         paths, plain = tf.constant(split.images), tf.constant(split.plain)
 
         def load(index, window=None, enough=None):
-            file = paths[index], plain[index]
-            return decode_image(*file) if window is None else read_window(*file, window, enough)
+            return decode_image(paths[index], plain[index], window, enough)
 
     return load
 

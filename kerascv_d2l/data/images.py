@@ -127,17 +127,19 @@ def check_images(paths, skip_bad=False):
     return infos, reasons
 
 
-def decode_image(path, plain):
-    """Read an image file inside `Dataset.map`: `read_image` as a graph.
+def decode_image(path, plain, window=None, enough=None):
+    """Read an image file, or a window of it, inside `Dataset.map`: `read_image` as a graph.
 
     Plain files are decoded by TensorFlow, without Python; the rest by Pillow.
 
     Args:
         path: string tensor `()`.
         plain: bool tensor `()`, `ImageInfo.plain` of that file.
+        window: as for `decode_content`, of the image upright.
+        enough: as for `decode_content`.
 
     Returns:
-        uint8 `(height, width, 3)`, equal to `read_image(path)`.
+        uint8 `(height, width, 3)`, equal to `read_image(path)` (there).
 
     Raises:
         tf.errors.OpError: if the file has gone or changed since it was checked.
@@ -145,99 +147,62 @@ def decode_image(path, plain):
     import tensorflow as tf  # here, so that reading an image does not wait for it
 
     def by_tensorflow():
-        return decode_content(tf.io.read_file(path))
+        return decode_content(tf.io.read_file(path), window, enough)
 
     def by_pillow():
-        return tf.numpy_function(read_image, [path], tf.uint8, stateful=False)
+        image = tf.numpy_function(read_image, [path], tf.uint8, stateful=False)
+        image = tf.ensure_shape(image, (None, None, 3))
+        return image if window is None else crop(image, window)
 
-    image = tf.cond(tf.convert_to_tensor(plain), by_tensorflow, by_pillow)
-    return tf.ensure_shape(image, (None, None, 3))
+    return tf.cond(tf.convert_to_tensor(plain), by_tensorflow, by_pillow)
 
 
-def decode_content(content):
-    """Decode the bytes of a plain JPEG or PNG (`ImageInfo.plain`), without Python.
+def decode_content(content, window=None, enough=None):
+    """Decode the bytes of a plain JPEG or PNG (`ImageInfo.plain`), or a window, without Python.
+
+    Of a JPEG only what the window shows is decoded.
 
     Args:
         content: string tensor `()`.
-
-    Returns:
-        uint8 `(height, width, 3)`.
-    """
-    import tensorflow as tf  # here, as above
-
-    # decode_jpeg reads PNG as well. The accurate DCT is the one Pillow uses;
-    # TensorFlow's default one is up to 16 grey levels off.
-    image = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.ensure_shape(image, (None, None, 3))
-
-
-def decode_window(content, window, enough):
-    """Decode a window of a plain JPEG or PNG; of a JPEG only what the window shows.
-
-    Args:
-        content: string tensor `()`, the bytes of the file.
-        window: int32 `(4,)`: top, left, height and width, pixels, inside the image.
+        window: int32 `(4,)`: top, left, height and width, pixels, inside the image; or None
+            for all of it.
         enough: `(height, width)`: a JPEG whose window is at least twice, four or eight
             times as large both ways is decoded that much smaller, which averages
             pixels. (The window then begins and ends at multiples of that.)
 
     Returns:
-        uint8 `(height, width, 3)`: what `decode_content` gives there, to the grey
-        level; smaller where it was shrunk.
+        uint8 `(height, width, 3)`; smaller than the window where it was shrunk.
     """
     import tensorflow as tf  # here, as above
 
+    # The accurate DCT is the one Pillow uses; TensorFlow's default one is up to 16 grey
+    # levels off. decode_jpeg reads PNG as well.
+    options = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
+
+    def whole():
+        return tf.ensure_shape(tf.io.decode_jpeg(content, **options), (None, None, 3))
+
+    if window is None:
+        return whole()
     window = tf.cast(window, tf.int32)
 
     def of_jpeg():
         times = tf.reduce_min(window[2:] // tf.constant(enough))
         step = tf.reduce_sum(tf.cast(times >= _JPEG_SHRINKS[1:], tf.int32))
 
-        def shrunk(shrink):
-            last = -(-(window[:2] + window[2:]) // shrink)  # rounded up
-            first = window[:2] // shrink
-            return lambda: tf.io.decode_and_crop_jpeg(
-                content,
-                tf.concat([first, last - first], 0),
-                channels=3,
-                ratio=shrink,
-                dct_method="INTEGER_ACCURATE",
-            )
+        def shrunk(ratio):
+            last = -(-(window[:2] + window[2:]) // ratio)  # rounded up
+            first = window[:2] // ratio
+            place = tf.concat([first, last - first], 0)
+            return lambda: tf.io.decode_and_crop_jpeg(content, place, ratio=ratio, **options)
 
-        return tf.switch_case(step, [shrunk(shrink) for shrink in _JPEG_SHRINKS])
+        return tf.switch_case(step, [shrunk(ratio) for ratio in _JPEG_SHRINKS])
 
-    def of_png():
-        return cut_out(decode_content(content), window)
-
-    image = tf.cond(tf.io.is_jpeg(content), of_jpeg, of_png)
+    image = tf.cond(tf.io.is_jpeg(content), of_jpeg, lambda: crop(whole(), window))
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def read_window(path, plain, window, enough):
-    """Read a window of an image file inside `Dataset.map`, decoding no more than needed.
-
-    Args:
-        path: string tensor `()`.
-        plain: bool tensor `()`, `ImageInfo.plain` of that file.
-        window: as for `decode_window`, of the image upright.
-        enough: as for `decode_window`.
-
-    Returns:
-        uint8 `(height, width, 3)`.
-
-    Raises:
-        tf.errors.OpError: if the file has gone or changed since it was checked.
-    """
-    import tensorflow as tf  # here, as above
-
-    return tf.cond(
-        tf.convert_to_tensor(plain),
-        lambda: decode_window(tf.io.read_file(path), window, enough),
-        lambda: cut_out(decode_image(path, False), window),
-    )
-
-
-def cut_out(image, window):
+def crop(image, window):
     """Cut a window, int32 `(4,)` top, left, height and width, out of an image in a graph."""
     top, left, height, width = (window[k] for k in range(4))
     return image[top : top + height, left : left + width]

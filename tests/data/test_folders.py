@@ -227,7 +227,7 @@ def test_bad_csv_file(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty"])
-def test_bad_picture(tmp_path, kind):
+def test_bad_image(tmp_path, kind):
     root = write_banana(tmp_path, "a.png,0,1,1,5,5\nb.png,0,1,1,5,5\n", "b.png,0,1,1,5,5\n")
     file = root / "bananas_train" / "images" / "a.png"
     whole = file.read_bytes()

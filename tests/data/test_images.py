@@ -12,9 +12,7 @@ from kerascv_d2l.data.images import (
     check_images,
     decode_content,
     decode_image,
-    decode_window,
     read_image,
-    read_window,
 )
 from kerascv_d2l.errors import InputError
 
@@ -120,14 +118,14 @@ def test_exif_rotation_is_undone(tmp_path, pixels, orientation):
         assert close.max() <= (0 if name == "a.png" else 4)
 
 
-def test_size_of_checked_jpeg_is_that_of_the_whole_picture(tmp_path):
+def test_size_of_checked_jpeg_is_that_of_the_whole_image(tmp_path):
     # Checked at an eighth of its size inside; 1 pixel must not become 0.
     for size in [(1, 1), (1, 9), (641, 427)]:
         Image.new("RGB", size).save(tmp_path / "a.jpg")
         assert check_image(tmp_path / "a.jpg") == ImageInfo(size[1], size[0], True)
 
 
-def test_decoding_in_a_dataset_equals_read_picture(tmp_path, pixels):
+def test_decoding_in_a_dataset_equals_read_image(tmp_path, pixels):
     image = Image.fromarray(pixels)
     for quality in (60, 95):
         for subsampling in (0, 2):
@@ -179,7 +177,7 @@ def test_errors_name_the_file_and_the_fault(tmp_path, bad_files):
                 function(tmp_path / name)
 
 
-def test_first_bad_picture_raises_or_all_are_listed(tmp_path, bad_files):
+def test_first_bad_image_raises_or_all_are_listed(tmp_path, bad_files):
     names = ["good.jpg", "missing.jpg", "good.png", "empty.jpg"]
     paths = [tmp_path / name for name in names]
     with pytest.raises(InputError, match=r"missing\.jpg"):
@@ -211,13 +209,13 @@ def test_decodes_only_the_window(tmp_path, name, window):
     content = tf.constant(path.read_bytes())
     top, left, height, width = window
     whole = decode_content(content).numpy()
-    found = decode_window(content, tf.constant(window), (40, 40)).numpy()
+    found = decode_content(content, tf.constant(window), (40, 40)).numpy()
     assert found.shape == (height, width, 3)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, whole[top : top + height, left : left + width])
     for plain in (True, False):
         files = tf.data.Dataset.from_tensors(str(path))
-        read = files.map(lambda file, plain=plain: read_window(file, plain, window, (40, 40)))
+        read = files.map(lambda file, plain=plain: decode_image(file, plain, window, (40, 40)))
         np.testing.assert_array_equal(read.get_single_element(), found)
 
 
@@ -225,7 +223,7 @@ def test_decodes_only_the_window(tmp_path, name, window):
 def test_large_windows_are_decoded_smaller(tmp_path, enough, shrink):
     path = _saved(tmp_path, 240, 300, "a.jpg", quality=95)
     content, window = tf.constant(path.read_bytes()), (24, 40, 160, 200)
-    found = decode_window(content, tf.constant(window), enough).numpy()
+    found = decode_content(content, tf.constant(window), enough).numpy()
     assert found.shape == (160 // shrink, 200 // shrink, 3)
     whole = decode_content(content).numpy()[24:184, 40:240].astype(float)
     blocks = whole.reshape(160 // shrink, shrink, 200 // shrink, shrink, 3).mean((1, 3))

@@ -561,3 +561,19 @@ def test_texts_beside_images_are_not_their_labels_where_there_is_a_folder_of_lab
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
     assert len(read(tmp_path).train.targets["boxes"][0]) == 1
+
+
+def test_a_name_is_taken_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    from kerascv_d2l.data import prepared
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(prepared, "read_prepared", lambda name, task, **options: (name, options))
+    for name in ("hotdog", "mnist", "blood"):  # the first two are names of data sets
+        for image in "ab":
+            save(tmp_path / name / f"{image}.jpg")
+            xml(tmp_path / name / f"{image}.xml")
+    options = {"data_dir": None, "archive": "a.zip", "skip_bad": False}
+    assert read("hotdog", archive="a.zip", classes=None) == ("hotdog", options)
+    assert read("mnist")[0] == "mnist"
+    for path in ("./hotdog", tmp_path / "hotdog", "./mnist", "blood", "blood/"):
+        assert read(path).class_names == ("cat",)
