@@ -1,0 +1,223 @@
+"""The three training scripts from end to end: the same promises, held by one test each."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from training_data import FLAGS, arguments, load_script, write_data
+
+import kerascv_d2l as d2l
+from kerascv_d2l import InputError, cli
+
+MAIN_METRIC = {
+    "train_detector": "map_50",
+    "train_classifier": "accuracy",
+    "train_segmenter": "mean_iou",
+}
+DRAWINGS = {
+    "train_detector": ["detections.png"],
+    "train_classifier": ["confusion.png", "curves.png", "worst.png"],
+    "train_segmenter": ["segmentation.png"],
+}
+MOST_FLAGS = 24
+
+
+@pytest.fixture(scope="module", params=sorted(FLAGS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scripts")
+    for name in FLAGS:
+        write_data(name, root / name / "data")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(name, root):
+    """Metrics and folder of a run on one device."""
+    out = root / name / "one"
+    return load_script(name).main(arguments(name, root / name / "data", out)), out
+
+
+def history(out):
+    return list(csv.DictReader((out / "history.csv").open()))
+
+
+def test_writes_what_it_says(name, run):
+    metrics, out = run
+    stored = json.loads((out / "metrics.json").read_text())
+    assert {MAIN_METRIC[name], "loss", "images_per_second"} <= set(metrics) <= set(stored)
+    assert 0 <= metrics[MAIN_METRIC[name]] <= 1
+    assert stored["settings"]["batch_size"] == 8
+    rows = history(out)
+    assert len(rows) == 2
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[1][f"val_{MAIN_METRIC[name]}"]) == pytest.approx(metrics[MAIN_METRIC[name]])
+    assert float(rows[1]["val_loss"]) == pytest.approx(metrics["loss"], rel=1e-4)
+    for drawing in ["history.png", *DRAWINGS[name]]:
+        assert min(Image.open(out / drawing).size) > 100, drawing
+    validated = (out / "validation.txt").read_text().split()
+    assert len(validated) == 9 and all("val" in line for line in validated)
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_keras_file_and_saved_model_give_the_same(name, run):
+    _, out = run
+    model, exported = d2l.load_model(out / "model.keras"), d2l.export.load(out / "saved_model")
+    assert exported.task == model.task and exported.class_names == model.class_names
+    image = np.random.default_rng(0).integers(0, 256, (1, 80, 50, 3), np.uint8)
+    endpoint, (function, _) = next(iter(model.endpoints().items()))
+    found = getattr(exported, endpoint)(image)
+    for key, value in function(tf.constant(image)).items():
+        if value.dtype == tf.string:
+            assert value.numpy().tolist() == found[key].numpy().tolist()
+        else:
+            np.testing.assert_allclose(found[key], value, atol=1e-4, err_msg=key)
+
+
+def test_interrupted_and_resumed_ends_as_if_undisturbed(name, run, root, monkeypatch):
+    """tests/training kills processes; here the scripts' own state must come back."""
+    metrics, undisturbed = run
+    out, data = root / name / "again", root / name / "data"
+    save = d2l.Run.on_epoch_end
+
+    def interrupt(self, epoch, logs=None):
+        save(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(d2l.Run, "on_epoch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load_script(name).main(arguments(name, data, out))
+    assert len(history(out)) == 1
+    resumed = load_script(name).main(arguments(name, data, out, "--resume"))
+    assert resumed[MAIN_METRIC[name]] == metrics[MAIN_METRIC[name]]
+    weights = [
+        d2l.load_model(folder / "model.keras").get_weights() for folder in (undisturbed, out)
+    ]
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.fixture(scope="module")
+def two_devices(root):
+    child = Path(__file__).with_name("devices_child.py")
+    done = subprocess.run([sys.executable, child, root], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
+def test_two_devices_compute_what_one_does(name, root, two_devices):
+    keras.utils.set_random_seed(0)
+    one, two = root / name / "one_book", two_devices / name / "two"
+    flags = ["--sync-batch-norm", "--recipe", "book"]
+    load_script(name).main(arguments(name, root / name / "data", one, *flags))
+    for row, other in zip(history(one), history(two), strict=True):
+        for figure in ("loss", "val_loss"):
+            assert float(row[figure]) == pytest.approx(float(other[figure]), rel=2e-3), figure
+    weights = [d2l.load_model(folder / "model.keras").get_weights() for folder in (one, two)]
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-3)
+
+
+def test_a_folder_given_by_hand_is_refused_where_it_holds_a_run(name, run, root):
+    _, out = run
+    with pytest.raises(InputError, match="already holds a run"):
+        load_script(name).main(arguments(name, root / name / "data", out))
+
+
+def test_other_settings_are_refused(name, run, root):
+    _, out = run
+    with pytest.raises(InputError, match="seed was 0 and is now 1"):
+        load_script(name).main(
+            arguments(name, root / name / "data", out, "--resume", "--seed", "1")
+        )
+
+
+@pytest.mark.quick
+def test_flags_are_few_and_mean_the_same_everywhere(capsys):
+    texts = {}
+    for name in FLAGS:
+        with pytest.raises(SystemExit):
+            load_script(name).parse(["--help"])
+        shown = capsys.readouterr().out
+        flags = re.findall(r"^  (--[\w-]+)(.*(?:\n {10,}.*)*)", shown, re.MULTILINE)
+        assert 10 < len(flags) <= MOST_FLAGS, name
+        for flag, text in flags:
+            texts.setdefault(flag, set()).add(" ".join(text.split()).split("(default")[0])
+    shared = ("--archive", "--data-dir", "--skip-bad", "--split-seed", "--val-fraction", "--seed",
+              "--mixed-precision", "--devices", "--resume", "--epochs", "--batch-size",
+              "--sync-batch-norm", "--learning-rate")  # fmt: skip
+    for flag in shared:
+        assert len(texts[flag]) == 1, (flag, texts[flag])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", sorted(FLAGS))
+def test_bad_input_ends_with_a_line_and_status_2(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for folder in ("missing", "empty"):
+        monkeypatch.setattr(sys, "argv", [name, "--data", folder])
+        with pytest.raises(SystemExit) as ended:
+            cli.run_main(load_script(name).main)
+        assert ended.value.code == 2
+        assert f"{folder}" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.quick
+def test_recipes_of_the_book():
+    detector = load_script("train_detector")
+    args = detector.parse(["--recipe", "book"])
+    cli.fill_in(args, d2l.detector_recipe(args.model, args.recipe))
+    assert (args.optimizer, args.learning_rate, args.weight_decay) == ("sgd", 0.2, 5e-4)
+    assert (args.loss, args.schedule) == ("book", "constant")
+    args = load_script("train_segmenter").parse(["--recipe", "book"])
+    assert (args.optimizer, args.learning_rate, args.weight_decay) == ("sgd", 3.2e-2, 3.1e-5)
+    # 5e-5 and 1e-3 for the sum of 128 losses.
+    args = load_script("train_classifier").parse(["--recipe", "book", "--weights", "x.h5"])
+    assert (args.optimizer, args.batch_size, args.head_multiplier) == ("sgd", 128, 10)
+    assert args.learning_rate == pytest.approx(6.4e-3)
+    assert args.weight_decay == pytest.approx(7.8125e-6)
+    assert not args.freeze_batch_norm
+    scratch = load_script("train_classifier").parse(["--recipe", "book", "--weights", "none"])
+    assert scratch.learning_rate == pytest.approx(6.4e-2) and scratch.head_multiplier == 1
+
+
+@pytest.mark.quick
+def test_kinds_of_training_by_data():
+    parse = load_script("train_classifier").parse
+    tuned, cifar, shapes = parse(["--data", "x"]), parse(["--data", "cifar10"]), parse([])
+    small = parse(["--backbone", "resnet18_small"])
+    assert (tuned.backbone, tuned.weights, tuned.image_size) == ("resnet18", "imagenet", (224, 224))
+    assert (tuned.learning_rate, tuned.head_multiplier, tuned.batch_size) == (3e-5, 100, 8)
+    assert tuned.freeze_batch_norm and tuned.augment == "crop" and tuned.epochs == 5
+    assert (cifar.backbone, cifar.batch_size, cifar.epochs) == ("resnet18_small", 256, 10)
+    assert (cifar.schedule, cifar.learning_rate, cifar.augment) == ("constant", 1e-3, "flip")
+    assert cifar.weight_decay is None and cifar.weights == "none"
+    assert (shapes.weights, shapes.batch_size, shapes.epochs) == ("none", 32, 8)
+    assert (small.batch_size, small.epochs, small.schedule) == (32, 4, "cosine")
+    parse = load_script("train_detector").parse
+    assert parse([]).model == "tinyssd" and parse([]).image_size == (128, 128)
+    assert parse(["--backbone", "mobilenet"]).model == "ssd"
+    assert parse(["--data", "x"]).image_size == (256, 256)
+
+
+@pytest.mark.quick
+def test_a_backbone_for_the_book_s_detector_is_refused(tmp_path):
+    script = load_script("train_detector")
+    with pytest.raises(InputError, match="ssd"):
+        d2l.create_detector("tinyssd", ("a",), (64, 64), backbone="mobilenet")
+    assert script.parse(["--model", "tinyssd", "--backbone", "mobilenet"]).model == "tinyssd"

@@ -1,0 +1,82 @@
+"""Small folders of data on disk, one for each training script, and how to call the scripts."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kerascv_d2l import generate_classification, generate_detection, generate_segmentation
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SIZE = (64, 96)
+# Quick to trace, and no size in common that could hide a mistake.
+FLAGS = {
+    "train_detector": ["--image-size", "64x96", "--map-every", "1"],
+    "train_classifier": ["--backbone", "mobilenet_0.25", "--weights", "none", "--image-size", "64"],
+    "train_segmenter": ["--backbone", "mobilenet_0.25", "--model", "fcn16", "--crop-size", "64x32"],
+}
+
+
+def load_script(name):
+    """Import a script of scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_data(name, root):
+    """Write a folder of data for a training script: 24 images to train on and 9 to validate on."""
+    {
+        "train_detector": write_boxes,
+        "train_classifier": write_classes,
+        "train_segmenter": write_masks,
+    }[name](root)
+    return root
+
+
+def write_boxes(root):
+    data = generate_detection(24, 9, seed=5, num_classes=2, image_size=SIZE)
+    for part, split in (("train", data.train), ("val", data.val)):
+        (root / "images" / part).mkdir(parents=True)
+        (root / "labels" / part).mkdir(parents=True)
+        rows = zip(split.images, split.targets["boxes"], split.targets["classes"], strict=True)
+        for i, (image, boxes, classes) in enumerate(rows):
+            Image.fromarray(image).save(root / "images" / part / f"{part}{i}.png")
+            centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+            lines = np.concatenate([classes[:, None], centres, sizes], axis=1)
+            np.savetxt(root / "labels" / part / f"{part}{i}.txt", lines, "%g")
+    names = "".join(f"  {k}: {name}\n" for k, name in enumerate(data.class_names))
+    text = f"train: images/train\nval: images/val\nnames:\n{names}"
+    (root / "data.yaml").write_text(text)
+
+
+def write_classes(root):
+    data = generate_classification(24, 9, seed=5, num_classes=3, image_size=SIZE)
+    for part, split in (("train", data.train), ("val", data.val)):
+        for i, (image, label) in enumerate(zip(split.images, split.targets["label"], strict=True)):
+            folder = root / part / data.class_names[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{part}{i}.png")
+
+
+def write_masks(root):
+    data = generate_segmentation(24, 9, seed=5, num_classes=2, image_size=SIZE)
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for part, split in (("train", data.train), ("val", data.val)):
+        names = [f"{part}{i}" for i in range(len(split))]
+        for i, name in enumerate(names):
+            mask = split.mask(i).copy()
+            mask[: 9 * (i % 3)] = 255  # ignored, in two of three images
+            Image.fromarray(split.images[i]).save(root / "images" / f"{name}.png")
+            Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+        (root / f"{part}.txt").write_text("\n".join(names) + "\n")
+    (root / "classes.txt").write_text("\n".join(data.class_names) + "\n")
+
+
+def arguments(name, folder, out, *more):
+    """Arguments of a short run: two epochs of three batches."""
+    return ["--data", str(folder), "--epochs", "2", "--batch-size", "8", "--out", str(out),
+            *FLAGS[name], *more]  # fmt: skip
