@@ -146,7 +146,11 @@ def main(argv=None):
         seed=args.seed,
         initial_epoch=run.initial_epoch,
     )
-    validation = d2l.batches(data.val, args.image_size, args.batch_size)
+    validation = d2l.batches(
+        data.val,
+        args.image_size,
+        d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy),
+    )
     measured = d2l.MeanAveragePrecisionCallback(validation, args.map_every)
     model.fit(
         train,

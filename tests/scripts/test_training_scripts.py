@@ -68,7 +68,7 @@ def test_writes_what_it_says(name, run):
     for drawing in ["history.png", *DRAWINGS[name]]:
         assert min(Image.open(out / drawing).size) > 100, drawing
     validated = (out / "validation.txt").read_text().split()
-    assert len(validated) == 9 and all("val" in line for line in validated)
+    assert len(validated) == 10 and all("val" in line for line in validated)
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
 
 

@@ -27,7 +27,7 @@ def load_script(name):
 
 
 def write_data(name, root):
-    """Write a folder of data for a training script: 24 images to train on and 9 to validate on."""
+    """Write a folder of data for a training script: 24 images to train on and 10 to validate on."""
     {
         "train_detector": write_boxes,
         "train_classifier": write_classes,
@@ -37,7 +37,7 @@ def write_data(name, root):
 
 
 def write_boxes(root):
-    data = generate_detection(24, 9, seed=5, num_classes=2, image_size=SIZE)
+    data = generate_detection(24, 10, seed=5, num_classes=2, image_size=SIZE)
     for part, split in (("train", data.train), ("val", data.val)):
         (root / "images" / part).mkdir(parents=True)
         (root / "labels" / part).mkdir(parents=True)
@@ -53,7 +53,7 @@ def write_boxes(root):
 
 
 def write_classes(root):
-    data = generate_classification(24, 9, seed=5, num_classes=3, image_size=SIZE)
+    data = generate_classification(24, 10, seed=5, num_classes=3, image_size=SIZE)
     for part, split in (("train", data.train), ("val", data.val)):
         for i, (image, label) in enumerate(zip(split.images, split.targets["label"], strict=True)):
             folder = root / part / data.class_names[label]
@@ -62,7 +62,7 @@ def write_classes(root):
 
 
 def write_masks(root):
-    data = generate_segmentation(24, 9, seed=5, num_classes=2, image_size=SIZE)
+    data = generate_segmentation(24, 10, seed=5, num_classes=2, image_size=SIZE)
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     for part, split in (("train", data.train), ("val", data.val)):
