@@ -307,7 +307,7 @@ def test_images_are_decoded_once_if_they_fit(files, monkeypatch):
     for limit, decoded in ((num_bytes, NUM), (num_bytes - 1, 3 * NUM)):
         reads = []  # a new one each: what was prefetched before may still come in
 
-        def counted(path, plain, reads=reads):
+        def counted(path, plain, window, enough, reads=reads):
             def note(path):
                 reads.append(path)
                 return read_image(path)
