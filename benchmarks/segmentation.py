@@ -8,8 +8,8 @@
 - a training step of FCN-32s ResNet-18, batch 8 at 320 x 480, against the book's;
 - mean IoU of a batch of 32 x 320 x 480 pixels of 21 classes, against `keras.metrics.MeanIoU` on
   class maps; and from scores, against argmax and that;
-- a 2000 x 3000 picture in windows, against the same number of windows in plain batches;
-- peak memory of one picture of 1, 6 and 24 megapixels in windows, each in a new process.
+- a 2000 x 3000 image in windows, against the same number of windows in plain batches;
+- peak memory of one image of 1, 6 and 24 megapixels in windows, each in a new process.
 
 Takes about 8 minutes on two free cores. Needs benchmarks/README.md's set-up.
 """
@@ -26,7 +26,7 @@ CLASSES = 21
 BATCH = 8
 CROP = (320, 480)
 IOU_BATCH = 32
-PICTURE = (2000, 3000)
+IMAGE = (2000, 3000)
 WINDOW = (512, 512)
 AT_A_TIME = 4
 PARTS = ("enlarge", "step", "iou", "windows", "memory")
@@ -142,7 +142,7 @@ def our_side(parts):
 
     if "windows" in parts:
         segment = segmenter()
-        image = make_batch(1, PICTURE)[0][0]
+        image = make_batch(1, IMAGE)[0][0]
         number = window_count(segment)
         model = tf.function(
             segment.model, input_signature=[tf.TensorSpec([None, *WINDOW, 3], tf.uint8)]
@@ -167,18 +167,18 @@ def segmenter():
 
 
 def window_count(segment):
-    """Count the windows of the picture that is timed."""
+    """Count the windows of the image that is timed."""
     from kerascv_d2l import window_starts
 
     down, across = (
         window_starts(side, window, segment.overlap).shape[0]
-        for side, window in zip(PICTURE, WINDOW, strict=True)
+        for side, window in zip(IMAGE, WINDOW, strict=True)
     )
     return down * across
 
 
 def peak_memory(megapixels):
-    """Segment one picture and print the growth of the peak memory, in MiB."""
+    """Segment one image and print the growth of the peak memory, in MiB."""
     segment = segmenter()
     np.array(segment(make_batch(1, WINDOW)[0][0]))  # the network, its buffers and libraries
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

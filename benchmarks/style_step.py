@@ -5,7 +5,7 @@
     python benchmarks/style_step.py --memory                            # 0.1, 1, 6 megapixels
 
 PATH is an interpreter that has PyTorch. Both sides have the same VGG-19 of random weights and the
-same two pictures, made up, or those of --content and --style. Ratios are medians of rounds in
+same two images, made up, or those of --content and --style. Ratios are medians of rounds in
 turns (`timing.py`).
 
 --time-to-loss does not wait for the book's 500 steps. The loss that they end at is that of our own
@@ -49,17 +49,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "recordin
 
 
 def pixels(args, kind):
-    """The picture of both sides, uint8 `(height, width, 3)`; needs NumPy, and Pillow for files."""
+    """The image of both sides, uint8 `(height, width, 3)`; needs NumPy, and Pillow for files."""
     import numpy as np
     import style_inputs as given
 
     if file := getattr(args, kind):
         from PIL import Image
 
-        picture = Image.open(file).convert("RGB")
-        return np.asarray(picture.resize(args.shape[::-1], Image.Resampling.BILINEAR))
-    picture = given.picture(kind, args.shape)[0]
-    return np.rint(np.clip(0.45 + 0.225 * picture, 0, 1) * 255).astype(np.uint8)
+        image = Image.open(file).convert("RGB")
+        return np.asarray(image.resize(args.shape[::-1], Image.Resampling.BILINEAR))
+    image = given.picture(kind, args.shape)[0]
+    return np.rint(np.clip(0.45 + 0.225 * image, 0, 1) * 255).astype(np.uint8)
 
 
 # ---------------------------------------------------------------- the book's side
@@ -75,8 +75,8 @@ def book_start(args):
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
     def tensor(kind):
-        picture = ((pixels(args, kind) / 255 - mean) / std).astype(np.float32)
-        return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
+        image = ((pixels(args, kind) / 255 - mean) / std).astype(np.float32)
+        return torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
 
     content, style = tensor("content"), tensor("style")
     layers = book.given.CONTENT_LAYERS, book.given.STYLE_LAYERS
@@ -331,7 +331,7 @@ def parse(argv=None):
     add("--torch-python", help="interpreter that has PyTorch, for the book's loop")
     add("--rounds", type=int, default=5, help="of all variants (default: %(default)s)")
     add("--image-size", default="x".join(map(str, SHAPE)), help="HEIGHTxWIDTH (default 300x450)")
-    add("--content", help="a picture file instead of a made-up picture")
+    add("--content", help="an image file instead of a made-up image")
     add("--style", help="likewise")
     add("--time-to-loss", action="store_true", help="our time to the book's last loss")
     add(

@@ -4,7 +4,9 @@ Prints one line of JSON. Devices are set before TensorFlow starts, so it needs a
 its own: `test_replicas.py` runs it.
 """
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -80,30 +82,26 @@ def segmentation(tf, strategy):
 
 
 def style_trainer():
+    """The trainer of `scripts/train_fast_style.py`, with SGD: Adam's first step is all signs."""
     import keras
 
-    from kerascv_d2l import style_transfer as st
-    from kerascv_d2l.models.transformer_net import TransformerNet
-
+    path = Path(__file__).parents[1] / "scripts/train_fast_style.py"
+    spec = importlib.util.spec_from_file_location("train_fast_style_script", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    flags = ["--network", "mobilenet_0.25", "--weights", "none", "--image-size", "32x40"]
+    args = script.parse(["style.png", *flags, "--width", "4", "--blocks", "1"])
     keras.utils.set_random_seed(0)
-    x = inputs = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="a")(x)
-    x = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu", name="b")(x)
-    network = st.from_model(keras.Model(inputs, x), ["b"], ["a", "b"], "torch")
-    style = st.Style(np.full((20, 20, 3), (230, 90, 20), np.uint8))
-    net = TransformerNet(4, 1)
-    # From zero the output layer has no gradient to pass on.
-    last = [w for w in net.trainable_variables if w.path.startswith("correction")]
-    for weight in last:
-        weight.assign(np.random.default_rng(0).normal(0, 0.05, weight.shape))
-    trainer = st.FastStyleTrainer(net, network, [style])
+    trainer = script.build_trainer(args, np.full((40, 32, 3), (230, 90, 20), np.uint8))
+    for weight in trainer.net.trainable_variables:
+        if "correction" in weight.path:  # from zero it passes no gradient on
+            weight.assign(np.random.default_rng(0).normal(0, 0.05, weight.shape))
     trainer.compile(keras.optimizers.SGD(0.05), jit_compile=False)
-    trainer(np.zeros((1, 16, 24, 3), "float32"))
     return trainer
 
 
 def fast_style(tf, strategy):
-    images = np.random.default_rng(0).integers(0, 256, (4, 16, 24, 3)).astype("float32")
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 40, 3)).astype("float32")
     one = style_trainer()
     with strategy.scope():
         two = style_trainer()

@@ -1,4 +1,4 @@
-"""Layers that enlarge feature maps, and that make any picture size fit a network."""
+"""Layers that upsample feature maps, and that make images of any size fit a network."""
 
 import keras
 import tensorflow as tf
@@ -9,7 +9,7 @@ from kerascv_d2l.ops import upsampling as ops
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class TransposedUpsampling(keras.layers.Layer):
-    """Trainable enlargement by a whole factor; starts as bilinear interpolation.
+    """Trainable upsampling by a whole factor; starts as bilinear interpolation.
 
     Same weights and same numbers as `keras.layers.Conv2DTranspose(filters,
     2 * factor, strides=factor, padding="same")`, computed by one matrix product.
@@ -35,7 +35,7 @@ class TransposedUpsampling(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        """Make the weights for inputs `(batch, h, w, channels)`."""
+        """Create the weights for inputs `(batch, h, w, channels)`."""
         side = 2 * self.factor
         self.kernel = self.add_weight(
             name="kernel",
@@ -46,7 +46,7 @@ class TransposedUpsampling(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs):
-        """Enlarge `(batch, h, w, channels)` to `(batch, h * factor, w * factor, filters)`."""
+        """Upsample `(batch, h, w, channels)` to `(batch, h * factor, w * factor, filters)`."""
         kernel = keras.ops.convert_to_tensor(self.kernel, dtype=self.compute_dtype)
         outputs = ops.transposed_upsampling(inputs, kernel, self.factor)
         return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
@@ -63,7 +63,7 @@ class TransposedUpsampling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class BilinearUpsampling(keras.layers.Layer):
-    """Fixed enlargement by a whole factor, bilinear between pixel centres.
+    """Fixed upsampling by a whole factor, bilinear between pixel centres.
 
     Args:
         factor: int, at least 1.
@@ -74,7 +74,7 @@ class BilinearUpsampling(keras.layers.Layer):
         self.factor = factor
 
     def call(self, inputs):
-        """Enlarge `(batch, h, w, channels)` to `(batch, h * factor, w * factor, channels)`."""
+        """Upsample `(batch, h, w, channels)` to `(batch, h * factor, w * factor, channels)`."""
         return ops.bilinear_upsampling(inputs, self.factor)
 
     def get_config(self):
@@ -98,7 +98,7 @@ class PadToMultiple(keras.layers.Layer):
         self.minimum = minimum
 
     def call(self, inputs):
-        """Lengthen `(batch, height, width, channels)` below and to the right."""
+        """Pad `(batch, height, width, channels)` below and to the right."""
         return ops.pad_to_multiple(inputs, self.multiple, self.minimum)
 
     def get_config(self):
@@ -108,7 +108,7 @@ class PadToMultiple(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class FitToStride(keras.layers.Layer):
-    """Lengthen feature maps of a network that does not pad, so that they cover its picture.
+    """Pad feature maps of a network without padding, so that they cover its image.
 
     Args:
         stride: int, of the maps.
@@ -129,11 +129,11 @@ class FitToStride(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class CropLike(keras.layers.Layer):
-    """Cut maps below and to the right to the height and width of a second input."""
+    """Crop maps below and to the right to the height and width of a second input."""
 
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
 
     def call(self, inputs, reference):
-        """Cut `(batch, height, width, c)` to the height and width of `reference`."""
+        """Crop `(batch, height, width, c)` to the height and width of `reference`."""
         return ops.crop_like(inputs, reference)

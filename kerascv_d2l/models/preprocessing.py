@@ -1,4 +1,4 @@
-"""From pixels 0-255 to what a network was trained on, as layers of a model.
+"""Preprocessing of pixels 0-255 as networks were trained with it, as layers of a model.
 
 Only stock Keras layers: a saved model needs no code of this package for them.
 """

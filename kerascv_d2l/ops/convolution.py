@@ -137,10 +137,10 @@ def kernel2matrix(K, input_shape=(3, 3), stride=1, padding=0):  # noqa: N803
 
 
 def bilinear_kernel(in_channels, out_channels, kernel_size):
-    """Weights with which a transposed convolution interpolates between pixels.
+    """Compute the kernel of a transposed convolution that interpolates bilinearly.
 
     With `kernel_size` 2s, stride s and padding s/2 (Keras: `padding="same"`) it
-    enlarges s times. Each channel is interpolated for itself.
+    upsamples s times, each channel on its own.
 
     Args:
         in_channels: number of channels of the input.
@@ -172,7 +172,7 @@ def bilinear_kernel(in_channels, out_channels, kernel_size):
 
 
 def bilinear_weights(kernel_size):
-    """The triangle of `bilinear_kernel` along one axis.
+    """Compute the weights of `bilinear_kernel` along one axis.
 
     Args:
         kernel_size: int, at least 1.
@@ -186,7 +186,7 @@ def bilinear_weights(kernel_size):
 
 
 def _matrices(x, k):
-    """Both as matrices of one type."""
+    """Convert both to matrices of one type."""
     x, k = tf.convert_to_tensor(x), tf.convert_to_tensor(k)
     for name, matrix in (("X", x), ("K", k)):
         if matrix.shape.rank != 2:

@@ -1,4 +1,4 @@
-"""Enlarging feature maps by a whole factor, and making picture sizes fit."""
+"""Upsampling of feature maps by a whole factor, and padding and cropping of images to fit."""
 
 import tensorflow as tf
 
@@ -52,16 +52,16 @@ def transposed_upsampling(x, kernel, factor):
     # Merged as (s, s * filters), rows of s * filters numbers move as one piece.
     blocks = tf.reshape(blocks, [batch, h + 1, w + 1, factor, factor * filters])
     blocks = tf.transpose(blocks, [0, 1, 3, 2, 4])  # (batch, h+1, s, w+1, s * filters)
-    picture = tf.reshape(blocks, [batch, (h + 1) * factor, (w + 1) * factor, filters])
-    return crop(picture, (factor // 2, factor // 2), (h * factor, w * factor))
+    x = tf.reshape(blocks, [batch, (h + 1) * factor, (w + 1) * factor, filters])
+    return crop(x, (factor // 2, factor // 2), (h * factor, w * factor))
 
 
 def bilinear_upsampling(x, factor):
-    """Enlarge by bilinear interpolation between pixel centres.
+    """Upsample by bilinear interpolation between pixel centres.
 
     Inside a border of s/2 pixels it equals `transposed_upsampling` with a
     bilinear kernel; on the border, where that one fades to zero, the outermost
-    inputs go on. Two small matrix products, whose gradient is two more.
+    inputs are repeated. Two small matrix products, whose gradient is two more.
 
     Args:
         x: float `(batch, h, w, channels)`.
@@ -94,7 +94,7 @@ def _interpolation(size, factor, dtype):
 
 
 def check_factor(factor):
-    """Refuse factors for which a kernel of side 2s cannot lie symmetrically.
+    """Raise if a kernel of side 2s cannot lie symmetrically for a factor s.
 
     Args:
         factor: int.
@@ -110,10 +110,10 @@ def check_factor(factor):
 
 
 def pad_to_multiple(images, multiple, minimum=0):
-    """Lengthen images below and to the right until a network's stride divides their sides.
+    """Pad images below and to the right until a network's stride divides their sides.
 
-    The last row and column are repeated, so that any size, down to 1 x 1, can be
-    lengthened, and nothing but the picture's own colours comes in.
+    The last row and column are repeated, so that images of any size, down to 1 x 1, can be
+    padded with their own colours.
 
     Args:
         images: `(batch, height, width, channels)` of any type.
@@ -121,8 +121,7 @@ def pad_to_multiple(images, multiple, minimum=0):
         minimum: int, least side of the result; a multiple of `multiple`.
 
     Returns:
-        `(batch, height', width', channels)`, the same tensor where nothing is
-        missing.
+        `(batch, height', width', channels)`, the same tensor where no padding is needed.
     """
     images = tf.convert_to_tensor(images)
     for axis in (1, 2):
@@ -136,7 +135,7 @@ def pad_to_multiple(images, multiple, minimum=0):
 
 
 def fit_to_stride(features, pixels, stride):
-    """Lengthen feature maps of a network that does not pad, so that they cover its picture.
+    """Pad feature maps of a network without padding, so that they cover its image.
 
     Such maps lack some rows and columns at the border, as many on one side as
     on the other (or one more below and to the right). The outermost are repeated.
@@ -159,7 +158,7 @@ def fit_to_stride(features, pixels, stride):
 
 
 def crop_like(x, reference):
-    """Cut maps below and to the right to the height and width of others.
+    """Crop maps below and to the right to the height and width of others.
 
     Args:
         x: `(batch, height, width, ...)`.
@@ -178,7 +177,7 @@ def crop_like(x, reference):
 
 
 def crop(x, start, size):
-    """Cut a window out of maps: `x[:, top : top + height, left : left + width]`.
+    """Crop maps: `x[:, top : top + height, left : left + width]`.
 
     The same numbers, but the gradient of that expression runs on one thread, in ten times
     the time of this one's (160 instead of 8 ms for 8 x 320 x 480 x 21 numbers).
