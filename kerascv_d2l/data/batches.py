@@ -112,16 +112,14 @@ def batches(
     else:
         in_memory, image = _resized_images(split, size, training, cache, crop_pct)
         load = lambda index: _resized(Example(image(index), **targets(index)), size)  # noqa: E731
-    windows = _window_loader(split, transform) if whole and ahead else None
+    augmented = _window_loader(split, transform, load) if ahead else None
     labels = tf.constant(split.targets["label"]) if split.task == CLASSIFICATION else None
 
     def one(epoch, index, drawn):
         if transform is None:
             example = load(index)
-        elif windows is not None:
-            example = windows(index, drawn)
         elif ahead:
-            example = transform.apply(load(index), drawn)
+            example = augmented(index, drawn)
         else:
             own_seed = transform_seed(seed, epoch, index)
             member = _members(load, index, transform.partners, len(split), own_seed)
@@ -246,7 +244,7 @@ def image_loader(split):
 
 
 def _whole_loader(split, targets, cache):
-    """Make a function from an index to an `Example` at the image's own size, pixels float32."""
+    """Make a function from an index to an `Example` at the image's own size."""
     image, rows = image_loader(split), targets
     if cache is None:
         cache = 4 * split.sizes.prod(axis=1).sum() <= CACHE_BYTES
@@ -254,7 +252,7 @@ def _whole_loader(split, targets, cache):
         image = _cached_of_any_size(image, split.sizes, 3)
         mask = _cached_of_any_size(lambda k: targets(k)["mask"][..., None], split.sizes, 1)
         rows = lambda index: {"mask": mask(index)[..., 0]}  # noqa: E731
-    return lambda index: Example(tf.cast(image(index), tf.float32), **rows(index))
+    return lambda index: Example(image(index), **rows(index))
 
 
 def _resized_images(split, size, training, cache, crop_pct):
@@ -327,7 +325,9 @@ def _batched(examples, batch_size, training, task):
     batches = examples.padded_batch(
         batch_size, padding_values=(0.0, filling), drop_remainder=training
     )
-    return batches.map(lambda images, y: (images, _rounded_up(y)))
+    return batches.map(
+        lambda images, y: (images, {name: _rounded_up(y[name], FILLING[name]) for name in y})
+    )
 
 
 def _check(split, size, batch_size, training, transform, seed, initial_epoch):
@@ -385,9 +385,15 @@ def _target_loader(split):
 
 def _object_loader(targets):
     lengths = [len(boxes) for boxes in targets["boxes"]]
-    rows = {
-        name: tf.RaggedTensor.from_row_lengths(np.concatenate(targets[name]), lengths)
-        for name in ("boxes", "classes", "ignore")
+    # Row 0 is padding, so that one ragged look-up serves all fields of a batch.
+    rows = tf.RaggedTensor.from_row_lengths(np.arange(1, sum(lengths) + 1), lengths)
+    fields = {
+        name: tf.constant(np.concatenate([np.full_like(padding, FILLING[name]), *targets[name]]))
+        for name, padding in (
+            ("boxes", np.zeros((1, 4), np.float32)),
+            ("classes", np.zeros(1, np.int32)),
+            ("ignore", np.zeros(1, bool)),
+        )
     }
 
     def decode(index):
@@ -400,13 +406,10 @@ def _object_loader(targets):
 
     def objects(index):
         if index.shape.rank == 1:
-            chosen = {name: tf.gather(values, index) for name, values in rows.items()}
-            padded = {
-                name: values.to_tensor(FILLING[name], shape=[index.shape[0], *values.shape[1:]])
-                for name, values in chosen.items()
-            }
-            return _rounded_up(padded)
-        found = {name: values[index] for name, values in rows.items()}
+            chosen = tf.gather(rows, index).to_tensor(0, shape=[index.shape[0], None])
+            chosen = _rounded_up(chosen, 0)
+            return {name: tf.gather(values, chosen) for name, values in fields.items()}
+        found = {name: tf.gather(values, rows[index]) for name, values in fields.items()}
         if "masks" in targets:
             masks = tf.numpy_function(decode, [index], tf.uint8, stateful=False)
             found["masks"] = tf.ensure_shape(masks, (None, None, None))
@@ -415,38 +418,36 @@ def _object_loader(targets):
     return objects
 
 
-def _rounded_up(rows):
-    """Pad rows of a batch, `(b, k, ...)` each, until k is a power of two, at least 1."""
-    count = tf.shape(rows["classes"])[1]
+def _rounded_up(rows, filling):
+    """Pad rows of a batch, `(b, k, ...)`, until k is a power of two, at least 1."""
+    count = tf.shape(rows)[1]
     powers = tf.constant([2**k for k in range(MOST_ROUNDED + 1)])
     wanted = powers[tf.reduce_sum(tf.cast(powers < count, tf.int32))]
-
-    def padded(name, values):
-        margins = tf.pad([[0, wanted - count]], [[1, values.shape.rank - 2], [0, 0]])
-        filling = tf.cast(FILLING[name], values.dtype)
-        shape = (values.shape[0], None, *values.shape[2:])
-        return tf.ensure_shape(tf.pad(values, margins, constant_values=filling), shape)
-
-    return {name: padded(name, values) for name, values in rows.items()}
+    margins = tf.pad([[0, wanted - count]], [[1, rows.shape.rank - 2], [0, 0]])
+    padded = tf.pad(rows, margins, constant_values=tf.cast(filling, rows.dtype))
+    return tf.ensure_shape(padded, (rows.shape[0], None, *rows.shape[2:]))
 
 
-def _window_loader(split, transform):
-    """Make a function `(index, drawn)` to an augmented `Example`, decoding only what it shows.
+def _window_loader(split, transform, load):
+    """Make a function `(index, drawn)` to an `Example` augmented by draws that are made already.
 
-    Returns:
-        The function; or None unless the first layer cuts a window of images without boxes and
-        masks. Of JPEG files only the window is decoded, and that at a half, a quarter or an eighth
-        of its size where it is as many times too large.
+    If the first layer cuts a window of images without boxes and masks, of JPEG files only that
+    is decoded, at a half, a quarter or an eighth of its size where it is as many times too large.
     """
     first, *others = transform.layers
-    inside = isinstance(first, RandomWindow) and first.size is not None and first.fill is None
-    if not inside or split.task not in (CLASSIFICATION, UNLABELLED):
-        return None
-    load = image_loader(split)
+    window = isinstance(first, RandomWindow) and first.size is not None
+    bare = split.task in (CLASSIFICATION, UNLABELLED)
+    pixels = image_loader(split) if window and bare and first.fill is None else None
 
     def example(index, drawn):
-        image = resize_as(load(index, drawn[0], first.size), first.size, first.antialias)
-        found = Example(tf.ensure_shape(image, (*first.size, 3)))
+        if pixels is not None:
+            image = resize_as(pixels(index, drawn[0], first.size), first.size, first.antialias)
+            found = Example(tf.ensure_shape(image, (*first.size, 3)))
+        elif window:  # floats only of what is shown
+            found = first.apply(load(index), drawn[0], tf.float32)
+        else:
+            found = load(index)
+            found = first.apply(_as_float(found) if transform.full_resolution else found, drawn[0])
         for layer, draw in zip(others, drawn[1:], strict=True):
             found = layer.apply(found, draw)
         return found
@@ -460,7 +461,7 @@ def _members(one, index, partners, count, seed):
         (partners,), fold(seed, PARTNER_STREAM), 0, count, tf.int32, alg=ALGORITHM
     )
     chosen = tf.concat([[tf.cast(index, tf.int32)], others], 0)
-    return lambda k: one(chosen[k])
+    return lambda k: _as_float(one(chosen[k]))
 
 
 def _resized(example, size):
@@ -476,6 +477,10 @@ def _resized(example, size):
         masks = tf.transpose(masks, [2, 0, 1])
         masks = tf.ensure_shape(masks, (None, *size))
     return example._replace(image=image, mask=mask, masks=masks)
+
+
+def _as_float(example):
+    return example._replace(image=tf.cast(example.image, tf.float32))
 
 
 def _compact(example):

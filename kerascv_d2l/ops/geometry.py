@@ -136,7 +136,11 @@ def resize_as(pixels, size, antialias):
         )
     if antialias:
         return resize(pixels, size)
-    return tf.cast(tf.image.resize(pixels, size), tf.float32)
+    return tf.cond(  # TensorFlow itself sees only sizes that are known beforehand
+        tf.reduce_all(tf.shape(pixels)[:2] == tf.cast(size, tf.int32)),
+        lambda: tf.cast(pixels, tf.float32),
+        lambda: tf.cast(tf.image.resize(pixels, size), tf.float32),
+    )
 
 
 def crop_mask(mask, window, size, fill=None):

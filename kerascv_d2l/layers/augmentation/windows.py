@@ -27,8 +27,8 @@ class RandomWindow(RandomTransform):
         self.fill = tuple(fill) if isinstance(fill, (tuple, list)) else fill
         self.mask_fill = None if fill is None else mask_fill
 
-    def apply(self, example, draw):
-        """Show the window `draw`, int32 `(4,)`."""
+    def apply(self, example, draw, dtype=None):
+        """Show the window `draw`, int32 `(4,)`; `dtype` is that of the pixels."""
         return cut_window(
             example,
             draw,
@@ -37,6 +37,7 @@ class RandomWindow(RandomTransform):
             self.fill,
             self.mask_fill,
             self.by_centre,
+            dtype,
         )
 
     def output_size(self, height, width):
@@ -45,7 +46,14 @@ class RandomWindow(RandomTransform):
 
 
 def cut_window(
-    example, window, size, antialias=None, fill=None, mask_fill=IGNORE_LABEL, by_centre=False
+    example,
+    window,
+    size,
+    antialias=None,
+    fill=None,
+    mask_fill=IGNORE_LABEL,
+    by_centre=False,
+    dtype=None,
 ):
     """Cut a window out of an `Example`.
 
@@ -57,6 +65,7 @@ def cut_window(
         fill: likewise.
         mask_fill: likewise for `crop_mask`, where there is a `fill`.
         by_centre: as for `crop_boxes`.
+        dtype: of the pixels; None for the image's, to which they are rounded.
 
     Returns:
         `Example`.
@@ -64,7 +73,7 @@ def cut_window(
     old_size = example.size
     size = [old_size[axis] if side is None else side for axis, side in enumerate(size)]
     pixels = crop_and_resize(example.image, window, size, antialias, fill)
-    found = example._replace(image=as_dtype(pixels, example.image.dtype))
+    found = example._replace(image=as_dtype(pixels, dtype or example.image.dtype))
     if example.boxes is not None:
         boxes, kept = crop_boxes(example.boxes, window, old_size, size, by_centre)
         found = found._replace(boxes=boxes).keep(kept)
