@@ -94,9 +94,9 @@ class RandomShift(RandomWindow):
         if len(example.fields()) > 1:
             return super().apply_batch(example, draws)
         images, padding = example.image, self.padding
-        fill = tf.cast(self.fill, images.dtype)
         margins = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
-        padded = tf.pad(images - fill, margins) + fill
+        fill = tf.cast(self.fill, images.dtype)  # tf.pad takes one number for all channels
+        padded = tf.pad(images - fill, margins) + fill if self.fill else tf.pad(images, margins)
         height, width = tf.unstack(example.size)
         rows = draws[:, :1] + padding + tf.range(height)  # (batch, height)
         columns = draws[:, 1:2] + padding + tf.range(width)  # (batch, width)
