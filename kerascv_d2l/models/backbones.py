@@ -155,13 +155,17 @@ def check_weights(name, weights):
     """Check early, before images are read, that weights can be had and are of a network.
 
     Args:
-        name: as for `backbone`.
+        name: as for `backbone`; None for a model without a backbone, which has no weights.
         weights: as for `backbone`. "imagenet" is downloaded if it is not in the cache.
 
     Raises:
         InputError: if no network has that name, or there is no such file, it is of a kind that
             is not read, or it is of another network.
     """
+    if name is None and weights is None:
+        return
+    if name is None:
+        raise InputError(f"weights {weights}: they are of a backbone; name it, or leave them out.")
     _parse(name)
     if weights is None:
         return

@@ -191,6 +191,9 @@ def test_weights_are_checked_without_a_network(trained, tmp_path, ending):
     path = folder / f"notop{ending}"
     check_weights("mobilenet_0.25", path)
     check_weights("mobilenet", None)
+    check_weights(None, None)
+    with pytest.raises(InputError, match="of a backbone; name it, or leave them out"):
+        check_weights(None, path)
     with pytest.raises(InputError, match=r"this file is mobilenet_0\.25, not mobilenet\. Use back"):
         check_weights("mobilenet", path)
     with pytest.raises(InputError, match="there is no such file"):
