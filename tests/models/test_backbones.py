@@ -10,8 +10,7 @@ import pytest
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models import backbones
 from kerascv_d2l.models.backbones import _parse, backbone, check_weights, names
-from kerascv_d2l.models.weights import _PARAMETERS as PARAMETERS
-from kerascv_d2l.models.weights import load_weights
+from kerascv_d2l.models.weights import _PARAMETERS as PARAMETERS, load_weights
 
 # name -> module of keras.applications with its preprocess_input
 MODULES = {

@@ -4,8 +4,7 @@ import pytest
 
 from kerascv_d2l import style_transfer as st
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.style_transfer import images
-from kerascv_d2l.style_transfer import transfer as transfer_module
+from kerascv_d2l.style_transfer import images, transfer as transfer_module
 
 pytestmark = pytest.mark.quick
 

@@ -3,8 +3,7 @@
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, chance
-from kerascv_d2l.layers.augmentation.base import bounds as checked
+from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, bounds as checked, chance
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
 from kerascv_d2l.ops.geometry import ALGORITHM, crop_boxes
 from kerascv_d2l.ops.windows import (

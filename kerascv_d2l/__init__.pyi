@@ -1,0 +1,303 @@
+"""The public names of the package and where each is: `__init__.py` looks them up here."""
+
+from kerascv_d2l.book import (
+    load_cifar10 as load_cifar10,
+    load_data_bananas as load_data_bananas,
+    load_data_hotdog as load_data_hotdog,
+    load_data_voc as load_data_voc,
+    read_data_bananas as read_data_bananas,
+    read_voc_images as read_voc_images,
+    resnet18 as resnet18,
+    train_batch_ch13 as train_batch_ch13,
+    train_ch13 as train_ch13,
+    train_with_data_aug as train_with_data_aug,
+    voc_colormap2label as voc_colormap2label,
+    voc_label_indices as voc_label_indices,
+    voc_rand_crop as voc_rand_crop,
+)
+from kerascv_d2l.data.batches import (
+    batches as batches,
+    check_crop_size as check_crop_size,
+    steps_per_epoch as steps_per_epoch,
+    whole_images as whole_images,
+)
+from kerascv_d2l.data.generated import (
+    SceneSettings as SceneSettings,
+    generate_classification as generate_classification,
+    generate_detection as generate_detection,
+    generate_segmentation as generate_segmentation,
+)
+from kerascv_d2l.data.images import (
+    check_image as check_image,
+    check_images as check_images,
+    decode_image as decode_image,
+    read_image as read_image,
+)
+from kerascv_d2l.data.load import (
+    load as load,
+)
+from kerascv_d2l.data.prepared import (
+    read_prepared as read_prepared,
+)
+from kerascv_d2l.data.splits import (
+    DataSet as DataSet,
+    Split as Split,
+)
+from kerascv_d2l.data.voc_classes import (
+    VOC_CLASSES as VOC_CLASSES,
+    VOC_COLORMAP as VOC_COLORMAP,
+)
+from kerascv_d2l.devices import (
+    resolve_jit_compile as resolve_jit_compile,
+)
+from kerascv_d2l.errors import (
+    InputError as InputError,
+)
+from kerascv_d2l.export import (
+    load_model as load_model,
+)
+from kerascv_d2l.files import (
+    whole as whole,
+)
+from kerascv_d2l.initializers import (
+    Bilinear as Bilinear,
+)
+from kerascv_d2l.layers import (
+    BatchNorm as BatchNorm,
+    DetectionDecoder as DetectionDecoder,
+)
+from kerascv_d2l.layers.augmentation import (
+    ColorJitter as ColorJitter,
+    Compose as Compose,
+    Mosaic as Mosaic,
+    RandomHorizontalFlip as RandomHorizontalFlip,
+    RandomIoUCrop as RandomIoUCrop,
+    RandomResizedCrop as RandomResizedCrop,
+    RandomScaleCrop as RandomScaleCrop,
+    RandomShift as RandomShift,
+    RandomVerticalFlip as RandomVerticalFlip,
+    RandomZoomOut as RandomZoomOut,
+    classification_augmentation as classification_augmentation,
+    mosaic_augmentation as mosaic_augmentation,
+    segmentation_augmentation as segmentation_augmentation,
+    small_augmentation as small_augmentation,
+    ssd_augmentation as ssd_augmentation,
+)
+from kerascv_d2l.layers.upsampling import (
+    BilinearUpsampling as BilinearUpsampling,
+    TransposedUpsampling as TransposedUpsampling,
+)
+from kerascv_d2l.losses.detection import (
+    SSDLoss as SSDLoss,
+    smooth_l1 as smooth_l1,
+)
+from kerascv_d2l.losses.regions import (
+    ciou_loss as ciou_loss,
+    giou_loss as giou_loss,
+    sigmoid_focal_loss as sigmoid_focal_loss,
+)
+from kerascv_d2l.losses.segmentation import (
+    SegmentationCrossEntropy as SegmentationCrossEntropy,
+)
+from kerascv_d2l.metrics.callbacks import (
+    MeanAveragePrecisionCallback as MeanAveragePrecisionCallback,
+)
+from kerascv_d2l.metrics.classification import (
+    classification_metrics as classification_metrics,
+    evaluate_classification as evaluate_classification,
+    worst_images as worst_images,
+)
+from kerascv_d2l.metrics.detection import (
+    DetectionEvaluator as DetectionEvaluator,
+    bbox_eval as bbox_eval,
+    cls_eval as cls_eval,
+    evaluate_detections as evaluate_detections,
+)
+from kerascv_d2l.metrics.segmentation import (
+    SegmentationCallback as SegmentationCallback,
+    SegmentationMetrics as SegmentationMetrics,
+    evaluate_segmentation as evaluate_segmentation,
+    pixel_accuracy as pixel_accuracy,
+)
+from kerascv_d2l.models.backbones import (
+    backbone as backbone,
+    check_weights as check_weights,
+)
+from kerascv_d2l.models.classifier import (
+    Classifier as Classifier,
+)
+from kerascv_d2l.models.detector import (
+    Detector as Detector,
+)
+from kerascv_d2l.models.fcn import (
+    FCN as FCN,
+)
+from kerascv_d2l.models.fpn import (
+    FPN as FPN,
+    feature_pyramid as feature_pyramid,
+)
+from kerascv_d2l.models.registry import (
+    DETECTORS as DETECTORS,
+    Recipe as Recipe,
+    create_detector as create_detector,
+    detector_recipe as detector_recipe,
+)
+from kerascv_d2l.models.resnet import (
+    ResNet18 as ResNet18,
+    ResNet34 as ResNet34,
+    resnet18_small as resnet18_small,
+)
+from kerascv_d2l.models.segmenter import (
+    Segmenter as Segmenter,
+    window_starts as window_starts,
+)
+from kerascv_d2l.models.ssd import (
+    SSD as SSD,
+    TinySSD as TinySSD,
+    base_net as base_net,
+    bbox_predictor as bbox_predictor,
+    cls_predictor as cls_predictor,
+    concat_preds as concat_preds,
+    down_sample_blk as down_sample_blk,
+)
+from kerascv_d2l.models.transformer_net import (
+    TransformerNet as TransformerNet,
+)
+from kerascv_d2l.models.unet import (
+    UNet as UNet,
+)
+from kerascv_d2l.models.vgg import (
+    vgg19_features as vgg19_features,
+)
+from kerascv_d2l.ops.anchors import (
+    multibox_prior as multibox_prior,
+    offset_boxes as offset_boxes,
+    offset_inverse as offset_inverse,
+)
+from kerascv_d2l.ops.box_coding import (
+    decode_boxes as decode_boxes,
+    encode_boxes as encode_boxes,
+)
+from kerascv_d2l.ops.boxes import (
+    box_center_to_corner as box_center_to_corner,
+    box_corner_to_center as box_corner_to_center,
+    box_iou as box_iou,
+)
+from kerascv_d2l.ops.color import (
+    adjust_brightness as adjust_brightness,
+    adjust_contrast as adjust_contrast,
+    adjust_hue as adjust_hue,
+    adjust_saturation as adjust_saturation,
+    normalize as normalize,
+)
+from kerascv_d2l.ops.convolution import (
+    bilinear_kernel as bilinear_kernel,
+    corr2d as corr2d,
+    kernel2matrix as kernel2matrix,
+    trans_conv as trans_conv,
+)
+from kerascv_d2l.ops.geometry import (
+    crop_and_resize as crop_and_resize,
+    crop_boxes as crop_boxes,
+    crop_mask as crop_mask,
+    flip_left_right as flip_left_right,
+    flip_up_down as flip_up_down,
+    random_window as random_window,
+    resize_and_center_crop as resize_and_center_crop,
+    resized_size as resized_size,
+)
+from kerascv_d2l.ops.iou import (
+    complete_iou as complete_iou,
+    generalized_iou as generalized_iou,
+)
+from kerascv_d2l.ops.mask_pasting import (
+    paste_masks as paste_masks,
+)
+from kerascv_d2l.ops.matching import (
+    assign_anchor_to_bbox as assign_anchor_to_bbox,
+    multibox_target as multibox_target,
+)
+from kerascv_d2l.ops.nms import (
+    multibox_detection as multibox_detection,
+    nms as nms,
+)
+from kerascv_d2l.ops.position_sensitive import (
+    ps_roi_align as ps_roi_align,
+    ps_roi_pool as ps_roi_pool,
+)
+from kerascv_d2l.ops.pyramid_anchors import (
+    pyramid_anchors as pyramid_anchors,
+)
+from kerascv_d2l.ops.region_matching import (
+    match_by_iou as match_by_iou,
+    sample_balanced as sample_balanced,
+)
+from kerascv_d2l.ops.resize import (
+    resize as resize,
+)
+from kerascv_d2l.ops.roi import (
+    multilevel_roi_align as multilevel_roi_align,
+    pyramid_levels as pyramid_levels,
+    roi_align as roi_align,
+    roi_pool as roi_pool,
+    spatial_pyramid_pooling as spatial_pyramid_pooling,
+)
+from kerascv_d2l.ops.segmentation import (
+    class_map as class_map,
+    confusion_matrix as confusion_matrix,
+)
+from kerascv_d2l.ops.upsampling import (
+    bilinear_upsampling as bilinear_upsampling,
+    transposed_upsampling as transposed_upsampling,
+)
+from kerascv_d2l.plotting.book import (
+    apply as apply,
+    bbox_to_rect as bbox_to_rect,
+    show_bboxes as show_bboxes,
+    show_images as show_images,
+)
+from kerascv_d2l.plotting.classification import (
+    draw_confusion as draw_confusion,
+    draw_mistakes as draw_mistakes,
+)
+from kerascv_d2l.plotting.curves import (
+    draw_curves as draw_curves,
+    draw_history as draw_history,
+)
+from kerascv_d2l.plotting.detections import (
+    draw_boxes as draw_boxes,
+    draw_detections as draw_detections,
+)
+from kerascv_d2l.plotting.segmentation import (
+    draw_segmentation as draw_segmentation,
+)
+from kerascv_d2l.style_transfer import (
+    LossWeights as LossWeights,
+    Style as Style,
+    StyleTransfer as StyleTransfer,
+)
+from kerascv_d2l.training.cluster import (
+    MultiWorkerStrategy as MultiWorkerStrategy,
+    make_multi_worker_strategy as make_multi_worker_strategy,
+)
+from kerascv_d2l.training.curves import (
+    LiveCurves as LiveCurves,
+)
+from kerascv_d2l.training.devices import (
+    evaluation_batch_size as evaluation_batch_size,
+    make_strategy as make_strategy,
+    synchronize_batch_norm as synchronize_batch_norm,
+)
+from kerascv_d2l.training.optimizers import (
+    LogRates as LogRates,
+    freeze as freeze,
+    group_rates as group_rates,
+    layer_rates as layer_rates,
+    make_optimizer as make_optimizer,
+    mean_loss_rates as mean_loss_rates,
+    unfreeze as unfreeze,
+)
+from kerascv_d2l.training.run import (
+    Run as Run,
+    fingerprint as fingerprint,
+)
