@@ -51,7 +51,7 @@ class _Family:
 # The layers are the last activation before the next halving, where the family has one.
 # EfficientNet's and MobileNet's last one is the expansion inside the block that halves.
 _FAMILIES = (
-    _Family("resnet(18|34|18_small)", preprocessing.nothing, r"relu|layer\d"),
+    _Family(r"resnet(18|34|18_small|50_v1\.5)", preprocessing.nothing, r"relu|layer\d"),
     _Family("mobilenet", preprocessing.to_unit_range, r"conv_pw_\d+_relu", width=True),
     _Family("mobilenetv2", preprocessing.to_unit_range, r"block_\d+_expand_relu", width=True),
     _Family(
@@ -109,7 +109,8 @@ def backbone(
     inference mode, in training too, and keeps its statistics.
 
     Args:
-        name: "resnet18", "resnet34", "resnet18_small" (the book's for small images), or the
+        name: "resnet18", "resnet34", "resnet50_v1.5" (torchvision's ResNets),
+            "resnet18_small" (the book's for small images), or the
             lower-case name of a network of `keras.applications` ("mobilenet", "resnet50",
             "efficientnetv2b0", ...), with an optional width multiplier for the MobileNets
             ("mobilenet_0.75", "mobilenetv2_1.4").
@@ -311,6 +312,7 @@ def _constructors():
     return found | {
         "resnet18": resnet.ResNet18,
         "resnet34": resnet.ResNet34,
+        "resnet50_v1.5": resnet.ResNet50,
         "resnet18_small": resnet.resnet18_small,
     }
 

@@ -1,4 +1,4 @@
-"""ResNets of basic blocks: torchvision's, and the book's for small images.
+"""ResNets: torchvision's, and the book's for small images.
 
 Every layer of torchvision's has the name of its module there, with "_" for ".":
 `layer1.0.conv1` is `layer1_0_conv1`. The last activation of a stage has the name of the
@@ -15,7 +15,12 @@ from kerascv_d2l.models.weights import load_weights
 STAGES = {2: "relu", 4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}  # stride -> layer
 _STAGE_CHANNELS = (64, 128, 256, 512)
 # The timm conversions of torchvision's ImageNet weights (IMAGENET1K_V1).
-HUB = {"resnet18": "timm/resnet18.tv_in1k", "resnet34": "timm/resnet34.tv_in1k"}
+HUB = {
+    "resnet18": "timm/resnet18.tv_in1k",
+    "resnet34": "timm/resnet34.tv_in1k",
+    "resnet50_v1.5": "timm/resnet50.tv_in1k",
+}
+_EXPANSION = 4  # a bottleneck's output channels over those inside
 _HEAD_TENSORS = r"fc\.(weight|bias)"
 
 
@@ -47,6 +52,22 @@ def ResNet34(**arguments):  # noqa: N802
     return _resnet("resnet34", (3, 4, 6, 3), **arguments)
 
 
+def ResNet50(**arguments):  # noqa: N802
+    """Build torchvision's ResNet-50: 25,557,032 parameters with 1000 classes.
+
+    Bottlenecks halve the map in their 3 x 3 convolution ("v1.5"); those of
+    `keras.applications.ResNet50` in the first 1 x 1 one.
+
+    Args:
+        **arguments: see `_resnet`; the names are those of
+            `keras.applications`.
+
+    Returns:
+        `keras.Model` as `ResNet34` describes it, but with 2048 channels.
+    """
+    return _resnet("resnet50_v1.5", (3, 4, 6, 3), block=_bottleneck, **arguments)
+
+
 def _resnet(
     network,
     blocks,
@@ -57,11 +78,12 @@ def _resnet(
     classes=1000,
     classifier_activation=None,
     include_preprocessing=True,
+    block=None,
 ):
     """Build a ResNet as torchvision defines it.
 
     Args:
-        network: "resnet18" or "resnet34", the key of its weights.
+        network: "resnet18", "resnet34" or "resnet50_v1.5", the key of its weights.
         blocks: number of blocks in each of the four stages.
         include_top: whether to pool and classify.
         weights: None (random, as torchvision draws them), "imagenet", or a
@@ -72,6 +94,7 @@ def _resnet(
         classifier_activation: activation of the output; None gives logits.
         include_preprocessing: whether pixels 0-255 are standardised inside;
             otherwise the input must be.
+        block: `_bottleneck`, or None for `_basic_block`.
 
     Returns:
         `keras.Model`.
@@ -92,7 +115,7 @@ def _resnet(
     x = keras.layers.MaxPooling2D(3, 2, name="maxpool")(x)
     for stage, (depth, channels) in enumerate(zip(blocks, _STAGE_CHANNELS, strict=True), start=1):
         for i in range(depth):
-            x = _basic_block(
+            x = (block or _basic_block)(
                 x,
                 channels,
                 stride=2 if stage > 1 and i == 0 else 1,
@@ -145,6 +168,20 @@ def _basic_block(x, channels, stride, name, output_name):
     x = BatchNorm(name=f"{name}_bn2")(x)
     if stride > 1 or shortcut.shape[-1] != channels:
         shortcut = _conv(shortcut, channels, 1, stride, f"{name}_downsample_0")
+        shortcut = BatchNorm(name=f"{name}_downsample_1")(shortcut)
+    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+    return keras.layers.ReLU(name=output_name)(x)
+
+
+def _bottleneck(x, channels, stride, name, output_name):
+    shortcut = x
+    for i, (width, size) in enumerate(((channels, 1), (channels, 3), (channels * _EXPANSION, 1)), 1):
+        x = _conv(x, width, size, stride if size == 3 else 1, f"{name}_conv{i}")
+        x = BatchNorm(name=f"{name}_bn{i}")(x)
+        if i < 3:
+            x = keras.layers.ReLU(name=f"{name}_relu{i}")(x)
+    if stride > 1 or shortcut.shape[-1] != x.shape[-1]:
+        shortcut = _conv(shortcut, x.shape[-1], 1, stride, f"{name}_downsample_0")
         shortcut = BatchNorm(name=f"{name}_downsample_1")(shortcut)
     x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
     return keras.layers.ReLU(name=output_name)(x)
