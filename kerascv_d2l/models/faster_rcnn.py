@@ -70,9 +70,7 @@ class BoxHead(keras.layers.Layer):
             # torch.nn.Linear's default: uniform in ±1 / sqrt(inputs)
             initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
             dtype = dtype or self.dtype_policy
-            return keras.layers.Dense(
-                units, kernel_initializer=initializer, name=name, dtype=dtype
-            )
+            return keras.layers.Dense(units, kernel_initializer=initializer, name=name, dtype=dtype)
 
         self.fc6, self.fc7 = dense(width, "fc6"), dense(width, "fc7")
         # float32 also under mixed precision: losses need the range.
@@ -137,9 +135,7 @@ class FasterRCNN(Detector):
     BACKBONE = "resnet18"
     MIN_SIZE = 64
     RECIPES: ClassVar = {
-        "default": Recipe(
-            "sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=12, batch_size=4
-        ),
+        "default": Recipe("sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=12, batch_size=4),
         # torchvision's rate for 16 images; decay and momentum as there.
         "torchvision": Recipe(
             "sgd", 0.02, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16

@@ -56,7 +56,7 @@ def load_torchvision(model, weights):
 
 
 def torchvision_module(name):
-    """torchvision's module for a layer's name: `layer1_0_conv1` is `backbone.body.layer1.0.conv1`."""
+    """Name torchvision's module: `layer1_0_conv1` is `backbone.body.layer1.0.conv1`."""
     return _renamed(name, _MODULES) or _BACKBONE + name.replace("_", ".")
 
 

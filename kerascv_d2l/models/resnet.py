@@ -175,7 +175,8 @@ def _basic_block(x, channels, stride, name, output_name):
 
 def _bottleneck(x, channels, stride, name, output_name):
     shortcut = x
-    for i, (width, size) in enumerate(((channels, 1), (channels, 3), (channels * _EXPANSION, 1)), 1):
+    convolutions = (channels, 1), (channels, 3), (channels * _EXPANSION, 1)
+    for i, (width, size) in enumerate(convolutions, start=1):
         x = _conv(x, width, size, stride if size == 3 else 1, f"{name}_conv{i}")
         x = BatchNorm(name=f"{name}_bn{i}")(x)
         if i < 3:

@@ -58,7 +58,7 @@ def main():
 
     torch.manual_seed(0)
     model = fasterrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1, trainable_backbone_layers=5
+        weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1
     )
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     weights = {name: torch.from_numpy(a) for name, a in draw_weights(shapes).items()}
@@ -89,7 +89,7 @@ def main():
             keep(f"{case}_logits", logits, samples=False)
             keep(f"{case}_regression", regression)
             detections, _ = heads(maps, proposals, images.image_sizes)
-        for i, (boxes, detected) in enumerate(zip(proposals, detections)):
+        for i, (boxes, detected) in enumerate(zip(proposals, detections, strict=True)):
             keep(f"{case}_proposals_{i}", boxes, samples=False)
             for name, tensor in detected.items():
                 keep(f"{case}_{name}_{i}", tensor, samples=False)
@@ -99,7 +99,7 @@ def main():
         boxes, classes = draw_objects(case)
         targets = [
             {"boxes": torch.from_numpy(b), "labels": torch.from_numpy(c + 1)}
-            for b, c in zip(boxes, classes)
+            for b, c in zip(boxes, classes, strict=True)
         ]
         for part in (model.rpn, model.roi_heads):
             part.fg_bg_sampler = BalancedPositiveNegativeSampler(10**6, 1.0)
