@@ -190,22 +190,27 @@ def sample_means(features, ys, xs, image_indices):
     batch, height, width, channels = map_size(features)
     rows, columns = ys.shape[1], xs.shape[1]
     num_bins = tf.shape(ys)[0] * rows * columns
-    matrix = _sampling_matrix(ys, xs, image_indices, (batch, height, width), num_bins)
+    entries = _sampling_entries(ys, xs, image_indices, (batch, height, width), num_bins)
+
+    def matrix():
+        # TensorFlow divides by the number of rows: one empty row where there are no bins.
+        shape = tf.cast([tf.maximum(num_bins, 1), batch * height * width], tf.int64)
+        return tf.raw_ops.SparseTensorToCSRSparseMatrix(**entries, dense_shape=shape)
 
     @tf.custom_gradient
     def read(features):
         flat = tf.reshape(features, [batch * height * width, channels])
-        means = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=flat)[:num_bins]
+        means = tf.raw_ops.SparseMatrixMatMul(a=matrix(), b=flat)[:num_bins]
+
+        def back(upstream):
+            # Made anew: a SavedModel stores no gradient that holds on to a matrix. Transposed
+            # first: `transpose_a` would give each thread a map of its own.
+            transposed = tf.raw_ops.SparseMatrixTranspose(input=matrix(), type=tf.float32)
+            return tf.raw_ops.SparseMatrixMatMul(a=transposed, b=upstream)
 
         def gradient(upstream):
             upstream = tf.reshape(upstream, [num_bins, channels])
-            # One matrix more, rather than `transpose_a`, which gives each thread a map of its own.
-            back = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
-            total = tf.cond(
-                num_bins > 0,
-                lambda: tf.raw_ops.SparseMatrixMatMul(a=back, b=upstream),
-                lambda: tf.zeros_like(flat),
-            )
+            total = tf.cond(num_bins > 0, lambda: back(upstream), lambda: tf.zeros_like(flat))
             return tf.reshape(total, tf.shape(features))
 
         return tf.reshape(means, [-1, rows, columns, channels]), gradient
@@ -213,10 +218,10 @@ def sample_means(features, ys, xs, image_indices):
     return read(features)
 
 
-def _sampling_matrix(ys, xs, image_indices, size, num_bins):
-    """CSR matrix `(bins, pixels)`, of one empty row where there are no bins.
+def _sampling_entries(ys, xs, image_indices, size, num_bins):
+    """Entries of the matrix `(bins, pixels)`: dict of `indices` and `values`, by rows.
 
-    TensorFlow divides by the number of rows, and does not look whether a pixel exists.
+    Every pixel named exists: the product does not look.
     """
     batch, height, width = size
     rows, columns, samples = ys.shape[1], xs.shape[1], ys.shape[2]
@@ -234,11 +239,8 @@ def _sampling_matrix(ys, xs, image_indices, size, num_bins):
     pixels = cross(y, x, lambda y, x: y * width + x)
     weights = cross(y_weights, x_weights, tf.multiply) / float(samples**2)
     bins = tf.repeat(tf.range(num_bins), 4 * samples**2)
-    return tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=tf.cast(tf.stack([bins, pixels], axis=1), tf.int64),
-        values=weights,
-        dense_shape=tf.cast([tf.maximum(num_bins, 1), batch * height * width], tf.int64),
-    )
+    indices = tf.cast(tf.stack([bins, pixels], axis=1), tf.int64)
+    return {"indices": indices, "values": weights}
 
 
 def _taps(positions, size):

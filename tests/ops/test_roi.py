@@ -174,6 +174,29 @@ def test_many_boxes_get_their_whole_gradient():
     np.testing.assert_array_equal(gradients[0], gradients[2])
 
 
+def test_a_savedmodel_takes_values_and_gradients_along(tmp_path):
+    module = tf.Module()
+    signature = [tf.TensorSpec((1, None, None, 2)), tf.TensorSpec((None, 4))]
+
+    @tf.function(input_signature=signature)
+    def both(features, boxes):
+        images = tf.zeros([tf.shape(boxes)[0]], tf.int32)
+        aligned = roi_align(features, boxes, images, 2, 0.5)
+        return aligned + roi_pool(features, boxes, images, 2, 0.5)
+
+    module.both = both
+    tf.saved_model.save(module, str(tmp_path))
+    features = tf.random.normal([1, 6, 7, 2])
+    results = []
+    for function in (both, tf.saved_model.load(str(tmp_path)).both):
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            pooled = function(features, [[0.0, 1, 9, 12], [3, 3, 4, 5]])
+        results.append((pooled, tape.gradient(pooled, features)))
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_xla_has_the_gradient_of_roi_align():
     case = next(c for c in map(given.case, range(0, 80, 8)) if c.get("sampling_ratio"))
 
