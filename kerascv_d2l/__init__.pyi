@@ -129,6 +129,9 @@ from kerascv_d2l.models.classifier import (
 from kerascv_d2l.models.detector import (
     Detector as Detector,
 )
+from kerascv_d2l.models.faster_rcnn import (
+    FasterRCNN as FasterRCNN,
+)
 from kerascv_d2l.models.fcn import (
     FCN as FCN,
 )

@@ -6,6 +6,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.region_decoder import RegionDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
 from kerascv_d2l.models.common import dtype_scope
@@ -181,6 +182,21 @@ class FasterRCNN(Detector):
         self.seeds = keras.random.SeedGenerator(seed, name="sampling")
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         self.build((None, None, None, 3))
+
+    def compile(self, optimizer="sgd", loss=None, jit_compile=False, **kwargs):
+        """Configure the model for training, as `Detector.compile`, but never by XLA.
+
+        XLA has no suppression for batches, and reads regions by a slower way.
+
+        Raises:
+            InputError: if `jit_compile` is True or there is a loss: the four are its own.
+        """
+        if jit_compile is True or loss is not None:
+            raise InputError(
+                f"loss={loss!r}, jit_compile={jit_compile!r}: this detector has losses of its own "
+                "and cannot be compiled by XLA. Leave both out."
+            )
+        super().compile(optimizer, None, False, **kwargs)
 
     def build(self, input_shape):
         self.rpn.build([tensor.shape for tensor in self.features.outputs])

@@ -14,6 +14,7 @@ from kerascv_d2l.errors import InputError
 DETECTORS = {
     "tinyssd": "kerascv_d2l.models.ssd:TinySSD",
     "ssd": "kerascv_d2l.models.ssd:SSD",
+    "faster_rcnn": "kerascv_d2l.models.faster_rcnn:FasterRCNN",
 }
 
 

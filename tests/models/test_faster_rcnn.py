@@ -161,6 +161,8 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     decoder = RegionDecoder(score_threshold=0.01, max_detections=30)
     model = small(image_size=(96, 96), decoder=decoder, freeze_norm=True)
     images, labels = squares()
+    with pytest.raises(InputError, match="jit_compile=True"):
+        model.compile(jit_compile=True)
     model.compile(keras.optimizers.Adam(3e-4))
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
     history = model.fit(data, steps_per_epoch=10, epochs=2, verbose=0).history
