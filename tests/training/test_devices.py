@@ -139,10 +139,9 @@ def test_plain_batch_norm_is_per_device(two):
     assert two["averaged"] < 1e-6
 
 
-@pytest.mark.parametrize("name", ["resnet18", "ssd"])
-def test_networks_on_two_devices(two, name):
-    assert two[f"{name} loss"] < 1e-4
-    # Batch norm of few and small maps enlarges what rounding does; a part of its own is .1 off.
-    assert two[f"{name} weights"] < 2e-3
-    assert two[f"{name} loaded"] == 0
-    assert two[f"{name} goes on"] is True
+def test_network_on_two_devices(two):
+    assert two["network loss"] < 1e-4
+    # Batch norm of few and small maps enlarges what rounding does; a part of its own is 0.1 off.
+    assert two["network weights"] < 2e-3
+    assert two["network loaded"] == 0
+    assert two["network goes on"] is True
