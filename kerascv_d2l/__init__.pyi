@@ -143,6 +143,7 @@ from kerascv_d2l.models.registry import (
     DETECTORS as DETECTORS,
     Recipe as Recipe,
     create_detector as create_detector,
+    detector_class as detector_class,
     detector_recipe as detector_recipe,
 )
 from kerascv_d2l.models.resnet import (

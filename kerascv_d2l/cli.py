@@ -200,6 +200,16 @@ def add_data_arguments(parser, names, default="generated", *, help_text, without
     return group
 
 
+def add_boxes_on_argument(group):
+    """Add `--boxes-on` to the group of `add_data_arguments`, for data with boxes."""
+    group.add_argument(
+        "--boxes-on",
+        choices=("stored", "upright"),
+        help="images with an EXIF rotation: whether boxes were drawn on the stored or on the "
+        "upright pixels, where the labels do not tell",
+    )
+
+
 def add_model_arguments(parser, default, *, own="", weights_default="random", without=()):
     """Add `--backbone --weights`.
 

@@ -38,11 +38,7 @@ def parse(argv=None):
         metavar="CLASS,CLASS",
         help="segmentation: classes that are ignored, by index or name",
     )
-    group.add_argument(
-        "--boxes-on",
-        choices=("stored", "upright"),
-        help="detection: what boxes were drawn on where an image is stored turned (EXIF)",
-    )
+    cli.add_boxes_on_argument(group)
     parser.add_argument(
         "--image-size",
         type=cli.image_size,

@@ -186,6 +186,16 @@ def load_data(args):
     )
 
 
+def weights_of(args):
+    """`--weights` as the library takes it."""
+    return None if args.weights == "none" else args.weights
+
+
+def crop(args):
+    """How images for validation are cropped: those of the small network are not."""
+    return {"crop_pct": 1.0} if args.small else {}
+
+
 def build_model(args, data, steps):
     """Build and compile a classifier, and say what learns; `steps`: of the whole training."""
     import keras
@@ -193,9 +203,9 @@ def build_model(args, data, steps):
     model = d2l.Classifier(
         args.backbone,
         data.class_names,
-        weights=None if args.weights == "none" else args.weights,
+        weights=weights_of(args),
         image_size=args.image_size,
-        resized=args.image_size if args.small else None,
+        **crop(args),
     )
     frozen = list(args.freeze)
     if args.freeze_batch_norm:
@@ -270,6 +280,7 @@ def main(argv=None):
     """
     args = parse(argv)
     strategy = cli.set_up(args)
+    d2l.check_weights(args.backbone, weights_of(args))
     data = load_data(args)
     print(data.describe(), flush=True)
     run = cli.start_run(args, strategy, TASK, data)
@@ -279,8 +290,7 @@ def main(argv=None):
         run.watch(model)
 
     def validation_batches(split, batch_size):
-        crop = {"crop_pct": 1.0} if args.small else {}
-        return d2l.batches(split, args.image_size, batch_size, **crop)
+        return d2l.batches(split, args.image_size, batch_size, **crop(args))
 
     validation = validation_batches(
         data.val, d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy)

@@ -23,13 +23,14 @@ NUM_DRAWN, DRAWN_SCORE = 16, 0.5
 
 def parse(argv=None):
     parser = cli.parser(__doc__)
-    cli.add_data_arguments(
+    group = cli.add_data_arguments(
         parser,
         NAMES,
         GENERATED,
         help_text="a folder of images with boxes, or "
         f"{' or '.join(NAMES[1:])}, which is downloaded if needed (default: generated images)",
     )
+    cli.add_boxes_on_argument(group)
     group = cli.add_model_arguments(parser, None, own="of --model ssd: ")
     group.add_argument(
         "--model",
@@ -88,14 +89,15 @@ def load_data(args):
         skip_bad=args.skip_bad,
         archive=args.archive,
         data_dir=args.data_dir,
-        **(generated if args.data == GENERATED else {}),
+        **(generated if args.data == GENERATED else {"boxes_on": args.boxes_on}),
     )
 
 
 def build_model(args, class_names, steps):
     """Build and compile a detector; `steps` is the length of the whole training."""
-    weights = None if args.weights == "none" else args.weights
-    model = d2l.create_detector(args.model, class_names, args.image_size, args.backbone, weights)
+    model = d2l.create_detector(
+        args.model, class_names, args.image_size, args.backbone, args.weights
+    )
     optimizer = d2l.make_optimizer(
         args.optimizer,
         args.learning_rate,
@@ -127,7 +129,11 @@ def main(argv=None):
     """
     args = parse(argv)
     cli.fill_in(args, d2l.detector_recipe(args.model, args.recipe))
+    if args.weights == "none":
+        args.weights = None
     strategy = cli.set_up(args)
+    args.backbone = args.backbone or d2l.detector_class(args.model).BACKBONE
+    d2l.check_weights(args.backbone, args.weights)
     data = load_data(args)
     print(data.describe(), flush=True)
     run = cli.start_run(args, strategy, TASK, data)

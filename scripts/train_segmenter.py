@@ -135,8 +135,7 @@ def build_model(args, data, steps):
     """Build and compile a network; `steps` is the length of the whole training."""
     network = d2l.UNet if args.model == "unet" else d2l.FCN
     stride = {} if args.model == "unet" else {"stride": int(args.model.removeprefix("fcn"))}
-    weights = None if args.weights == "none" else args.weights
-    model = network(data.class_names, args.backbone, weights, colors=data.colors, **stride)
+    model = network(data.class_names, args.backbone, args.weights, colors=data.colors, **stride)
     optimizer = d2l.make_optimizer(
         args.optimizer,
         args.learning_rate,
@@ -175,7 +174,10 @@ def main(argv=None):
         dict, as in `metrics.json`.
     """
     args = parse(argv)
+    if args.weights == "none":
+        args.weights = None
     strategy = cli.set_up(args)
+    d2l.check_weights(args.backbone, args.weights)
     data = load_data(args)
     print(data.describe(), flush=True)
     d2l.check_crop_size(data.train, args.crop_size)
