@@ -25,7 +25,7 @@ LONGER_SIDE = 450  # the book's 300 x 450, for an image of these proportions
 LEAST_SIDE = 32
 FULL, NONE = "full", "none"
 RECIPES = {
-    "normalized": {"optimizer": "lbfgs", "pooling": "average"},
+    "default": {"optimizer": "lbfgs", "pooling": "average"},
     "book": {"optimizer": "adam", "pooling": "max"},
 }
 # The state is saved so often, and less often where saving takes more than a share of the time.
@@ -59,8 +59,8 @@ def add_loss_arguments(parser):
     add(
         "--recipe",
         choices=sorted(RECIPES),
-        default="normalized",
-        help="normalized: losses that suit any network, L-BFGS; book: the book's losses, weights "
+        default="default",
+        help="default: losses that suit any network, L-BFGS; book: the book's losses, weights "
         "(1, 1e4, 10), max pooling and Adam, which suit torchvision's VGG-19 only "
         "(default: %(default)s)",
     )
