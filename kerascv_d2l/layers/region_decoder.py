@@ -32,7 +32,8 @@ class RegionDecoder(keras.layers.Layer):
     """
 
     def __init__(self, score_threshold=0.05, nms_threshold=0.5, max_detections=100, **kwargs):
-        super().__init__(**kwargs)
+        # Under mixed precision Keras would round coordinates to half precision on their way in.
+        super().__init__(**{**kwargs, "dtype": "float32"})
         check_fraction(score_threshold, "score_threshold")
         check_fraction(nms_threshold, "nms_threshold")
         if not isinstance(max_detections, int) or max_detections < 1:

@@ -12,6 +12,7 @@ from record_resnet import sample
 from kerascv_d2l import FasterRCNN, InputError, load_model
 from kerascv_d2l.export import load, save
 from kerascv_d2l.layers.region_decoder import RegionDecoder
+from kerascv_d2l.models.common import dtype_scope
 from kerascv_d2l.models.rcnn_weights import load_torchvision
 
 EVERYTHING = {"samples": 2000, "positive_fraction": 1.0}
@@ -181,6 +182,23 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     for name, value in again.detect(images.astype(np.uint8)).items():
         np.testing.assert_allclose(value, found[name], atol=1e-5, err_msg=name)
         np.testing.assert_allclose(served[name], found[name], atol=1e-5, err_msg=name)
+
+
+def test_mixed_precision_keeps_coordinates():
+    images, labels = squares(2)
+    plain = small()
+    with dtype_scope("mixed_bfloat16"):
+        mixed = small()
+    mixed.set_weights(plain.get_weights())
+    losses = []
+    for model in (plain, mixed):
+        outputs = model(images, training=False)
+        assert outputs["proposals"].dtype == outputs["objectness"].dtype == tf.float32
+        losses.append(float(model.compute_loss(images, labels, outputs)))
+    assert outputs["maps"][0].dtype == tf.bfloat16
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert mixed.detect(images)["boxes"].dtype == tf.float32
+    assert mixed.decoder.dtype_policy.name == "float32"
 
 
 def test_sampling_depends_on_seed_and_step_alone():
