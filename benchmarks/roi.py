@@ -4,7 +4,8 @@
 
 Prints a Markdown table. Work: 512 boxes on a map of 50 x 50 with 256 channels (an image of 800 x
 800 at stride 16), 7 x 7 bins, 2 x 2 samples each; 100 masks of 28 x 28 into an image of 480 x 640.
-The gradient is that of the features. torchvision's masks are cut to whole pixels, ours are not.
+Boxes have sides from 32 pixels to the image's height, log-uniform. The gradient is that of the
+features. torchvision cuts masks' boxes to whole pixels, ours are pasted as they are.
 
 Before anything is timed, the sides' answers are compared; the script stops if they differ.
 Takes half a minute on two free cores (`--rounds 3` for a quick look). benchmarks/README.md says
@@ -30,7 +31,7 @@ def write_inputs(folder):
     random = np.random.default_rng(0)
 
     def boxes(count, height, width):
-        size = np.exp(random.uniform(np.log(16), np.log(height / 2), (count, 2)))
+        size = np.exp(random.uniform(np.log(32), np.log(height), (count, 2)))
         low = random.uniform(0, 1, (count, 2)) * ((width, height) - size)
         return np.concatenate([low, low + size], axis=1).astype(np.float32)
 
@@ -67,17 +68,15 @@ def ours(folder):
 
     paste = tf.function(lambda masks, boxes: paste_masks(masks, boxes, IMAGE_SIZE))
     cases = {
-        "align": lambda: align(data["features"], data["boxes"]).numpy(),
-        "align with gradient": lambda: gradient(data["features"], data["boxes"], data["upstream"])[
-            1
-        ].numpy(),
-        "paste": lambda: paste(data["masks"], data["mask_boxes"]).numpy(),
+        "align": lambda: align(data["features"], data["boxes"]),
+        "align with gradient": lambda: gradient(data["features"], data["boxes"], data["upstream"]),
+        "paste": lambda: paste(data["masks"], data["mask_boxes"]),
     }
     truncated = paste_masks(data["masks"], data["mask_boxes"], IMAGE_SIZE, truncate=True)
     np.savez(
         Path(folder) / "ours.npz",
         align=cases["align"](),
-        gradient=cases["align with gradient"](),
+        gradient=cases["align with gradient"]()[1],
         paste=truncated,
     )
     return cases, {"tensorflow": tf.__version__}
