@@ -447,8 +447,9 @@ def load_cifar10(is_train, augs, batch_size, *, data=None, archive=None, data_di
     else:
         source = data
     if source == "generated":
+        options = {"num_classes": cifar10.NUM_CLASSES, "image_size": cifar10.SIZE}
         loaded = generate_classification(
-            GENERATED_TRAIN, GENERATED_VAL, 0, cifar10.NUM_CLASSES, cifar10.SIZE, ONE_LIGHT_OBJECT
+            GENERATED_TRAIN, GENERATED_VAL, scenes=ONE_LIGHT_OBJECT, **options
         )
     else:
         loaded = load(source, CLASSIFICATION, archive=archive, data_dir=data_dir)

@@ -9,7 +9,6 @@ the same bytes on any machine.
 
 import dataclasses
 import functools
-import inspect
 import math
 import time
 
@@ -173,164 +172,115 @@ SCENES = {
 }
 
 
-def generate(task, *, seed=0, scenes=None, **options):
-    """Generate a data set for a task.
-
-    Args:
-        task: `"detection"`, `"classification"`, `"segmentation"` or `"unlabelled"`.
-        seed: int, 0 or more.
-        scenes: name of `SCENES`, or `SceneSettings`; None for the task's own.
-        options: further arguments of `generate_detection`, `generate_classification` or
-            `generate_segmentation`.
-
-    Returns:
-        `DataSet`.
-
-    Raises:
-        InputError: if an argument is out of range or unknown.
-    """
-    functions = {
-        DETECTION: generate_detection,
-        CLASSIFICATION: generate_classification,
-        SEGMENTATION: generate_segmentation,
-        UNLABELLED: generate_detection,
-    }
-    known = set(inspect.signature(functions[task]).parameters) - {"seed", "settings"}
-    if unknown := set(options) - known:
-        raise InputError(
-            f"unknown option {first_of(sorted(unknown))} for generated images; known: "
-            f"{first_of(sorted(known))}"
-        )
-    if scenes is not None:
-        if isinstance(scenes, str) and scenes not in SCENES:
-            raise InputError(f"scenes is {scenes!r}; wanted one of {', '.join(SCENES)}")
-        options["settings"] = SCENES[scenes] if isinstance(scenes, str) else scenes
-    data = functions[task](seed=seed, **options)
-    if task == UNLABELLED:
-        for split in data.splits.values():
-            split.targets = {}
-    return data
-
-
-def generate_detection(
+def generate(
+    task,
     num_train=800,
     num_val=200,
     seed=0,
-    num_classes=1,
-    image_size=128,
-    settings=None,
+    *,
+    num_classes=None,
+    image_size=None,
+    scenes=None,
     masks=False,
+    **unknown,
 ):
-    """Generate a detection data set.
+    """Generate a data set for a task.
 
     The images of a split are drawn one by one, each from its own stream of random numbers: its
     first k do not depend on how many follow.
 
     Args:
+        task: `"detection"`, `"segmentation"`, `"unlabelled"` (the images of these three are the
+            same), or `"classification"`: one object on each image, whose kind is its class.
         num_train: int: images to train on.
         num_val: int: images to validate on, from a stream of their own.
         seed: int, 0 or more.
-        num_classes: int from 1 to `len(CLASS_NAMES)`.
-        image_size: int, or `(height, width)`, pixels, at least 32.
-        settings: `SceneSettings`; None for the usual ones.
-        masks: bool: whether targets have the mask of each object, too: its visible pixels.
+        num_classes: int from 1 (classification: 2) to `len(CLASS_NAMES)`: kinds of objects; None
+            for 1 (detection) or 4. For segmentation class 0 is the background, ground and
+            clutter, and these come after it.
+        image_size: int, or `(height, width)`, pixels, at least 32; None for 96 (classification)
+            or 128.
+        scenes: name of `SCENES`, or `SceneSettings`; None for the task's own.
+        masks: bool, for detection: whether targets have the mask of each object, too: its
+            visible pixels.
+        unknown: none.
 
     Returns:
-        `DataSet` with uint8 arrays of images.
+        `DataSet` with uint8 arrays of images and, for segmentation, of masks.
 
     Raises:
-        InputError: if an argument is out of range.
+        InputError: if an argument is out of range or unknown.
     """
-
-    def split(scenes):
-        targets = {"boxes": [], "classes": []} | ({"masks": []} if masks else {})
-        images = []
-        for scene in scenes:
-            height, width = scene.instances.shape
-            images.append(scene.image)
-            targets["classes"].append(scene.classes)
-            targets["boxes"].append(
-                scene.boxes_px / np.array([width, height, width, height], np.float32)
-            )
-            if masks:
-                targets["masks"].append(_encoded_instances(scene))
-        return np.stack(images), targets
-
-    names = CLASS_NAMES[:num_classes]
-    return _generate(split, names, (num_train, num_val), seed, num_classes, image_size, settings)
-
-
-def generate_segmentation(
-    num_train=800, num_val=200, seed=0, num_classes=4, image_size=128, settings=None
-):
-    """Generate a segmentation data set: the images of `generate_detection`, with masks.
-
-    Args:
-        num_train: int: images to train on.
-        num_val: int: images to validate on, from a stream of their own.
-        seed: int, 0 or more.
-        num_classes: int from 1 to `len(CLASS_NAMES)`: kinds of objects. The
-            first class of the data set is the background: ground and clutter.
-        image_size: int, or `(height, width)`, pixels, at least 32.
-        settings: `SceneSettings`; None for the usual ones.
-
-    Returns:
-        `DataSet` with uint8 arrays of images and masks.
-
-    Raises:
-        InputError: if an argument is out of range.
-    """
-
-    def split(scenes):
-        pairs = [(scene.image, scene.class_mask.astype(np.uint8)) for scene in scenes]
-        images, masks = (np.stack(part) for part in zip(*pairs, strict=True))
-        return images, {"mask": masks}
-
-    names = ("background", *CLASS_NAMES[:num_classes])
-    return _generate(split, names, (num_train, num_val), seed, num_classes, image_size, settings)
-
-
-def generate_classification(
-    num_train=800, num_val=200, seed=0, num_classes=4, image_size=96, settings=ONE_OBJECT
-):
-    """Generate images with one object each, whose kind is their class.
-
-    Args:
-        num_train: int: images to train on.
-        num_val: int: images to validate on, from a stream of their own.
-        seed: int, 0 or more.
-        num_classes: int from 2 to `len(CLASS_NAMES)`.
-        image_size: int, or `(height, width)`, pixels, at least 32.
-        settings: `SceneSettings` with one object on each image.
-
-    Returns:
-        `DataSet` with uint8 arrays of images.
-
-    Raises:
-        InputError: if an argument is out of range.
-    """
-    if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
-
-    def split(scenes):
-        # No other thing lies on the object, which fits into the image: it is always there.
-        pairs = [(scene.image, scene.classes[0]) for scene in scenes]
-        images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
-        return images, {"label": labels}
-
-    names = CLASS_NAMES[:num_classes]
-    return _generate(split, names, (num_train, num_val), seed, num_classes, image_size, settings)
-
-
-def _generate(split, class_names, counts, seed, num_classes, image_size, settings):
-    """`DataSet` of what the function `split` makes of scenes: images and targets."""
+    if unknown or (masks and task != DETECTION):
+        raise InputError(
+            f"unknown option {first_of(sorted(unknown) or ['masks'])} for generated images; known: "
+            "num_train, num_val, num_classes, image_size, scenes and, for detection, masks"
+        )
+    if isinstance(scenes, str) and scenes not in SCENES:
+        raise InputError(f"scenes is {scenes!r}; wanted one of {', '.join(SCENES)}")
     start = time.perf_counter()
+    one = task == CLASSIFICATION
+    if num_classes is None:
+        num_classes = 1 if task in (DETECTION, UNLABELLED) else 4
+    if image_size is None:
+        image_size = 96 if one else 128
+    size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
+    scenes = scenes or ("one" if one else "usual")
+    settings = SCENES[scenes] if isinstance(scenes, str) else scenes
+    if one and num_classes < 2:
+        raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
+    if min(num_train, num_val) < 1:
+        raise InputError(f"{min(num_train, num_val)} images asked for; wanted at least 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; wanted 0 or more")
+    if not 1 <= num_classes <= len(CLASS_NAMES):
+        raise InputError(f"num_classes is {num_classes}; wanted 1 to {len(CLASS_NAMES)}")
+    if min(size) < 32:
+        raise InputError(f"image_size is {image_size}; wanted at least 32 pixels")
     splits = []
-    for count, stream in zip(counts, (TRAIN_STREAM, VAL_STREAM), strict=True):
-        images, targets = split(_scenes(count, seed, stream, num_classes, image_size, settings))
-        splits.append(Split(images, targets, [f"generated-{i}" for i in range(count)]))
+    for count, stream in ((num_train, TRAIN_STREAM), (num_val, VAL_STREAM)):
+        images, rows = [], []
+        for index in range(count):
+            scene = generate_scene((seed, stream, index), size, num_classes, settings)
+            images.append(scene.image)
+            rows.append(_target(task, scene, masks))
+        targets = {name: [row[name] for row in rows] for name in rows[0]}
+        if task == SEGMENTATION:
+            targets["mask"] = np.stack(targets["mask"])
+        splits.append(Split(np.stack(images), targets, [f"generated-{i}" for i in range(count)]))
+    names = ("background",) * (task == SEGMENTATION) + CLASS_NAMES[:num_classes]
     source = f"generated shapes, seed {seed}"
-    return DataSet(class_names, *splits, source, seconds=time.perf_counter() - start)
+    return DataSet(names, *splits, source, seconds=time.perf_counter() - start)
+
+
+def generate_detection(num_train=800, num_val=200, seed=0, **options):
+    """Generate a detection data set: `generate`, which has the options."""
+    return generate(DETECTION, num_train, num_val, seed, **options)
+
+
+def generate_segmentation(num_train=800, num_val=200, seed=0, **options):
+    """Generate a segmentation data set: `generate`, which has the options."""
+    return generate(SEGMENTATION, num_train, num_val, seed, **options)
+
+
+def generate_classification(num_train=800, num_val=200, seed=0, **options):
+    """Generate images of one object each: `generate`, which has the options."""
+    return generate(CLASSIFICATION, num_train, num_val, seed, **options)
+
+
+def _target(task, scene, masks):
+    """The entries of an image in `Split.targets`."""
+    if task == CLASSIFICATION:
+        # No other thing lies on the object, which fits into the image: it is always there.
+        return {"label": scene.classes[0]}
+    if task == SEGMENTATION:
+        return {"mask": scene.class_mask.astype(np.uint8)}
+    if task == UNLABELLED:
+        return {}
+    height, width = scene.instances.shape
+    boxes = scene.boxes_px / np.array([width, height, width, height], np.float32)
+    found = {"boxes": boxes, "classes": scene.classes}
+    return found | {"masks": _encoded_instances(scene)} if masks else found
 
 
 def _encoded_instances(scene):
@@ -339,22 +289,6 @@ def _encoded_instances(scene):
 
     each = scene.instances[..., None] == np.arange(1, len(scene.classes) + 1)  # (h, w, objects)
     return mask.encode(np.asfortranarray(each, np.uint8))
-
-
-def _scenes(count, seed, stream, num_classes, image_size, settings):
-    """Yield `count` scenes of one stream; checks the arguments first."""
-    size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
-    if count < 1:
-        raise InputError(f"{count} images asked for; wanted at least 1")
-    if seed < 0:
-        raise InputError(f"seed is {seed}; wanted 0 or more")
-    if not 1 <= num_classes <= len(CLASS_NAMES):
-        raise InputError(f"num_classes is {num_classes}; wanted 1 to {len(CLASS_NAMES)}")
-    if min(size) < 32:
-        raise InputError(f"image_size is {image_size}; wanted at least 32 pixels")
-    settings = settings or SceneSettings()
-    for index in range(count):
-        yield generate_scene((seed, stream, index), size, num_classes, settings)
 
 
 def generate_scene(seeds, size, num_classes, settings):

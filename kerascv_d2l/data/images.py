@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import io
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class ImageInfo(NamedTuple):
     orientation: int = UPRIGHT
 
 
-def read_image(path):
+def read_image(path, content=None):
     """Read an image file as upright RGB.
 
     Takes whatever Pillow reads: of several frames the first; grey, palette and
@@ -52,6 +53,7 @@ def read_image(path):
 
     Args:
         path: file name, `str`, `bytes` or `Path`.
+        content: bytes of the file, where they are at hand; `path` is then only for messages.
 
     Returns:
         uint8 `(height, width, 3)`.
@@ -60,7 +62,7 @@ def read_image(path):
         InputError: for a file that is missing, empty, no image, or damaged;
             the message begins with the file's name.
     """
-    with _opened(path) as image:
+    with opened(path, content) as image:
         image.load()
         upright = _to_rgb(image)
         if (orientation := _orientation(image)) != UPRIGHT:
@@ -70,11 +72,12 @@ def read_image(path):
         return np.array(upright)
 
 
-def check_image(path):
+def check_image(path, content=None):
     """Decode an image file to see that it is whole, and say how large it is.
 
     Args:
-        path: file name, `str`, `bytes` or `Path`.
+        path: as for `read_image`.
+        content: as for `read_image`.
 
     Returns:
         `ImageInfo`.
@@ -82,7 +85,7 @@ def check_image(path):
     Raises:
         InputError: as `read_image`.
     """
-    with _opened(path) as image:
+    with opened(path, content) as image:
         width, height = image.size
         has_range = image.mode in ("I", "F")
         plain = _is_plain(image)
@@ -209,23 +212,24 @@ def crop(image, window):
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """Open an image with Pillow; whatever goes wrong inside becomes an InputError."""
+def opened(path, content=None, kind="image"):
+    """Open an image with Pillow; whatever goes wrong inside becomes an `InputError`."""
     path = Path(os.fsdecode(path))
     try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: empty file (0 bytes), not an image")
-        with Image.open(path) as image:
+        content = path.read_bytes() if content is None else content
+        if not content:
+            raise InputError("empty file (0 bytes), not an image")
+        with Image.open(io.BytesIO(content)) as image:
             yield image
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error.__cause__
     # Pillow's readers raise OSError, SyntaxError, ValueError, struct.error,
     # EOFError and more for damaged files: all of them mean the same here.
     except Exception as error:
-        raise InputError(f"{path}: {_explanation(path, error)}") from error
+        raise InputError(f"{path}: {_explanation(path, content, error, kind)}") from error
 
 
-def _explanation(path, error):
+def _explanation(path, content, error, kind):
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if path.is_dir():
@@ -233,12 +237,11 @@ def _explanation(path, error):
     if isinstance(error, PermissionError):
         return "no permission to read this file"
     if isinstance(error, Image.UnidentifiedImageError):
-        with open(path, "rb") as stream:
-            start = stream.read(16)
-        return f"not an image, or of a kind that Pillow cannot read (it begins with {start!r})"
+        begins = f"it begins with {content[:16]!r}"
+        return f"not an image, or of a kind that Pillow cannot read ({begins})"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large an image ({error}); make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
-    return f"damaged or truncated image ({error})"
+    return f"damaged or truncated {kind} ({error})"
 
 
 def _to_rgb(image):
@@ -257,7 +260,7 @@ def _wide_to_uint8(image):
     grey = np.asarray(image)
     if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
         raise InputError(
-            f"{image.filename}: its pixels are {grey.dtype} from {grey.min()} to {grey.max()}, "
+            f"its pixels are {grey.dtype} from {grey.min()} to {grey.max()}, "
             "and nothing says which of them is white: save it with 8 or 16 bits"
         )
     return ((grey.astype(np.int64) + 128) // 257).astype(np.uint8)
@@ -277,7 +280,7 @@ def _is_plain(image):
     if image.mode not in ("L", "RGB") or image.has_transparency_data:
         return False
     if image.format == "PNG":
-        content = Path(image.filename).read_bytes()
+        content = image.fp.getvalue()
         # Pillow forgives a lost end of file once all pixels are there; TensorFlow does not.
         return content[_PNG_BIT_DEPTH] == 8 and content.endswith(_PNG_END)
     return image.format == "JPEG"

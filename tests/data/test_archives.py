@@ -286,7 +286,7 @@ def index_mask(height, width, value):
     [
         (cut("JPEGImages/2007_000003.jpg"), r"2007_000003\.jpg: damaged or truncated"),
         (cut("SegmentationClass/2007_000003.png"), r"Class/2007_000003\.png: damaged or truncated"),
-        (cut("Annotations/2007_000003.xml"), r"2007_000003\.xml: not an XML file"),
+        (cut("Annotations/2007_000003.xml"), r"2007_000003\.xml: not a whole XML file"),
         (lambda files: files.pop(f"{ROOT}JPEGImages/2007_000003.jpg"), r"003\.jpg: no such file"),
         (
             put("SegmentationClass/2007_000003.png", index_mask(150, 201, 1)),

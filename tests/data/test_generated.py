@@ -246,7 +246,9 @@ def test_masks_of_scenes():
 
 def test_ten_light_shapes_take_learning():
     """Ten classes about equally often, which a linear classifier tells apart badly."""
-    data = generate_classification(700, 300, 4, 10, 32, generated.ONE_LIGHT_OBJECT)
+    data = generate_classification(
+        700, 300, 4, num_classes=10, image_size=32, scenes=generated.ONE_LIGHT_OBJECT
+    )
     labels = data.train.targets["label"]
     assert len(data.class_names) == 10 and data.train.counts(10).min() > 40
     # Least squares on a coarser view of the images, with a bias and some decay.

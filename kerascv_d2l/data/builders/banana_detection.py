@@ -89,10 +89,8 @@ def _example(source, split, name, entries):
 
 
 def _object(where, row, size):
-    height, width = size
     try:
-        label, *corners = (float(value) for value in row[1:])
-        x_min, y_min, x_max, y_max = corners
+        label, x_min, y_min, x_max, y_max = map(float, row[1:])
     except ValueError:
         raise InputError(
             f"{where}: {','.join(row)!r} is not {','.join(COLUMNS)} with numbers from the second on"
@@ -100,5 +98,4 @@ def _object(where, row, size):
     if label not in range(len(CLASSES)):
         raise InputError(f"{where}: unknown class {row[1]}; 0 is {CLASSES[0]}, the only one")
     # The book divides by 256, the side of all its images: the same for those.
-    box = (x_min / width, y_min / height, x_max / width, y_max / height)
-    return {"bbox": base.yxyx(box, where), "label": int(label)}
+    return {"bbox": base.bbox((x_min, y_min, x_max, y_max), size, where), "label": int(label)}

@@ -2,13 +2,14 @@
 
 import io
 import logging
-import tempfile
 from typing import ClassVar
 
+import numpy as np
 import tensorflow_datasets as tfds
-from PIL import ExifTags, Image
+from PIL import Image
 
 from kerascv_d2l.data import archives
+from kerascv_d2l.data.images import check_image, read_image
 from kerascv_d2l.errors import InputError
 
 # The book's own store, by its fast and by its plain address.
@@ -126,55 +127,23 @@ def image(source, name):
     Raises:
         InputError: for a file that is missing, damaged or no image.
     """
-    content = source.read(name)
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            opened.load()
-            width, height = opened.size
-            plain = (
-                opened.format in ("JPEG", "PNG")
-                and opened.mode in ("L", "RGB")
-                and opened.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            )
-    except Exception as error:  # Pillow raises SyntaxError, struct.error and more
-        raise InputError(
-            f"{source.where(name)}: damaged or truncated image, or none ({error})"
-        ) from error
-    if plain:
-        return io.BytesIO(content), (height, width)
-    return _as_png(content, source.where(name))
+    content, where = source.read(name), source.where(name)
+    info = check_image(where, content)
+    stream = io.BytesIO(content)
+    if not info.plain:
+        stream = io.BytesIO()
+        Image.fromarray(read_image(where, content)).save(stream, "PNG")
+        stream.seek(0)
+    return stream, (info.height, info.width)
 
 
-def _as_png(content, where):
-    from kerascv_d2l.data.images import read_image
-
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        try:
-            pixels = read_image(file.name)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    stream.seek(0)
-    return stream, pixels.shape[:2]
-
-
-def yxyx(box, where):
-    """Check a normalised corner box and give it in TFDS' order.
-
-    Args:
-        box: `(x_min, y_min, x_max, y_max)`, normalised.
-        where: file and line or object, for the message.
-
-    Returns:
-        `tfds.features.BBox`.
+def bbox(box, size, where):
+    """Give a box in pixels, `(x_min, y_min, x_max, y_max)`, as `tfds.features.BBox`.
 
     Raises:
-        InputError: unless 0 <= min < max <= 1 in both directions.
+        InputError: unless it has an area inside the image of `size`, (height, width).
     """
-    x_min, y_min, x_max, y_max = (float(value) for value in box)
+    x_min, y_min, x_max, y_max = np.array(box) / (*size[::-1], *size[::-1])
     if not (0 <= x_min < x_max <= 1 and 0 <= y_min < y_max <= 1):
         raise InputError(
             f"{where}: the box is outside the image, empty or inside out: x from {x_min:.4g} to "

@@ -1,7 +1,6 @@
 """Pascal VOC 2012: the images with class masks, and the boxes of their objects."""
 
 import io
-import xml.etree.ElementTree as ElementTree
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +8,8 @@ import tensorflow_datasets as tfds
 
 from kerascv_d2l.data import archives
 from kerascv_d2l.data.builders import base
+from kerascv_d2l.data.layouts import voc
+from kerascv_d2l.data.layouts.files import read_flag, read_xml
 from kerascv_d2l.data.layouts.mask_classes import read_labels, voc_classes
 from kerascv_d2l.data.splits import IGNORE_LABEL, encode_mask
 from kerascv_d2l.data.voc_classes import VOC_CLASSES
@@ -119,35 +120,23 @@ def _example(source, name):
 
 
 def _objects(source, name, size):
-    try:
-        root = ElementTree.fromstring(source.read(name))
-    except ElementTree.ParseError as error:
-        raise InputError(f"{source.where(name)}: not an XML file ({error})") from error
-    objects = enumerate(root.findall("object"), start=1)
-    return [_object(node, f"{source.where(name)}, object {i}", size) for i, node in objects]
-
-
-def _object(node, where, size):
-    height, width = size
-    name = (node.findtext("name") or "").strip()
-    name = _XML_NAMES.get(name, name)
-    if name not in VOC_CLASSES[1:]:
-        raise InputError(f"{where}: unknown class {name!r}")
-    try:
-        corners = [float(node.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: bndbox needs xmin, ymin, xmax and ymax, all numbers") from None
-    x_min, y_min, x_max, y_max = corners
-    # VOC counts pixels from 1 and means whole ones: the first is from 0 to 1.
-    box = (
-        max(0.0, (x_min - 1) / width),
-        max(0.0, (y_min - 1) / height),
-        x_max / width,
-        y_max / height,
-    )
-    return {
-        "bbox": base.yxyx(box, where),
-        "label": name,
-        "is_truncated": node.findtext("truncated", "0").strip() == "1",
-        "is_difficult": node.findtext("difficult", "0").strip() == "1",
-    }
+    objects = []
+    tree = read_xml(source.where(name), source.read(name))
+    for number, element in enumerate(tree.iter("object"), start=1):
+        item = voc.read_object(number, element, source.where(name))
+        label = _XML_NAMES.get(item.kind, item.kind)
+        if item.problem is None and label not in VOC_CLASSES[1:]:
+            item.problem = f"unknown class {label!r}"
+        if item.problem:
+            raise InputError(f"{item.where}: {item.problem}")
+        # VOC counts pixels from 1, and a few boxes begin at 0.
+        box = np.maximum(item.box, 0)
+        objects.append(
+            {
+                "bbox": base.bbox(box, size, item.where),
+                "label": label,
+                "is_truncated": read_flag(element.findtext("truncated")) is True,
+                "is_difficult": item.ignore,
+            }
+        )
+    return objects

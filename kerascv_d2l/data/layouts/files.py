@@ -1,5 +1,6 @@
 """Find the files of a data set in a folder, and tell which part of it they are."""
 
+import io
 import os
 import re
 import unicodedata
@@ -317,14 +318,14 @@ def read_text(file):
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def read_xml(file):
-    """Give the top `Element` of an XML file, its tags without namespaces.
+def read_xml(file, content=None):
+    """Give the top `Element` of an XML file (or of its bytes), its tags without namespaces.
 
     Raises:
         InputError: for a file that is missing, or no XML.
     """
     try:
-        tree = ElementTree.parse(file).getroot()
+        tree = ElementTree.parse(file if content is None else io.BytesIO(content)).getroot()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (ElementTree.ParseError, UnicodeDecodeError, ValueError, LookupError) as error:

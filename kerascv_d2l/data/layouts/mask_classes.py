@@ -2,12 +2,11 @@
 
 import concurrent.futures
 import dataclasses
-import io
 import os
 
 import numpy as np
-from PIL import Image
 
+from kerascv_d2l.data.images import opened
 from kerascv_d2l.data.layouts.files import read_lines
 from kerascv_d2l.data.splits import IGNORE_LABEL, MAX_MASK_CLASSES, default_colors, first_of
 from kerascv_d2l.data.voc_classes import VOC_CLASSES, VOC_COLORMAP, VOC_IGNORE_COLOR
@@ -290,30 +289,26 @@ def _remove(table, label):
 
 def _open(file, content=None):
     """A decoded mask, as Pillow has it."""
-    try:
-        with Image.open(file if content is None else io.BytesIO(content)) as opened:
-            kind = opened.format
-            opened.load()
-    except Exception as error:  # Pillow raises SyntaxError, struct.error and more
-        raise InputError(f"{file}: damaged or truncated mask, or no image ({error})") from error
-    if kind == "JPEG":
+    with opened(file, content, "mask") as mask:
+        mask.load()
+    if mask.format == "JPEG":
         raise InputError(
             f"{file}: a mask as JPEG, which changes pixels and so invents classes: save masks as "
             "PNG, from where they were drawn (of masks of two classes, set what is below 128 to "
             "0 and the rest to 255 first)"
         )
-    return opened
+    return mask
 
 
 def _grey(file, content=None):
     """uint8 `(height, width)` of a mask whose pixels are numbers; of RGB, where it is grey."""
-    opened = _open(file, content)
-    if opened.mode in INDEX_MODES:
-        return np.clip(np.asarray(opened).astype(np.int64), 0, 255).astype(np.uint8)
-    pixels = np.asarray(opened.convert("RGB"))
+    mask = _open(file, content)
+    if mask.mode in INDEX_MODES:
+        return np.clip(np.asarray(mask).astype(np.int64), 0, 255).astype(np.uint8)
+    pixels = np.asarray(mask.convert("RGB"))
     if (pixels != pixels[..., :1]).any():
         raise InputError(
-            f"{file}: a mask in colours (Pillow calls it {opened.mode}). Wanted is a PNG of class "
+            f"{file}: a mask in colours (Pillow calls it {mask.mode}). Wanted is a PNG of class "
             f"indices, or a list {PALETTE_FILE} of lines `R G B name` beside the folder"
         )
     return pixels[..., 0]
@@ -345,15 +340,15 @@ def read_labels(file, table, content=None):
     Raises:
         InputError: if it is damaged, a JPEG, or has a pixel that is no class.
     """
-    opened = _open(file, content)
-    numbers = opened.mode in INDEX_MODES
+    mask = _open(file, content)
+    numbers = mask.mode in INDEX_MODES
     indexed = table.by_index is not None and (numbers or table.by_color is None)
     if indexed:
-        pixels = np.asarray(opened) if numbers else _grey(file, content)
+        pixels = np.asarray(mask) if numbers else _grey(file, content)
         inside = np.clip(pixels.astype(np.int64), 0, 255)
         labels = np.where(inside == pixels, table.by_index[inside], _UNKNOWN)  # (h, w)
     else:
-        pixels = np.asarray(opened.convert("RGB"))
+        pixels = np.asarray(mask.convert("RGB"))
         labels = _labels_of_colors(pixels, table.by_color)
     unknown = np.flatnonzero(labels == _UNKNOWN)
     if unknown.size:

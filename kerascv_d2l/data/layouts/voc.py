@@ -97,7 +97,7 @@ def read_objects(file):
     Raises:
         InputError: for a file that is missing or no XML, or an object without a name or box.
     """
-    objects = [_read_object(*item, file) for item in enumerate(_objects(read_xml(file)), start=1)]
+    objects = [read_object(*item, file) for item in enumerate(_objects(read_xml(file)), start=1)]
     for item in objects:
         if item.problem:
             raise InputError(f"{item.where}: {item.problem}")
@@ -151,7 +151,7 @@ def _read_xml(file, root, images, faults):
     if problem:
         faults.add(f"{file}: {problem}")
         return None
-    objects = [_read_object(*item, file) for item in enumerate(_objects(tree), start=1)]
+    objects = [read_object(*item, file) for item in enumerate(_objects(tree), start=1)]
     return LabelledImage(
         path, str(file), objects, size_of(tree.findtext("size/height"), tree.findtext("size/width"))
     )
@@ -195,7 +195,7 @@ def _image_folders(file, root):
     return list(dict.fromkeys(folders))
 
 
-def _read_object(number, item, file):
+def read_object(number, item, file):
     """`LabelledObject` of an element <object>, its box with edges counted from 0."""
     problem, box = _read_box(item)
     name = (item.findtext("name") or "").strip()
