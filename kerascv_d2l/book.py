@@ -18,7 +18,7 @@ import tensorflow as tf
 from kerascv_d2l.data import cifar10
 from kerascv_d2l.data.batches import prefetched
 from kerascv_d2l.data.generated import ONE_LIGHT_OBJECT, generate_classification
-from kerascv_d2l.data.images import decode_content, decode_image, read_image
+from kerascv_d2l.data.images import crop, decode_content, decode_image, read_image
 from kerascv_d2l.data.load import load
 from kerascv_d2l.data.prepared import is_at_hand, read_prepared
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, IGNORE_LABEL, SEGMENTATION
@@ -26,13 +26,11 @@ from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.devices import resolve_jit_compile
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import RandomHorizontalFlip
+from kerascv_d2l.layers.augmentation.base import pair
 from kerascv_d2l.models.resnet import resnet18_small
-from kerascv_d2l.ops.geometry import (
-    random_window,
-    resize_and_center_crop,
-    resize_as,
-)
+from kerascv_d2l.ops.geometry import random_window, resize_and_center_crop, resize_as
 from kerascv_d2l.ops.resize import resize
+from kerascv_d2l.ops.windows import random_scaled_window
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.curves import LiveCurves
 from kerascv_d2l.training.devices import describe_strategy
@@ -42,6 +40,7 @@ HOTDOG_CROP = (224, 224)  # what ImageNet networks were trained at
 HOTDOG_RESIZED = (256, 256)  # what test images are resized to before the crop
 GENERATED_TRAIN, GENERATED_VAL = 2000, 500  # images that stand in for CIFAR-10
 _LEVELS = 256  # of each channel
+UNSCALED = (1.0, 1.0)  # windows are cut from images as they are
 # Test windows are the same in every epoch, so that results can be compared.
 _TEST_SEED = 0
 
@@ -251,40 +250,12 @@ def voc_rand_crop(feature, label, height, width, seed=None):
     """
     feature, label = tf.convert_to_tensor(feature), tf.convert_to_tensor(label)
     _check_sizes(feature, label, height, width)
-    top, left = _draw_window(tf.shape(feature)[:2], height, width, seed)
-    window = (slice(top, top + height), slice(left, left + width))
-    feature, label = feature[window], label[window]
-    feature.set_shape((height, width, *feature.shape[2:]))
-    label.set_shape((height, width, *label.shape[2:]))
-    return feature, label
-
-
-def _draw_window(size, height, width, seed=None):
-    """Place a window in an image, every place as likely as every other.
-
-    Args:
-        size: int32 `(2,)`, height and width of the image.
-        height: int, of the window.
-        width: int, of the window.
-        seed: integers `(2,)`; `None` draws from the global generator.
-
-    Returns:
-        `(top, left)`, int32 scalars.
-
-    Raises:
-        tf.errors.InvalidArgumentError: if the image is smaller.
-    """
-    free = size - [height, width] + 1  # (2,) places down and across
-    with tf.control_dependencies(
-        [tf.debugging.assert_positive(free, "the image is smaller than the window")]
-    ):
-        if seed is None:
-            draw = tf.random.uniform((2,))
-        else:
-            draw = tf.random.stateless_uniform((2,), seed)
-        # A draw just below 1 can round up to `free` itself.
-        place = tf.minimum(tf.cast(draw * tf.cast(free, tf.float32), tf.int32), free - 1)
-    return place[0], place[1]
+    size, room = (height, width), tf.shape(feature)[:2]
+    tf.debugging.assert_greater_equal(room, size, "the image is smaller than the window")
+    if seed is None:
+        seed = tf.random.uniform((2,), 0, tf.int32.max, tf.int32)
+    window = random_scaled_window(room, size, seed, UNSCALED)
+    return tuple(tf.ensure_shape(crop(x, window), (*size, *x.shape[2:])) for x in (feature, label))
 
 
 def _check_sizes(feature, label, height, width):
@@ -349,7 +320,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
 
     Args:
         batch_size: int.
-        crop_size: `(height, width)` of the windows; the book's (320, 480)
+        crop_size: int or `(height, width)` of the windows; the book's (320, 480)
             leaves 1114 images for training and 1078 for validation.
         data_dir: as `read_prepared`.
         archive: as `read_prepared`.
@@ -371,7 +342,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
         D2L 1.0.3, section 14.9.
     """
     _check_batch_size(batch_size)
-    size = height, width = _check_crop_size(crop_size)
+    size = height, width = pair(crop_size, "`crop_size`")
     data = read_prepared("voc2012_segmentation", SEGMENTATION, data_dir=data_dir, archive=archive)
 
     def batches(title, split, shuffle):
@@ -387,26 +358,16 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
         sizes = tf.constant(split.sizes, tf.int32)
 
         def example(index, seed):
-            corner = tf.stack(_draw_window(sizes[index], height, width, seed))
-            image = decode_content(contents[index], tf.concat([corner, size], 0), size)
-            mask = tf.io.decode_png(masks[index], channels=1)[..., 0]  # (h, w)
-            mask = tf.slice(mask, corner, size)
-            return tf.ensure_shape(image, (*size, 3)), tf.cast(mask, tf.int32)
+            window = random_scaled_window(sizes[index], size, seed, UNSCALED)
+            image = decode_content(contents[index], window, size)
+            mask = tf.cast(tf.io.decode_png(masks[index], channels=1)[..., 0], tf.int32)
+            mask = tf.ensure_shape(crop(mask, window), size)
+            return tf.ensure_shape(image, (*size, 3)), mask
 
         examples = _examples(len(split), example, shuffle, seed)
         return prefetched(examples.batch(batch_size, drop_remainder=True))
 
     return batches("train", data.train, True), batches("validation", data.val, False)
-
-
-def _check_crop_size(crop_size):
-    try:
-        height, width = (int(side) for side in crop_size)
-    except (TypeError, ValueError):
-        raise InputError(f"`crop_size` must be (height, width), got {crop_size!r}") from None
-    if height < 1 or width < 1:
-        raise InputError(f"`crop_size` must be at least 1 x 1, got {crop_size!r}")
-    return height, width
 
 
 # ---------------------------------------------------------------- 14.1 CIFAR-10, training

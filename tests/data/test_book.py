@@ -159,7 +159,7 @@ def test_voc_crop_that_is_too_large(data_dir):
         load_data_voc(1, (151, 190), data_dir=data_dir)
     with pytest.raises(InputError, match=r"7 of the 8 .*fewer than `batch_size` 9"):
         load_data_voc(9, CROP, data_dir=data_dir)
-    for bad in (320, (320,), (0, 20), "ab"):
+    for bad in ((320,), (0, 20), "ab"):
         with pytest.raises(InputError, match="`crop_size`"):
             load_data_voc(1, bad, data_dir=data_dir)
 

@@ -504,7 +504,7 @@ def test_bad_coco_annotation(tmp_path, annotation):
             {"categories": [{"id": 1, "name": "b"}, {"id": 1, "name": "c"}]},
             r"categories\[1\]: id 1 is 'c', but stands for 'b' already",
         ),
-        ({"annotations": {}}, "no list 'annotations'"),
+        ({"annotations": {}}, "no list `annotations`"),
         ({"annotations": [5]}, r"annotations\[0\]: not an annotation: 5"),
     ],
 )

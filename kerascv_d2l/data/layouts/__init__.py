@@ -6,9 +6,10 @@ A layout is a module of this package with
 - `LOOKS`: str, what a folder of it looks like, for messages;
 - `TASKS`: tuple of `TASKS` of `splits`, what its labels are for;
 - `recognises(root)`: whether a folder (`Path`) has it;
-- `read(root, faults, **options)`: gives `records.Labels`. Options are keyword arguments with
-  defaults. What is bad is told to `faults` (`records.Faults`). Layouts for detection need no
-  option: `classes`, `boxes_on` and `masks` are those of `boxes.ObjectTargets`.
+- `read(root, faults, **options)`: gives `records.Labels` of a `root` that it recognises. What is
+  bad is told to `faults` (`records.Faults`), so it raises `InputError` unless that is to be left
+  out. Options are keyword arguments with defaults. Layouts for detection need none: `classes`,
+  `boxes_on` and `masks` are those of `boxes.ObjectTargets`.
 
 To add one, write the module and add it to `LAYOUTS`.
 """
@@ -31,14 +32,7 @@ from kerascv_d2l.data.layouts import (
     yolo,
 )
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
-from kerascv_d2l.data.layouts.files import (
-    ALL,
-    LIST_FOLDERS,
-    listing,
-    read_lists,
-    unwrapped,
-    walk,
-)
+from kerascv_d2l.data.layouts.files import ALL, LIST_FOLDERS, listing, read_lists, unwrapped, walk
 from kerascv_d2l.data.layouts.records import Faults, build_data_set
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED, first_of
 from kerascv_d2l.errors import InputError
@@ -79,13 +73,14 @@ def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **optio
         faults.notes.append(f"read as {layout.TITLE}; it also looks like {first_of(others)}")
     given = {name: value for name, value in options.items() if value is not None}
     if task == DETECTION:
-        labels = _with_targets(layout.read(root, faults), **_checked(given, ObjectTargets, layout))
-    else:
-        labels = layout.read(root, faults, **_checked(given, layout.read, layout))
-    if task == DETECTION:
+        labels = layout.read(root, faults)
+        labels.targets = ObjectTargets(labels, **_checked(given, ObjectTargets, layout))
+        labels.class_names = labels.targets.class_names
         _note_unlabelled(root, labels, faults)
         if set(labels.images) == {ALL}:
             labels.images = _listed(labels.images[ALL], root, faults)
+    else:
+        labels = layout.read(root, faults, **_checked(given, layout.read, layout))
     data = build_data_set(labels, faults, f"{root}, {layout.TITLE}", val_fraction, seed)
     if task == DETECTION:
         data.notes += labels.targets.notes()
@@ -168,12 +163,6 @@ def _listed(images, root, faults):
     if parts is None or len(known) < len(images):  # of one image given twice more is said later
         return {ALL: images}
     return {part: [known[name] for name in names] for part, names in parts.items()}
-
-
-def _with_targets(labels, **options):
-    labels.targets = ObjectTargets(labels, **options)
-    labels.class_names = labels.targets.class_names
-    return labels
 
 
 def _check_learnable(data, named_in):

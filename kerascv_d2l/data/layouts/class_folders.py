@@ -33,15 +33,8 @@ TASKS = (CLASSIFICATION,)
 _PART = re.compile(r"(train(ing)?|val(id(ation)?)?|test(ing)?)([ _-]?(set|data|images))?", re.I)
 # Folders that belong to other layouts.
 _NO_CLASSES = (
-    "images",
-    "masks",
-    "labels",
-    "annotations",
-    "annots",
-    "imagesets",
-    "jpegimages",
-    "segmentationclass",
-    "segmentationobject",
+    *("images", "masks", "labels", "annotations", "annots"),
+    *("imagesets", "jpegimages", "segmentationclass", "segmentationobject"),
 )
 
 
@@ -54,14 +47,7 @@ def recognises(root):
 
 
 def read(root, faults):
-    """Read which image is of which class.
-
-    Args:
-        root: `Path` of the data set.
-        faults: `Faults`.
-
-    Returns:
-        `Labels`. Classes are sorted by name.
+    """Read which image is of which class; classes are sorted by name.
 
     Raises:
         InputError: for a class that one part lacks, fewer than two classes, a class without

@@ -11,15 +11,13 @@ are `[x, y, width, height]` in pixels, counted from 0. Crowds (`iscrowd`) are ig
 without an annotation are kept as images without objects.
 """
 
-import json
-
 from kerascv_d2l.data.layouts.files import (
     ImageFiles,
     files_by_part,
     image_folders,
     part_of,
     read_flag,
-    read_text,
+    read_json,
     size_of,
     visible,
 )
@@ -47,20 +45,9 @@ def recognises(root):
 
 
 def read(root, faults):
-    """Read the labels.
-
-    Args:
-        root: `Path` for which `recognises` holds.
-        faults: `Faults`.
-
-    Returns:
-        `Labels`, its classes in order of the ids of the categories.
-
-    Raises:
-        InputError: for a bad file or annotation, unless `faults` skips it.
-    """
+    """Read the labels, classes in the order of their ids."""
     files = files_by_part(_label_files(root), root)
-    contents = {part: (file, _parse(file)) for part, file in files.items()}
+    contents = {part: (file, read_json(file, KEYS, "COCO")) for part, file in files.items()}
     names, supers = {}, {}
     for file, content in contents.values():
         _read_categories(content["categories"], file, names, supers)
@@ -87,19 +74,6 @@ def _label_files(root):
 def _looks_like_coco(file):
     content = file.read_bytes()
     return all(f'"{key}"'.encode() in content for key in KEYS)
-
-
-def _parse(file):
-    try:
-        content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{file}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})"
-        ) from error
-    for key in KEYS:
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise InputError(f"{file}: no list {key!r} at its top, as COCO files have")
-    return content
 
 
 def _read_categories(categories, file, names, supers):

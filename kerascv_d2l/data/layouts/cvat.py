@@ -34,18 +34,7 @@ def recognises(root):
 
 
 def read(root, faults):
-    """Read the labels.
-
-    Args:
-        root: `Path` for which `recognises` holds.
-        faults: `Faults`.
-
-    Returns:
-        `Labels`.
-
-    Raises:
-        InputError: for a bad file or shape, unless `faults` skips it.
-    """
+    """Read the labels."""
     images, labels, names = ImageFiles(root), {}, []
     for file_part, file in files_by_part(_label_files(root), root).items():
         tree = read_xml(file)

@@ -1,6 +1,7 @@
 """Find the files of a data set in a folder, and tell which part of it they are."""
 
 import io
+import json
 import os
 import re
 import unicodedata
@@ -316,6 +317,24 @@ def read_text(file):
         raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def read_json(file, lists, what):
+    """Give the dict that a JSON file holds.
+
+    Raises:
+        InputError: for a file that is missing, no JSON, or has not all of `lists` (names of
+            lists, as `what` writes them) at its top.
+    """
+    try:
+        content = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{file}, {place}: not JSON ({error.msg})") from error
+    for key in lists:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f"{file}: no list `{key}` at its top, as {what} files have")
+    return content
 
 
 def read_xml(file, content=None):

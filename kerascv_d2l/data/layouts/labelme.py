@@ -6,15 +6,7 @@ The image is the one that `imagePath` names, seen from the JSON file, or the one
 file's name. Polygons of one label and `group_id` are parts of one object.
 """
 
-import json
-
-from kerascv_d2l.data.layouts.files import (
-    ImageFiles,
-    part_of_path,
-    read_text,
-    size_of,
-    walk,
-)
+from kerascv_d2l.data.layouts.files import ImageFiles, part_of_path, read_json, size_of, walk
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
@@ -32,18 +24,7 @@ def recognises(root):
 
 
 def read(root, faults):
-    """Read the labels.
-
-    Args:
-        root: `Path` for which `recognises` holds.
-        faults: `Faults`.
-
-    Returns:
-        `Labels`.
-
-    Raises:
-        InputError: for a bad file or shape, unless `faults` skips it.
-    """
+    """Read the labels."""
     images, labels = ImageFiles(root), {}
     for file in walk(root, (".json",)):
         try:
@@ -56,13 +37,8 @@ def read(root, faults):
 
 
 def _read_file(file, root, images):
-    try:
-        content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-        raise InputError(f"{file}: no list `shapes` at its top, as labelme writes it")
-    folders = (file.parent, *(f for f in (file.parent.parent / "images", root / "images", root)))
+    content = read_json(file, ("shapes",), "labelme")
+    folders = (file.parent, file.parent.parent / "images", root / "images", root)
     folders = [folder for folder in folders if folder == root or root in folder.parents]
     part = part_of_path(file, root)
     name = str(content.get("imagePath") or "")

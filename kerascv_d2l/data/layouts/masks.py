@@ -71,8 +71,8 @@ def read(root, faults, classes=None, ignore=()):
     """Read which image has which mask, and what the pixels of masks stand for.
 
     Args:
-        root: `Path` of the data set.
-        faults: `Faults`.
+        root: as for every layout.
+        faults: as for every layout.
         classes: names of the classes with the indices 0, 1, …, instead of `classes.txt`; one
             that is named void or ignore is ignored.
         ignore: what is ignored, by index in the masks (of a class, or of none) or by a class's

@@ -1,9 +1,6 @@
 """A folder of photographs, of which nothing is known."""
 
-from kerascv_d2l.data.layouts.files import (
-    ALL,
-    walk,
-)
+from kerascv_d2l.data.layouts.files import ALL, walk
 from kerascv_d2l.data.layouts.records import LabelledImage, Labels
 from kerascv_d2l.data.splits import UNLABELLED
 
@@ -18,13 +15,5 @@ def recognises(root):
 
 
 def read(root, faults):
-    """List the images; of what is hidden or no image there is no word.
-
-    Args:
-        root: `Path`.
-        faults: `Faults`.
-
-    Returns:
-        `Labels`.
-    """
+    """List the images; of what is hidden or no image there is no word."""
     return Labels({ALL: [LabelledImage(file, str(root)) for file in walk(root)]})

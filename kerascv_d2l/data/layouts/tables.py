@@ -45,18 +45,7 @@ def recognises(root):
 
 
 def read(root, faults):
-    """Read the labels.
-
-    Args:
-        root: `Path` for which `recognises` holds.
-        faults: `Faults`.
-
-    Returns:
-        `Labels`. Where the labels of all objects are whole numbers, these are the classes.
-
-    Raises:
-        InputError: for a bad file or line, unless `faults` skips it.
-    """
+    """Read the labels. Where those of all objects are whole numbers, these are the classes."""
     images, labels = ImageFiles(root), {}
     for part, file in files_by_part(_label_files(root), root).items():
         labels[part] = _read_table(file, root, part, images, faults)

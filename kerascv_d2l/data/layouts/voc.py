@@ -59,18 +59,7 @@ def recognises(root):
 
 
 def read(root, faults):
-    """Read the labels.
-
-    Args:
-        root: `Path` for which `recognises` holds.
-        faults: `Faults`.
-
-    Returns:
-        `Labels`.
-
-    Raises:
-        InputError: for a bad file or object, unless `faults` skips it.
-    """
+    """Read the labels."""
     files = _label_files(root)
     parts = read_lists(root, LIST_FOLDERS, files, faults, "annotation (an XML file)")
     if parts is None:

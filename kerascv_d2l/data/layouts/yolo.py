@@ -48,18 +48,7 @@ def recognises(root):
 
 
 def read(root, faults):
-    """Read the labels.
-
-    Args:
-        root: `Path` for which `recognises` holds.
-        faults: `Faults`.
-
-    Returns:
-        `Labels`, its classes in order of their numbers.
-
-    Raises:
-        InputError: for a bad file or line, unless `faults` skips it.
-    """
+    """Read the labels, classes in the order of their numbers."""
     file = _config_file(root)
     config = {} if file is None else _config(file)
     names = _names(config, file, root)
