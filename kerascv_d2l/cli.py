@@ -78,6 +78,20 @@ def image_size(text):
 OnOff = argparse.BooleanOptionalAction  # --flag and --no-flag
 
 
+def named_box(text):
+    """Read `NAME,X0,Y0,X1,Y1`, pixels, as `(name, (x0, y0, x1, y1))`."""
+    name, *corners = text.split(",")
+    try:
+        x0, y0, x1, y1 = (float(corner) for corner in corners)
+    except ValueError:
+        x0 = x1 = 0
+    if not name or not x0 < x1 or not y0 < y1:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME,X0,Y0,X1,Y1, as dog,60,45,378,516, got {text!r}"
+        )
+    return name, (x0, y0, x1, y1)
+
+
 def comma_list(text):
     """Read `NAME,NAME,…` as a list of str."""
     return [name.strip() for name in text.split(",") if name.strip()]

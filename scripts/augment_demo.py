@@ -7,7 +7,6 @@ each: the image as it is and seven draws. With boxes SSD's crop, zoom-out and mo
 with a mask the scaled crops that segmentation networks are trained on.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ def parse(argv=None):
     add(
         "--box",
         action="append",
-        type=_box,
+        type=cli.named_box,
         default=[],
         metavar="NAME,X0,Y0,X1,Y1",
         help="an object: its class and corners in pixels (may be repeated)",
@@ -52,17 +51,6 @@ def parse(argv=None):
         help="random seed (default: %(default)s)",
     )
     return parser.parse_args(argv)
-
-
-def _box(text):
-    name, *corners = text.split(",")
-    try:
-        x0, y0, x1, y1 = (float(corner) for corner in corners)
-    except ValueError:
-        x0 = x1 = 0
-    if not name or not x0 < x1 or not y0 < y1:
-        raise argparse.ArgumentTypeError(f"expected NAME,X0,Y0,X1,Y1, as dog,60,45,378,516: {text}")
-    return name, (x0, y0, x1, y1)
 
 
 def read_data(args):

@@ -99,6 +99,18 @@ def test_imports_point_downwards():
     assert not wrong
 
 
+def test_only_cli_knows_argparse():
+    """Not the library, which takes values, and no script, whose flags come from `cli`."""
+    knowing = [
+        path.relative_to(ROOT).as_posix()
+        for folder in (PACKAGE, ROOT / "scripts")
+        for path in folder.rglob("*.py")
+        if "argparse" in imports(path)
+        or any(name.startswith("argparse.") for name in imports(path))
+    ]
+    assert knowing == ["kerascv_d2l/cli.py"]
+
+
 def test_models_import_no_data():
     for path in (PACKAGE / "models").rglob("*.py"):
         assert not [n for n in imports(path) if n.startswith("kerascv_d2l.data")], path
