@@ -13,7 +13,7 @@ from pathlib import Path
 from kerascv_d2l import cli
 from kerascv_d2l.data.inspect import COUNTED, find_problems, summarize
 from kerascv_d2l.data.load import GENERATED, PREPARED, load
-from kerascv_d2l.files import write_json
+from kerascv_d2l.files import write_json, writing
 
 NUM_DRAWN = 12
 
@@ -63,7 +63,7 @@ def main(argv=None):
         dict: `splits`, `left_out`, `warnings`, and `sheet`, the file with the examples.
 
     Raises:
-        InputError: for a source that cannot be read.
+        InputError: for a source that cannot be read, or a file that cannot be written.
     """
     args = parse(argv)
     options = {name: getattr(args, name) for name in ("classes", "ignore", "boxes_on")}
@@ -85,9 +85,11 @@ def main(argv=None):
     }
     show(report, args.task)
     if args.json:
-        write_json(args.json, report)
+        with writing(args.json):
+            write_json(args.json, report)
     sheet = free_name(Path(args.out), f"{Path(args.source).name}-{args.task}")
-    draw(sheet, data)
+    with writing(sheet):
+        draw(sheet, data)
     print(f"examples drawn: {sheet}")
     return report | {"sheet": str(sheet)}
 

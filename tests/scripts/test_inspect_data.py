@@ -104,6 +104,15 @@ def test_a_source_that_cannot_be_read(tmp_path):
         assert done.returncode == 2 and done.stderr.startswith(f"error: {source}")
 
 
+def test_files_that_cannot_be_written(script, tmp_path):
+    root = voc(tmp_path / "data", 4)
+    (tmp_path / "file").write_text("")
+    blocked = str(tmp_path / "file" / "inside")
+    for flags in (["--out", blocked], ["--out", str(tmp_path), "--json", blocked]):
+        with pytest.raises(InputError, match=r"inside.*cannot be written"):
+            script.main([str(root), "--task", "detection", *flags])
+
+
 def test_it_needs_no_tensorflow(tmp_path):
     root = voc(tmp_path / "data", 4)
     code = f"""
