@@ -7,18 +7,19 @@ as `../x` in an archive has nowhere to go, and no second copy fills the disk.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import lzma
 import os
 import shutil
 import tarfile
+import textwrap
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from kerascv_d2l.errors import InputError
 
-_CHUNK = 1 << 20  # bytes read at a time where a sum is computed
 # What zipfile, tarfile and the decompressors raise for damaged members.
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -52,46 +53,16 @@ class Archive:
 
 
 def sha1_of(path):
-    """SHA-1 of a file.
-
-    Args:
-        path: file name.
-
-    Returns:
-        40 hexadecimal digits.
-    """
-    digest = hashlib.sha1(usedforsecurity=False)
+    """SHA-1 of a file: 40 hexadecimal digits."""
     with Path(path).open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, _sha1).hexdigest()
 
 
-def check_sha1(path, archive):
-    """Raise unless the file is the archive it is meant to be.
-
-    Args:
-        path: file name.
-        archive: the `Archive` that the file should hold.
-
-    Raises:
-        InputError: if the sums differ; the message shows both.
-    """
-    found = sha1_of(path)
-    if found != archive.sha1:
-        raise InputError(
-            f"{path}: this is not {archive.name}, or it is damaged or incomplete: its SHA-1 is "
-            f"{found}, expected {archive.sha1} ({Path(path).stat().st_size:,} bytes). "
-            "Nothing was read from it. Delete it and get it again."
-        )
+_sha1 = functools.partial(hashlib.sha1, usedforsecurity=False)
 
 
 def check(path, archive):
-    """See that what is at hand is the archive, or a folder unpacked from it.
-
-    Args:
-        path: file or folder name.
-        archive: the `Archive` that it should hold.
+    """See that what is at hand is the `Archive`, or a folder unpacked from it.
 
     Returns:
         `Path` of the data set's folder, or None for an archive file of the right sum.
@@ -101,7 +72,12 @@ def check(path, archive):
     """
     path = Path(path).expanduser()
     if path.is_file():
-        check_sha1(path, archive)
+        if (found := sha1_of(path)) != archive.sha1:
+            raise InputError(
+                f"{path}: this is not {archive.name}, or it is damaged or incomplete: its SHA-1 "
+                f"is {found}, expected {archive.sha1} ({path.stat().st_size:,} bytes). Nothing "
+                "was read from it. Delete it and get it again."
+            )
         return None
     if not path.is_dir():
         raise InputError(
@@ -118,7 +94,7 @@ def check(path, archive):
 
 def fingerprint(folder):
     """Tell a folder by the names, sizes and times of its files: 12 hexadecimal digits."""
-    digest = hashlib.sha1(usedforsecurity=False)
+    digest = _sha1()
     for file in sorted(Path(folder).rglob("*")):
         if file.is_file():
             status = file.stat()
@@ -136,20 +112,18 @@ def find(archive, dl_manager, at_hand=None):
     Args:
         archive: `Archive`.
         dl_manager: `tfds.download.DownloadManager`.
-        at_hand: file name of the archive, or an unpacked folder: the data set's
-            own, or one that holds it (as the book leaves it in `../data`).
+        at_hand: as `path` of `open_source`, or None.
 
     Returns:
-        A source: `names(prefix)`, `read(name)`, `where(name)`.
+        A source, as `open_source`.
 
     Raises:
-        InputError: if `at_hand` is not there or is something else, the sum of
-            the archive is wrong, or no mirror could be reached.
+        InputError: as `open_source`, or if no mirror could be reached.
     """
     if at_hand is not None:
         return open_source(at_hand, archive)
-    manual = _manual_folder(dl_manager)
-    if manual is not None:
+    with contextlib.suppress(AssertionError):  # TFDS': that folder is missing or empty
+        manual = Path(dl_manager.manual_dir)
         if (manual / archive.name).is_file():
             return open_source(manual / archive.name, archive)
         if _root_in(manual, archive) is not None:
@@ -161,13 +135,14 @@ def open_source(path, archive, downloaded=False):
     """Open an archive, or a folder that was unpacked from one.
 
     Args:
-        path: file or folder name.
-        archive: the `Archive` that it should hold.
+        path: file name of the archive, or an unpacked folder: the data set's own, or one that
+            holds it (as the book leaves it in `../data`).
+        archive: the `Archive` that it should be.
         downloaded: whether the file is a copy of ours, to be deleted if its
             sum is wrong, so that the next run downloads it anew.
 
     Returns:
-        A source, as `find`.
+        A source: `names(prefix)`, `read(name)`, `where(name)`.
 
     Raises:
         InputError: if there is nothing of that name, the sum is wrong, the
@@ -294,13 +269,6 @@ def _root_in(folder, archive):
     return next((c for c in candidates if (c / archive.landmark).exists()), None)
 
 
-def _manual_folder(dl_manager):
-    try:
-        return Path(dl_manager.manual_dir)
-    except AssertionError:  # what TFDS raises where that folder is missing or empty
-        return None
-
-
 def _download(archive, dl_manager):
     failures = []
     for url in archive.urls:
@@ -309,7 +277,8 @@ def _download(archive, dl_manager):
                 return Path(dl_manager.download(url))
         # requests, urllib3 and TFDS have no common base class for "not there".
         except Exception as error:
-            failures.append(f"  {url}: {type(error).__name__}: {_short(error)}")
+            text = textwrap.shorten(str(error), 200, placeholder=" …")
+            failures.append(f"  {url}: {type(error).__name__}: {text}")
     hint = "the folder `manual` in TFDS' download folder"
     manual = getattr(dl_manager, "_manual_dir", None)
     raise InputError(
@@ -338,8 +307,3 @@ def _no_partial_downloads(dl_manager):
         for path in partial() - before:
             shutil.rmtree(path, ignore_errors=True)
         raise
-
-
-def _short(error, limit=200):
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[:limit] + " …"

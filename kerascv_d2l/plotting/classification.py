@@ -1,14 +1,11 @@
 """A classifier's results: the confusion matrix, and the images with the worst answers."""
 
-import math
-
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.plotting.common import DPI, MAX_NAME_LETTERS, save, shortened, to_uint8
+from kerascv_d2l.plotting.common import DPI, MAX_NAME_LETTERS, grid, save, shortened, to_uint8
 
 MAX_MATRIX_INCHES = 12.0  # side of a confusion matrix
 MIN_CELL_INCHES = 0.2  # cells that hold a number
@@ -55,7 +52,6 @@ def _confusion_figure(matrix, class_names):
     figure = Figure(
         figsize=(side + margin + 2.2, side + margin + 1.2), dpi=DPI, layout="constrained"
     )
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(colors, interpolation="nearest")
     if cell >= MIN_CELL_INCHES:
@@ -111,29 +107,15 @@ def _mistakes_figure(images, names, labels, probabilities, class_names, columns)
     }
     if len(set(lengths.values())) != 1 or not len(images):
         raise InputError(f"draw_mistakes needs as many of each, and at least one, not {lengths}.")
-    columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
     # Each image has two lines of text above it.
-    figure = Figure(
-        figsize=(columns * MISTAKE_INCHES, rows * (MISTAKE_INCHES + 0.35) + 0.4),
-        dpi=DPI,
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
+    figure, places = grid(len(images), columns, MISTAKE_INCHES, MISTAKE_INCHES + 0.35, 0.4)
     for axes, image, name, label, row in zip(
-        grid, images, names, labels, probabilities, strict=False
+        places, images, names, labels, probabilities, strict=False
     ):
         predicted = int(np.argmax(row))
         wrong = predicted != label
-        verdict = (
-            f"{shortened(class_names[label])} {row[label]:.2f}, predicted "
-            f"{shortened(class_names[predicted])} {row[predicted]:.2f}"
-            if wrong
-            else f"{shortened(class_names[label])} {row[label]:.2f}, right"
-        )
+        said = f"predicted {shortened(class_names[predicted])} {row[predicted]:.2f}"
+        verdict = f"{shortened(class_names[label])} {row[label]:.2f}, {said if wrong else 'right'}"
         axes.imshow(to_uint8(image))
         axes.set_title(
             f"{verdict}\n{_end(name)}", fontsize=8, color=WRONG_COLOR if wrong else RIGHT_COLOR

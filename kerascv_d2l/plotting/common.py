@@ -2,11 +2,13 @@
 
 import colorsys
 import functools
+import math
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from kerascv_d2l.errors import InputError
@@ -71,6 +73,29 @@ def to_uint8(image):
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
+def grid(count, columns, width, height, heading=0.0):
+    """Make a figure for `count` images in rows.
+
+    Args:
+        count: int, at least 1.
+        columns: int: cells of a row, at most.
+        width: float, inches of a cell.
+        height: float, inches of a cell.
+        heading: float, inches above all.
+
+    Returns:
+        `(figure, axes)`: `matplotlib.figure.Figure`; array of at least `count` axes, none drawn.
+    """
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    size = (columns * width, rows * height + heading)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for each in axes:
+        each.set_axis_off()
+    return figure, axes
+
+
 def class_color(class_index):
     """Give the colour of a class: `#rrggbb`, the same in every drawing, another for every class."""
     index = int(class_index)
@@ -90,7 +115,7 @@ def shortened(name):
 
 
 def save(path, figure):
-    """Write a figure that has a canvas to a file, which appears only when it is whole.
+    """Write a figure to a file, which appears only when it is whole.
 
     Text is drawn as it is: "$" starts no formula, and characters that the font lacks come
     from another font of this machine.

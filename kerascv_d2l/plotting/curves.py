@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -73,7 +72,6 @@ def _curves_figure(history):
             f"history has none of {', '.join(BOOK_CURVES)}, but {', '.join(history) or 'nothing'}"
         )
     figure = Figure(figsize=(5.6, 4), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     longest, top = 1, 1.0
     for name, (style, label) in known.items():
@@ -105,7 +103,6 @@ def _history_figure(history, unit="epoch"):
     columns = len(panels) if len(panels) < 4 else math.ceil(len(panels) / 2)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5.6 * columns, 4 * rows), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     if any(name.startswith("val_") for name in series):
         figure.suptitle("solid: training      dashed: validation (val_)", fontsize=11)
     for place, (title, names) in enumerate(panels.items(), start=1):

@@ -67,7 +67,7 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
 
 def _detections_figure(images, detections, labels, class_names, score_threshold, columns):
     images = [to_uint8(image) for image in images]
-    truth = {name: value.numpy() for name, value in as_targets(_boxes_only(labels)).items()}
+    truth = {n: np.asarray(rows) for n, rows in as_targets(labels).items() if n != "masks"}
     found = {name: np.asarray(value) for name, value in detections.items()}
     _check_batch(images, found, truth, class_names)
 
@@ -115,12 +115,6 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
         title=f"dashed: ground truth      solid: predicted, score ≥ {score_threshold:g}",
     )
     return figure
-
-
-def _boxes_only(labels):
-    if not isinstance(labels, dict):
-        return labels
-    return {name: labels[name] for name in ("boxes", "classes", "ignore") if name in labels}
 
 
 def _draw_cell(axes, truth, found, class_names):
@@ -256,8 +250,7 @@ def _place(box, size, frame, taken, below_first=False):
 
 def _text_color(background):
     """Black or white, whichever reads better on a colour."""
-    red, green, blue = ImageColor.getrgb(background)[:3]
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+    return "black" if ImageColor.getcolor(background, "L") > 140 else "white"
 
 
 def _legend_handles(classes, class_names, any_ignored):

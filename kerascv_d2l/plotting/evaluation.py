@@ -1,7 +1,6 @@
 """Results of an evaluation: curves of precision over recall, and a bar for every class."""
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kerascv_d2l.errors import InputError
@@ -24,7 +23,6 @@ def draw_precision_recall(path, curves):
     if not curves:
         raise InputError("curves is empty; pass at least one class.")
     figure = Figure(figsize=(6.5, 4.5), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for k, (name, (recall, precision)) in enumerate(list(curves.items())[:MAX_LEGEND_CLASSES]):
         axes.plot(recall, precision, color=class_color(k), label=shortened(name))
@@ -49,7 +47,6 @@ def draw_bars(path, values, title):
         raise InputError("values is empty; pass at least one class.")
     height = min(1.2 + BAR_INCHES * len(values), 60)
     figure = Figure(figsize=(6.5, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     bars = axes.barh(range(len(values)), np.nan_to_num(list(values.values())), color="#0a84ff")
     axes.bar_label(bars, [f"{v:.3f}" for v in values.values()], padding=3, fontsize=9)

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -71,7 +70,6 @@ def _segmentation_figure(images, predictions, truths, class_names, colors, colum
     legend_height = 0.2 + 0.25 * math.ceil((len(shown) + ignored) / legend_columns)
     body = rows * (cell[1] + GAP_INCHES) + 0.25
     figure = Figure(figsize=(figure_width, body + legend_height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
     share = legend_height / (body + legend_height)
     top = 1 - 0.25 / (body + legend_height)
     grid = figure.subplots(

@@ -1,15 +1,11 @@
 """A sheet of examples with their labels drawn, by which one sees whether a data set is right."""
 
-import math
-
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting.book import bbox_to_rect
-from kerascv_d2l.plotting.common import DPI, class_color, save, to_uint8
+from kerascv_d2l.plotting.common import class_color, grid, save, to_uint8
 from kerascv_d2l.plotting.segmentation import overlay
 
 CELL_INCHES = 3.0
@@ -53,14 +49,8 @@ def draw_examples(
     for name, values in (("titles", titles), ("labels", labels), ("masks", masks)):
         if values is not None and len(values) != count:
             raise InputError(f"there are {count} images and {len(values)} {name}")
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(columns * inches, rows * inches), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    for i, (axes, image) in enumerate(zip(grid, images, strict=False)):
+    figure, places = grid(count, columns, inches, inches)
+    for i, (axes, image) in enumerate(zip(places, images, strict=False)):
         image = to_uint8(image)
         if masks is not None:
             image = overlay(image, masks[i], VOC_COLORMAP if colormap is None else colormap)

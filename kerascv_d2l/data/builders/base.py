@@ -64,13 +64,6 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def variant(cls, archive, skip_bad):
         """Name what is prepared from these arguments: of a folder and its files, or `""`.
 
-        Args:
-            archive: as for the class.
-            skip_bad: as for the class.
-
-        Returns:
-            str.
-
         Raises:
             InputError: if `archive` is not there or is something else.
         """
@@ -86,10 +79,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         source = archives.find(self.ARCHIVE, dl_manager, self._archive)
         self.info.metadata["skipped"] = []
-        return {
-            split: self._generate_examples(source, folder)
-            for split, folder in self.SPLIT_NAMES.items()
-        }
+        return {k: self._generate_examples(source, v) for k, v in self.SPLIT_NAMES.items()}
 
     def _generate_examples(self, source, split):
         for key, make in self._entries(source, split):
@@ -104,21 +94,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield key, example
 
     def _entries(self, source, split):
-        """Yield `(key, function that makes the example)`.
-
-        Args:
-            source: what `archives.find` returned.
-            split: the split's name in the archive.
-        """
+        """Yield `(key, function that makes the example)` of a split by its name in the archive."""
         raise NotImplementedError
 
 
 def image(source, name):
-    """Read an image and see that it is whole.
-
-    Args:
-        source: what `archives.find` returned.
-        name: the image's name in it.
+    """Read an image of a source (`archives.find`) by its name, and see that it is whole.
 
     Returns:
         `(stream, (height, width))`: the file's own bytes where every decoder
