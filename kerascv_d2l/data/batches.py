@@ -6,11 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kerascv_d2l.data.images import (
-    crop,
-    decode_content,
-    decode_image,
-)
+from kerascv_d2l.data.images import crop, decode_content, decode_image
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import (

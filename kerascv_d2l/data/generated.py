@@ -127,15 +127,8 @@ ONE_LIGHT_OBJECT = dataclasses.replace(
 
 
 # One or two large things, turned little: a segmenter learns them from random weights in minutes.
-LARGE_OBJECTS = SceneSettings(
-    max_objects=2,
-    object_size=(0.5, 0.85),
-    empty=0.0,
-    clutter=0,
-    occlusion=0.15,
-    min_visible=0.6,
-    texture=0.5,
-    turn=0.125,
+LARGE_OBJECTS = dataclasses.replace(
+    ONE_OBJECT, max_objects=2, object_size=(0.5, 0.85), min_visible=0.6
 )
 
 
@@ -520,10 +513,7 @@ def _draw_direction(rng):
 
 def _direction(turns):
     angle = 2 * math.pi * turns
-    return (
-        round(math.cos(angle) * TRIG_STEPS) / TRIG_STEPS,
-        round(math.sin(angle) * TRIG_STEPS) / TRIG_STEPS,
-    )
+    return tuple(round(f(angle) * TRIG_STEPS) / TRIG_STEPS for f in (math.cos, math.sin))
 
 
 # Distances to the edge of each shape, negative inside, in its own coordinates:
@@ -546,10 +536,7 @@ def _ring(u, v, lean):
 def _cross(u, v, lean):
     arm = 0.25 + 0.12 * lean
     wide, high = np.abs(u), np.abs(v)
-    return np.minimum(
-        np.maximum(wide - 1, high - arm),
-        np.maximum(wide - arm, high - 1),
-    )
+    return np.minimum(np.maximum(wide - 1, high - arm), np.maximum(wide - arm, high - 1))
 
 
 def _moon(u, v, lean):
@@ -563,10 +550,6 @@ def _half_planes(u, v, count, inner):
     for k in range(count):
         cosine, sine = _direction(k / count)
         yield cosine * u + sine * v - inner
-
-
-def _triangle(u, v, lean):
-    return functools.reduce(np.maximum, _half_planes(u, v, 3, 0.5))
 
 
 def _star(u, v, lean):
@@ -599,10 +582,6 @@ def _corner(u, v, lean):
     return np.maximum(_box(u, v, lean), np.minimum(u, v) + 1 - arm)
 
 
-def _half_disc(u, v, lean):
-    return np.maximum(_disc(u, v, lean), 0.1 * lean - u)
-
-
 def _wedge(u, v, lean):
     # A trapezium: one side shorter than the side it faces, and never a triangle.
     narrow = 0.35 + 0.3 * lean
@@ -615,7 +594,7 @@ _DISTANCES = {
     "ring": _ring,
     "cross": _cross,
     "moon": _moon,
-    "triangle": _triangle,
+    "triangle": lambda u, v, lean: functools.reduce(np.maximum, _half_planes(u, v, 3, 0.5)),
     "disc": _disc,
     "arrow": _arrow,
     "square": _box,
@@ -623,6 +602,6 @@ _DISTANCES = {
     "corner": _corner,
     "bar": _box,
     "ellipse": _disc,
-    "half disc": _half_disc,
+    "half disc": lambda u, v, lean: np.maximum(_disc(u, v, lean), 0.1 * lean - u),
     "wedge": _wedge,
 }

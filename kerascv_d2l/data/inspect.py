@@ -11,12 +11,7 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-from kerascv_d2l.data.splits import (
-    CLASSIFICATION,
-    DETECTION,
-    SEGMENTATION,
-    first_of,
-)
+from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, first_of
 
 # Images are nearly the same if grey thumbnails of them correlate by this; brightness, contrast,
 # size and compression hardly change it (0.97 and more), other images come up to 0.9.

@@ -46,16 +46,18 @@ class ObjectTargets:
         self.boxes_on, self.masks, self.clipped, self.thin = boxes_on, masks, [], []
         kinds = labels.class_names
         if kinds is None:
-            found = (o for part in labels.images.values() for i in part for o in i.objects)
-            kinds = sorted({o.kind for o in found if o.problem is None})
+            kinds = sorted({o.kind for o in _objects(labels) if o.problem is None})
         if classes is not None:
-            self.class_names = _checked_names(classes)
+            classes = self.class_names = list(classes)
+            if not classes or len(set(classes)) != len(classes):
+                raise InputError(f"classes are {classes}; wanted one or more different names")
             numbers = all(isinstance(kind, int) for kind in kinds)
             kinds = range(len(self.class_names)) if numbers else self.class_names
         else:
             self.class_names = [str(kind) for kind in kinds]
-        if masks and (missing := next(self._without_mask(labels), None)):
-            raise InputError(f"masks: {missing.where} has none (segmentation, polygon)")
+        for item in _objects(labels) if masks else ():
+            if not (item.outline or item.ignore or item.problem):
+                raise InputError(f"masks: {item.where} has none (segmentation, polygon)")
         self.class_of = {kind: index for index, kind in enumerate(kinds)}
 
     def notes(self):
@@ -69,12 +71,6 @@ class ObjectTargets:
             for places, what in found
             if places
         ]
-
-    @staticmethod
-    def _without_mask(labels):
-        for item in (o for part in labels.images.values() for i in part for o in i.objects):
-            if not (item.outline or item.ignore or item.problem):
-                yield item
 
     def __call__(self, image, info):
         """Give `boxes`, `classes`, `ignore` (and `masks`) of an image; and what is wrong.
@@ -165,17 +161,14 @@ class ObjectTargets:
         return self.boxes_on == STORED, None
 
 
+def _objects(labels):
+    return (item for part in labels.images.values() for image in part for item in image.objects)
+
+
 def stored_size(info):
     """`(height, width)` of an image before its EXIF rotation."""
     sideways = info.orientation in SIDEWAYS
     return (info.width, info.height) if sideways else (info.height, info.width)
-
-
-def _checked_names(classes):
-    classes = list(classes)
-    if isinstance(classes, str) or not classes or len(set(classes)) != len(classes):
-        raise InputError(f"classes are {classes}; wanted one or more different names")
-    return classes
 
 
 def _shown(box):

@@ -35,16 +35,10 @@ _PART_WORDS = {
 
 
 def visible(folder):
-    """List what is in a folder but for hidden files and litter, sorted by name.
-
-    Args:
-        folder: `Path`.
-
-    Returns:
-        list of `Path`.
+    """List what is in a folder but for hidden files and litter: `Path`s sorted by name.
 
     Raises:
-        InputError: for a name that is not UTF-8.
+        InputError: for a folder that cannot be read, or a name that is not UTF-8.
     """
     return [folder / entry.name for entry in _entries(folder)]
 
@@ -69,14 +63,10 @@ def _entries(folder):
 
 
 def walk(folder, endings=IMAGE_ENDINGS):
-    """List the files with some endings in a folder and all folders in it.
-
-    Args:
-        folder: `Path`. Links to folders are followed.
-        endings: tuple of lower-case endings; files in upper case have them too.
+    """List the files with some lower-case endings (or the same in upper case) in a folder.
 
     Returns:
-        list of `Path`, sorted; without hidden files and litter.
+        list of `Path`, sorted: of all folders in it, links too, without hidden files and litter.
     """
     return list(map(Path, sorted(_walk(folder, endings, (os.path.realpath(folder),)))))
 
@@ -97,15 +87,7 @@ def listing(folder):
 
 
 def unwrapped(path):
-    """Look for a data set in a folder, and where it wraps but one folder, in that.
-
-    An archive often unpacks into folders with nothing but one folder in them.
-
-    Args:
-        path: the folder.
-
-    Yields:
-        `Path`s to look at, from the outside in.
+    """Yield a folder, and where it wraps but one folder (as archives often do), that too.
 
     Raises:
         InputError: if there is no such folder.
@@ -129,9 +111,6 @@ def part_of(name):
     Words are what stands between digits and signs: `instances_train2017` is of `train`,
     `instances_trainval2007` of `all`, and `constraint` of none.
 
-    Args:
-        name: str.
-
     Returns:
         `train`, `val`, `test`, `all` (train and val in one), or None.
     """
@@ -142,15 +121,10 @@ def part_of(name):
 
 
 def part_of_path(path, root, own_name=False):
-    """Tell the part of a data set by the folders that a file is in, the innermost first.
+    """Tell the part of a data set by the folders in `root` that a file is in.
 
-    Args:
-        path: `Path` of the file, in `root`.
-        root: `Path`.
-        own_name: bool: begin with the name of the file itself.
-
-    Returns:
-        As `part_of`, but `all` for None.
+    The innermost comes first, or with `own_name` the name of the file itself. As `part_of`, but
+    `all` for None.
     """
     relative = path.relative_to(root).with_suffix("")
     names = relative.parts if own_name else relative.parts[:-1]
@@ -158,11 +132,7 @@ def part_of_path(path, root, own_name=False):
 
 
 def files_by_part(files, root):
-    """Tell which part each label file is for, by its name or else its folder.
-
-    Args:
-        files: `Path`s in `root`.
-        root: `Path`.
+    """Tell which part each label file in `root` is for, by its name or else its folder.
 
     Returns:
         dict from part to file; `all` beside `train` and `val` is left out, being both.
@@ -186,14 +156,7 @@ def files_by_part(files, root):
 
 
 def read_flag(value):
-    """Read a yes or no of a label file.
-
-    Args:
-        value: str, number, bool or None.
-
-    Returns:
-        bool; None for what is neither. Nothing, and `Unspecified`, are no.
-    """
+    """Read a yes or no: bool, or None for neither. Nothing, and `Unspecified`, are no."""
     text = str(value).strip().lower()
     if value is None or text in ("", "0", "0.0", "false", "no", "unspecified"):
         return False
@@ -201,11 +164,7 @@ def read_flag(value):
 
 
 class ImageFiles:
-    """The image files of a folder, to be found by what label files call them.
-
-    Args:
-        root: `Path`.
-    """
+    """The image files of a folder, to be found by what label files call them."""
 
     def __init__(self, root):
         self.root = root
@@ -277,12 +236,7 @@ def _only(found, name):
 
 
 def image_folders(file, root, part):
-    """List where the images of a label file for many images may be, the likeliest first.
-
-    Args:
-        file: `Path` of the label file, in `root`.
-        root: `Path` of the data set.
-        part: str: the part that the file is for.
+    """List where the images of a label file of some part may be, the likeliest first.
 
     Returns:
         list of `Path`: folders called as the file or as the part; beside the file; `images/`.
@@ -313,10 +267,8 @@ def read_text(file):
     """Give the text of a file in UTF-8; an `InputError` names one of another kind."""
     try:
         return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not a text file in UTF-8 ({error})") from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file}: not a text file in UTF-8, or unreadable ({error})") from error
 
 
 def read_json(file, lists, what):

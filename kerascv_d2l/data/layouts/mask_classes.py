@@ -238,11 +238,7 @@ def _count_indices(file):
 
 
 def leave_out(table, ignore):
-    """Ignore some classes of `MaskClasses`, and move up the others.
-
-    Args:
-        table: `MaskClasses`, changed in place.
-        ignore: indices in the masks, or names of classes.
+    """Ignore classes of `MaskClasses`, by index in the masks or name, and move up the others.
 
     Raises:
         InputError: for a class that is not there, or if none is left.

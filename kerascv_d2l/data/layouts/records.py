@@ -110,17 +110,10 @@ def hull(values):
 
 
 def split_by_name(items, name_of, val_fraction, seed, where):
-    """Split into a training and a validation part that depend on names only.
-
-    Args:
-        items: list.
-        name_of: function from an item to its name.
-        val_fraction: float in (0, 1).
-        seed: int.
-        where: str: the folder, for messages.
+    """Split a list into a training and a validation part that depend on names only.
 
     Returns:
-        `{"train": list, "val": list}`, each sorted by name.
+        `{"train": list, "val": list}`, each sorted by what the function `name_of` gives.
 
     Raises:
         InputError: if there are fewer than two items.
@@ -133,10 +126,8 @@ def split_by_name(items, name_of, val_fraction, seed, where):
 
     num_val = min(max(1, round(len(items) * val_fraction)), len(items) - 1)
     ranked = sorted(items, key=rank)
-    return {
-        TRAIN: sorted(ranked[num_val:], key=name_of),
-        VAL: sorted(ranked[:num_val], key=name_of),
-    }
+    parts = {TRAIN: ranked[num_val:], VAL: ranked[:num_val]}
+    return {part: sorted(chosen, key=name_of) for part, chosen in parts.items()}
 
 
 # ---------------------------------------------------------------- from labels to a data set
@@ -167,13 +158,11 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
     _note_similar(labels.class_names or (), faults)
     splits = {}
     for part, images in parts.items():
-        known = Faults(faults.skip_bad)
-        if part in (ALL, TRAIN):
-            known.reasons = faults.reasons
+        known = faults if part in (ALL, TRAIN) else Faults(faults.skip_bad)
         found = _check_part(images, labels.targets, known)
         if not found:
-            why = f" left; the first fault was: {faults.reasons[0]}" if faults.reasons else ""
-            why = f" left; the first fault was: {known.reasons[0]}" if known.reasons else why
+            first = (known.reasons or faults.reasons or [""])[0]
+            why = f" left; the first fault was: {first}" if first else ""
             raise InputError(f"{source}, {part} split: no image{why}")
         _name(found)
         if part == ALL and labels.targets is not None:

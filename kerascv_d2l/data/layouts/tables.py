@@ -49,7 +49,7 @@ def read(root, faults):
     images, labels = ImageFiles(root), {}
     for part, file in files_by_part(_label_files(root), root).items():
         labels[part] = _read_table(file, root, part, images, faults)
-    items = [o for part in labels.values() for image in part for o in image.objects]
+    items = [item for part in labels.values() for image in part for item in image.objects]
     kinds = {item.kind for item in items if item.problem is None}
     class_names = None
     if all(kind.isdecimal() for kind in kinds):  # "0" and "00" are one class

@@ -97,14 +97,18 @@ def _label_files(root):
     """Dict from stem, relative to the folder of the labels, to XML file."""
     table = {}
     for file in walk(root, (".xml",)):
-        relative = file.relative_to(root).with_suffix("")
-        if len(relative.parts) > 1 and relative.parts[0].lower() in ANNOTATION_FOLDERS:
-            relative = relative.relative_to(relative.parts[0])
-        stem = relative.as_posix()
+        stem = _stem(file, root)
         if stem in table:
             raise InputError(f"{table[stem]} and {file} label the same image: remove one")
         table[stem] = file
     return table
+
+
+def _stem(file, root):
+    """The path of a file in the folder of the labels, without its ending."""
+    parts = file.relative_to(root).parts
+    is_inside = len(parts) > 1 and parts[0].lower() in ANNOTATION_FOLDERS
+    return "/".join(parts[is_inside:])[: -len(file.suffix)]
 
 
 def _objects(tree):
@@ -149,10 +153,7 @@ def _read_xml(file, root, images, faults):
 def _find(file, tree, root, images):
     """`(path of the image or None, what is wrong)`: by the XML file's name, or by <filename>."""
     folders, part = _image_folders(file, root), part_of_path(file, root)
-    relative = file.relative_to(root)
-    if relative.parts[0].lower() in ANNOTATION_FOLDERS and len(relative.parts) > 1:
-        relative = relative.relative_to(relative.parts[0])
-    stem = relative.as_posix()[: -len(file.suffix)]
+    stem = _stem(file, root)
     path, problem = images.find(stem, folders, part)  # x.jpg.xml is of x.jpg
     if path is None:
         path, problem = images.find(stem, folders, part, stem=True)
