@@ -499,7 +499,7 @@ def test_bad_coco_annotation(tmp_path, annotation):
             {"images": [{"id": k, "file_name": f"{k + 2}.png"} for k in range(2)]},
             r"images\[1\] \(id 1\): the image 3\.png does not exist in .*images",
         ),
-        ({"categories": [{"id": "a", "name": "b"}]}, r"categories\[0\]: no whole number id"),
+        ({"categories": [{"id": None, "name": "b"}]}, r"categories\[0\]: no id or no name"),
         (
             {"categories": [{"id": 1, "name": "b"}, {"id": 1, "name": "c"}]},
             r"categories\[1\]: id 1 is 'c', but stands for 'b' already",

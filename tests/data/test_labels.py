@@ -117,6 +117,14 @@ def test_the_file_tells_which_of_two_images_of_one_name(tmp_path):
             read(tmp_path)
 
 
+def test_a_filename_of_another_image_is_noted(tmp_path):
+    for name, filename in (("a", "b.jpg"), ("b", "b.jpg"), ("c", "long ago.jpg")):
+        save(tmp_path / f"{name}.jpg")
+        xml(tmp_path / f"{name}.xml", filename)
+    (note,) = read(tmp_path).notes
+    assert note.startswith("1 XML file(s) have the name of one image") and "a.xml (b.jpg)" in note
+
+
 def test_yolo_labels_of_two_images_of_one_name(tmp_path):
     for name in ("q.jpg", "q.png", "r.jpg", "s.jpg"):
         save(tmp_path / "images" / name)
@@ -366,6 +374,7 @@ def test_bad_data_yaml(tmp_path, text, message):
         ({"label": "", "points": [[1, 1], [5, 5], [1, 5]]}, "no label"),
         ({"label": "cat", "points": [[1, 1], [5, 5]]}, "a polygon of 2 points"),
         ({"label": "cat", "points": [1, 2, 3]}, "points are not pairs of numbers"),
+        ({"label": 0, "group_id": [1], "points": [[10**400, 1]] * 3}, "points are not pairs"),
     ],
 )
 def test_bad_shape_of_labelme(tmp_path, shape, message):
@@ -492,6 +501,122 @@ def test_files_of_the_parts_may_be_called_in_several_ways(tmp_path):
     assert (data.train.names, data.val.names) == (["0.jpg"], ["1.jpg"])
 
 
+@pytest.mark.parametrize("kind", [str, float])
+def test_ids_of_coco_may_be_text(tmp_path, kind):
+    for name in "01":
+        save(tmp_path / f"{name}.jpg")
+    names = ("cat", "dog", "egg")
+    content = {
+        "images": [{"id": kind(k), "file_name": f"{k}.jpg"} for k in range(2)],
+        "categories": [
+            {"id": kind(k), "name": name} for k, name in zip((9, 10, 11), names, strict=True)
+        ],
+        "annotations": [
+            {"image_id": k, "category_id": c, "bbox": [4, 2, 16, 8]}
+            for k in range(2)
+            for c in (11, 9)
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    data = read(tmp_path)
+    assert data.class_names == names and data.val.targets["classes"][0].tolist() == [2, 0]
+
+
+def test_json_that_is_none(tmp_path):
+    save(tmp_path / "a.jpg")
+    for text in ("[" * 100_000, '{"images": ' + "9" * 5000):
+        (tmp_path / "annotations.json").write_text(text)
+        with pytest.raises(InputError, match=r"annotations\.json: cannot be read as JSON"):
+            read(tmp_path)
+
+
+def test_a_rotated_ellipse_of_cvat(tmp_path):
+    shape = '<ellipse label="cat" cx="20" cy="10" rx="9" ry="3" rotation="90"/>'
+    images = "".join(f'<image name="{name}.jpg">{shape}</image>' for name in "ab")
+    (tmp_path / "it.xml").write_text(
+        f'<annotations xmlns="http://example.com">{images}</annotations>'
+    )
+    for name in "ab":
+        save(tmp_path / f"{name}.jpg")
+    (boxes,) = read(tmp_path).train.targets["boxes"]
+    assert (boxes * (40, 20, 40, 20)).round(3).tolist() == [[17, 1, 23, 19]]
+
+
+# --- names of classes in YOLO
+
+
+def yolo(root, lines=("0 0.5 0.5 0.2 0.2", "1 0.5 0.5 0.2 0.2"), label="labels/{}.txt"):
+    for k, line in enumerate(lines):
+        save(root / "images" / f"{k}.jpg")
+        (root / label.format(k)).parent.mkdir(parents=True, exist_ok=True)
+        (root / label.format(k)).write_text(line)
+
+
+def test_yaml_names_are_text(tmp_path):
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("names: [no, 2020-13-45]\nnc: 2\ntrain: images\nval: ~\n")
+    assert read(tmp_path).class_names == ("no", "2020-13-45")
+
+
+def test_names_of_classes_beside_labels(tmp_path):
+    yolo(tmp_path, label="Labels/{}.TXT")
+    names = tmp_path / "Labels" / "classes.txt"
+    names.write_text("cat\ndog\n\n")
+    assert read(tmp_path).class_names == ("cat", "dog")
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(InputError, match=r"classes\.txt and .*classes\.txt name the classes diff"):
+        read(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    names.write_text("cat\n\ndog\n")
+    with pytest.raises(InputError, match=r"classes\.txt, line 2: empty"):
+        read(tmp_path)
+
+
+# --- tables
+
+
+def table(root, lines, head="filename,width,height,class,xmin,ymin,xmax,ymax"):
+    for name in {line.split(",")[0] for line in lines}:
+        save(root / name)
+    (root / "boxes.csv").write_text("\n".join([head, *lines]))
+
+
+def test_a_table_with_a_column_of_parts(tmp_path):
+    parts = ("TRAIN", "train", "valid", "test")
+    lines = [f"{k}.jpg,cat,4,2,20,10,{part}" for k, part in enumerate(parts)]
+    table(tmp_path, lines, "filename,class,xmin,ymin,xmax,ymax,Split")
+    splits = read(tmp_path).splits
+    assert {name: split.names for name, split in splits.items()} == {
+        "train": ["0.jpg", "1.jpg"],
+        "val": ["2.jpg"],
+        "test": ["3.jpg"],
+    }
+    table(
+        tmp_path,
+        [*lines, lines[0].replace("TRAIN", "val")],
+        "filename,class,xmin,ymin,xmax,ymax,set",
+    )
+    with pytest.raises(InputError, match=r"line 6: .*0\.jpg is the same image .*train and val"):
+        read(tmp_path)
+
+
+def test_lines_of_a_table_that_cannot_be(tmp_path):
+    good = f"0.jpg,{WIDTH},{HEIGHT},cat,4,2,20,10"
+    for bad, message in (
+        (f"0.jpg,{WIDTH * 2},{HEIGHT},cat,4,2,20,10", "width and height are not those of .*line 2"),
+        (f"0.jpg,{WIDTH},{HEIGHT},cat,4,2,20", "not four numbers"),
+    ):
+        table(tmp_path, [good, bad, "1.jpg,,,3,4,2,20,10"])
+        with pytest.raises(InputError, match=f"line 3: {message}"):
+            read(tmp_path)
+    table(tmp_path, ["0.jpg,,,cat,4,2,20", "1.jpg,,,cat,4,2,x,10"])  # no good line at all
+    with pytest.raises(InputError, match="line 2: not four numbers"):
+        read(tmp_path)
+    (tmp_path / "boxes.csv").write_text("a" * 200_000)
+    with pytest.raises(InputError, match="no known layout"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("sign", [";", "\t"])
 def test_tables_of_spreadsheets(tmp_path, sign):
     for name in "01":
@@ -545,6 +670,7 @@ def test_yolo_on_turned_images_needs_a_word(tmp_path):
 
 
 def test_links_are_followed_and_end(tmp_path):
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
     for name in "ab":
         save(tmp_path / "pool" / f"{name}.jpg")
         xml(tmp_path / "annotations" / f"{name}.xml")

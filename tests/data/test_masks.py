@@ -457,3 +457,31 @@ def test_jpeg_masks_under_another_name(tmp_path):
     with pytest.raises(InputError, match=r"masks/b\.png: a mask as JPEG"):
         read(tmp_path)
     assert len(read(tmp_path, skip_bad=True).skipped) == 1
+
+
+def test_two_masks_of_one_image_are_no_instances(tmp_path):
+    images_and_masks(tmp_path, "abc", "images/{}.jpg", "masks/{}.png")
+    for name in ("a.bmp", "a_mask.png"):
+        Image.open(tmp_path / "masks" / "a.png").save(tmp_path / "masks" / name)
+        with pytest.raises(
+            InputError, match=r"masks/a[._].*masks?.* is there too|a\.\w+ is there too"
+        ):
+            read(tmp_path)
+        (tmp_path / "masks" / name).unlink()
+    assert len(read(tmp_path).train) == 2
+
+
+def test_255_as_an_object_in_some_masks_is_noted(tmp_path):
+    masks = [(indices(k, 1) == 1).astype(np.uint8) * (1, 255)[k % 2] for k in range(6)]
+    assert any(
+        "3 mask(s) have but class 0 and what is ignored" in n
+        for n in read(write(tmp_path, masks)).notes
+    )
+
+
+def test_masks_of_turned_images_are_noted(tmp_path):
+    root = write(tmp_path, map(indices, range(5)))
+    exif = Image.Exif()
+    exif[0x112] = 3
+    Image.open(root / "images" / "1.jpg").save(root / "images" / "1.jpg", exif=exif)
+    assert any("1 image(s) are stored turned (EXIF)" in note for note in read(root).notes)

@@ -34,7 +34,14 @@ from kerascv_d2l.data.layouts import (
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
 from kerascv_d2l.data.layouts.files import ALL, LIST_FOLDERS, listing, read_lists, unwrapped, walk
 from kerascv_d2l.data.layouts.records import Faults, build_data_set
-from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED, first_of
+from kerascv_d2l.data.splits import (
+    CLASSIFICATION,
+    DETECTION,
+    IGNORE_LABEL,
+    SEGMENTATION,
+    UNLABELLED,
+    first_of,
+)
 from kerascv_d2l.errors import InputError
 
 LAYOUTS = (class_folders, masks, photographs, voc, coco, yolo, labelme, cvat, tables)
@@ -193,6 +200,17 @@ def _check_masks(data, named_in):
     masks = [bytes(mask) for part in data.splits.values() for mask in part.targets["mask"]]
     if len(masks) > 1 and len(set(masks)) == 1:
         raise InputError(f"{data.source}: all {len(masks)} masks are equal")
+    names = [
+        part.names[k]
+        for part in data.splits.values()
+        for k, counts in enumerate(part.counts_by_image(len(data.class_names)))
+        if not counts[1:].any() and part.mask(k).max() == IGNORE_LABEL
+    ]
+    if names:
+        data.notes.append(
+            f"{len(names)} mask(s) have but {data.class_names[0]} and what is ignored (255): "
+            f"{first_of(names, 3)}. If 255 is an object there, give it the number of its class"
+        )
     counts = sum(part.counts(len(data.class_names)) for part in data.splits.values())
     unused = [name for name, n in zip(data.class_names, counts, strict=True) if n == 0]
     if named_in and unused:

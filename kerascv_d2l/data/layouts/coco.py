@@ -79,27 +79,22 @@ def _looks_like_coco(file):
 def _read_categories(categories, file, names, supers):
     """Add the categories of a file to `names` (id -> name) and `supers` (id -> supercategory)."""
     for number, entry in enumerate(categories):
-        if (
-            not isinstance(entry, dict)
-            or not isinstance(entry.get("id"), int)
-            or "name" not in entry
-        ):
-            raise InputError(
-                f"{file}, categories[{number}]: no whole number id or no name: {entry}"
-            )
-        known = names.setdefault(entry["id"], str(entry["name"]))
+        if not isinstance(entry, dict) or _id(entry, "id") is None or "name" not in entry:
+            raise InputError(f"{file}, categories[{number}]: no id or no name: {entry}")
+        key = _id(entry, "id")
+        known = names.setdefault(key, str(entry["name"]))
         if known != str(entry["name"]):
             raise InputError(
                 f"{file}, categories[{number}]: id {entry['id']} is {entry['name']!r}, "
                 f"but stands for {known!r} already"
             )
-        supers[entry["id"]] = str(entry.get("supercategory"))
+        supers[key] = str(entry.get("supercategory"))
 
 
 def _class_names(names, supers, used, faults):
     """Names by id, without the unused ones that are but the parents of others (Roboflow's 0)."""
     kept = []
-    for number in sorted(names):
+    for number in sorted(names, key=_order):
         name = names[number]
         children = {other for other in names if supers[other] == name and names[other] != name}
         if name not in used and children:
@@ -119,15 +114,15 @@ def _read_images(content, file, part, folders, faults, names, found):
         where = f"{file}, images[{number}]"
         if not (
             isinstance(entry, dict)
-            and _is_key(entry.get("id"))
+            and _id(entry, "id") is not None
             and isinstance(entry.get("file_name"), str)
         ):
             faults.add(f"{where}: no id or no file_name: {entry}")
-        elif entry["id"] in entries:
-            faults.add(f"{where} ({entry['file_name']}): the id {entry['id']} is given twice")
-            twice.add(entry["id"])
+        elif (key := _id(entry, "id")) in entries:
+            faults.add(f"{where} ({entry['file_name']}): the id {key} is given twice")
+            twice.add(key)
         else:
-            entries[entry["id"]] = where, entry
+            entries[key] = where, entry
     for key in twice:  # whose annotations are they?
         where, entry = entries[key]
         faults.reasons.append(f"{where} ({entry['file_name']}): the id {key} is given twice")
@@ -156,15 +151,15 @@ def _read_annotations(annotations, file, faults, entries, names):
             continue
         if "id" in entry:
             where += f" (id {entry['id']})"
-        key = entry.get("image_id")
-        if not _is_key(key) or key not in objects:
-            faults.add(f"{where}: image_id {key!r} names no image")
+        key = _id(entry, "image_id")
+        if key not in objects:
+            faults.add(f"{where}: image_id {entry.get('image_id')!r} names no image")
             continue
         problem = _problem(entry, names)
         item = LabelledObject("", None, where, problem=problem)
         if not problem:
             x, y, width, height = map(float, entry["bbox"])
-            item.kind, item.box = names[entry["category_id"]], (x, y, x + width, y + height)
+            item.kind, item.box = names[_id(entry, "category_id")], (x, y, x + width, y + height)
             item.ignore = bool(read_flag(entry.get("iscrowd")) or read_flag(entry.get("ignore")))
             item.outline = entry.get("segmentation")
         objects[key].append(item)
@@ -173,9 +168,8 @@ def _read_annotations(annotations, file, faults, entries, names):
 
 def _problem(entry, names):
     """What is wrong with an annotation, or None."""
-    category = entry.get("category_id")
-    if not _is_key(category) or category not in names:
-        return f"unknown class: category_id {category!r} is in no category"
+    if _id(entry, "category_id") not in names:
+        return f"unknown class: category_id {entry.get('category_id')!r} is in no category"
     box = entry.get("bbox")
     if not (
         isinstance(box, list)
@@ -189,5 +183,15 @@ def _problem(entry, names):
     return None
 
 
-def _is_key(value):
-    return isinstance(value, int | str)
+def _id(entry, name):
+    """An id as text, for some tools write 7, others 7.0 or "7"; None for what is none."""
+    value = entry.get(name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) else None
+
+
+def _order(key):
+    """Sort ids as numbers, before those that are none."""
+    is_number = key.removeprefix("-").isdecimal()
+    return (0, int(key), "") if is_number else (1, 0, key)

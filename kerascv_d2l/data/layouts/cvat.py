@@ -8,6 +8,7 @@ otherwise a share of the images is set apart. Classes are in the order of the ta
 """
 
 import math
+import re
 
 from kerascv_d2l.data.layouts.files import (
     ImageFiles,
@@ -24,7 +25,7 @@ from kerascv_d2l.errors import InputError
 TITLE = "CVAT XML"
 LOOKS = "annotations.xml (CVAT for images) and images/"
 TASKS = (DETECTION,)
-ROOT_TAG = "annotations"
+ROOT_TAG = re.compile(rb"<(\w+:)?annotations[\s>]")
 BOX = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -53,7 +54,7 @@ def read(root, faults):
 def _label_files(root):
     found = []
     for file in walk(root, (".xml",)):
-        if len(found) < 10 and f"<{ROOT_TAG}>".encode() in file.read_bytes()[:1000]:
+        if len(found) < 10 and ROOT_TAG.search(file.read_bytes()[:1000]):
             found.append(file)
         elif not found:
             return []  # a folder of many other files need not be read through
@@ -91,6 +92,9 @@ def _read_shape(shape, where):
             item.box = hull(item.outline[0])
         elif shape.tag == "ellipse":
             x, y, rx, ry = (float(shape.get(name)) for name in ("cx", "cy", "rx", "ry"))
+            angle = math.radians(float(shape.get("rotation") or 0))
+            sine, cosine = math.sin(angle), math.cos(angle)
+            rx, ry = math.hypot(rx * cosine, ry * sine), math.hypot(rx * sine, ry * cosine)
             item.box = (x - rx, y - ry, x + rx, y + ry)
         elif shape.tag == "mask":
             left, top, width, height = (

@@ -73,12 +73,19 @@ def walk(folder, endings=IMAGE_ENDINGS):
 
 def _walk(folder, endings, above):
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             real = os.path.realpath(entry.path)
             if real not in above:  # a link that leads back up has no end
                 yield from _walk(entry.path, endings, (*above, real))
         elif os.path.splitext(entry.name)[1].lower() in endings:
             yield entry.path
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def listing(folder):
@@ -283,6 +290,8 @@ def read_json(file, lists, what):
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{file}, {place}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
+        raise InputError(f"{file}: cannot be read as JSON ({error})") from error
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{file}: no list `{key}` at its top, as {what} files have")

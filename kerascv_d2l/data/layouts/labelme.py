@@ -14,13 +14,14 @@ from kerascv_d2l.errors import InputError
 TITLE = "labelme JSON"
 LOOKS = "a .json file with `shapes` and `imagePath` for each image, beside it or in a folder"
 TASKS = (DETECTION,)
+MOST_TRIED = 10  # files are looked into to recognise the layout
 SHAPES = ("rectangle", "polygon", "circle", "mask")
 
 
 def recognises(root):
     """Whether a folder has this layout."""
-    file = next(iter(walk(root, (".json",))), None)
-    return file is not None and b'"shapes"' in file.read_bytes()
+    files = walk(root, (".json",))[:MOST_TRIED]
+    return any(b'"shapes"' in file.read_bytes() for file in files)
 
 
 def read(root, faults):
@@ -57,7 +58,8 @@ def _read_shapes(shapes, file):
         item = LabelledObject("", None, f"{file}, shapes[{number}]")
         item.problem = _read_shape(shape, item)
         group = None if item.problem or not item.outline else shape.get("group_id")
-        first = groups.setdefault((item.kind, group), item) if group is not None else item
+        # `group` may be anything that JSON has.
+        first = groups.setdefault((item.kind, str(group)), item) if group is not None else item
         if first is item:
             objects.append(item)
         else:
@@ -68,7 +70,7 @@ def _read_shapes(shapes, file):
 
 def _read_shape(shape, item):
     """Fill in an object; returns what is wrong with the shape, or None."""
-    if not isinstance(shape, dict) or not shape.get("label"):
+    if not isinstance(shape, dict) or shape.get("label") in (None, ""):
         return f"no label: {shape!r}"
     item.kind = str(shape["label"])
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
@@ -76,7 +78,7 @@ def _read_shape(shape, item):
         return f"a {kind}, where {', '.join(SHAPES[:-1])} are read"
     try:
         points = [(float(x), float(y)) for x, y in points]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return f"points are not pairs of numbers: {points!r}"
     if len(points) < 2 + (kind == "polygon"):
         return f"a {kind} of {len(points)} points"

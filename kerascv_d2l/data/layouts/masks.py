@@ -89,7 +89,7 @@ def read(root, faults, classes=None, ignore=()):
     if twice:
         raise InputError(
             f"{twice[0][0]}: {twice[0][1].name} is there too, and names without their endings "
-            "must differ: rename or remove one"
+            "must differ (of masks, unless they have numbers): rename or remove one"
         )
     voc = any("segmentationclass" in map(str.lower, m.parts) for ms in masks.values() for m in ms)
     if elsewhere:
@@ -149,13 +149,18 @@ def _find(root):
         if key in images:
             twice.append((file, images[key]))
         images[key] = file
-    masks, orphans = {}, []
+    masks, orphans, whole = {}, [], {}
     for file, key in found[MASK].items():
         image = _image_of(key, images)
         if image is None:
             orphans.append(file)
         else:
             masks.setdefault(image, []).append(file)
+            # Of masks of instances there are several: they have a number, or a folder.
+            match = named[file]
+            ending = file.stem[len(match[1]) :] if match and not match[3] else ""
+            if key == image + ending and whole.setdefault(image, file) != file:
+                twice.append((file, whole[image]))
     return images, masks, (orphans, list(found[None]) if found[IMAGE] else [], twice)
 
 

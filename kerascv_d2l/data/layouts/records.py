@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascv_d2l.data.images import check_images
+from kerascv_d2l.data.images import UPRIGHT, check_images
 from kerascv_d2l.data.layouts.files import ALL, TEST, TRAIN, VAL
 from kerascv_d2l.data.splits import DataSet, Split, first_of
 from kerascv_d2l.errors import InputError
@@ -156,7 +156,7 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
     parts = _arrange(labels.images, source)
     parts = _distinct(parts, faults)
     _note_similar(labels.class_names or (), faults)
-    splits = {}
+    splits, turned = {}, []
     for part, images in parts.items():
         known = faults if part in (ALL, TRAIN) else Faults(faults.skip_bad)
         found = _check_part(images, labels.targets, known)
@@ -165,11 +165,17 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
             why = f" left; the first fault was: {first}" if first else ""
             raise InputError(f"{source}, {part} split: no image{why}")
         _name(found)
+        turned += [c.name for c in found if "mask" in c.targets and c.info.orientation != UPRIGHT]
         if part == ALL and labels.targets is not None:
             both = _set_apart(found, val_fraction, seed, source)
             splits |= {TRAIN: _split(both[TRAIN], known.reasons), VAL: _split(both[VAL], [])}
         else:
             splits[TRAIN if part == ALL else part] = _split(found, known.reasons)
+    if turned:
+        faults.notes.append(
+            f"{len(turned)} image(s) are stored turned (EXIF), and their masks are read as those "
+            f"of the upright image: {first_of(turned, 3)}. Look whether they are"
+        )
     return DataSet(
         labels.class_names or (),
         splits[TRAIN],

@@ -6,7 +6,8 @@
 Corners are in pixels, counted from 0; width and height are optional. An image with several
 objects has several lines, one without objects a line with only its name; images without a line
 are not part of the data set. Images lie beside the table, in `images/` there, or in a folder
-named as the part. Without files for a validation part a share of the images is set apart.
+named as the part. A column `split` (or `set`, `subset`) says the part of each line. Without a
+validation part a share of the images is set apart.
 """
 
 import csv
@@ -17,6 +18,7 @@ from kerascv_d2l.data.layouts.files import (
     ImageFiles,
     files_by_part,
     image_folders,
+    part_of,
     read_text,
     size_of,
     walk,
@@ -34,6 +36,7 @@ TASKS = (DETECTION,)
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 NAME_COLUMNS = ("img_name", "filename", "file_name", "image", "file", "path", "image_path")
 CLASS_COLUMNS = ("label", "class", "class_name")
+PART_COLUMNS = ("split", "set", "subset")
 BANANA_FILE, BANANA_FOLDERS = "label.csv", ("bananas_train", "bananas_val", "bananas_test")
 # What the only label, 0, of the book's own data set stands for.
 BOOK_CLASS = "banana"
@@ -48,14 +51,18 @@ def read(root, faults):
     """Read the labels. Where those of all objects are whole numbers, these are the classes."""
     images, labels = ImageFiles(root), {}
     for part, file in files_by_part(_label_files(root), root).items():
-        labels[part] = _read_table(file, root, part, images, faults)
-    items = [item for part in labels.values() for image in part for item in image.objects]
-    kinds = {item.kind for item in items if item.problem is None}
+        found = _read_table(file, root, part, images, faults)
+        if not found:
+            labels[part] = []
+        for image in found:
+            labels.setdefault(image.label, []).append(image)
+    items = [o for part in labels.values() for image in part for o in image.objects]
+    items = [item for item in items if item.problem is None]
     class_names = None
-    if all(kind.isdecimal() for kind in kinds):  # "0" and "00" are one class
+    if all(item.kind.isdecimal() for item in items):  # "0" and "00" are one class
         for item in items:
-            item.kind = int(item.kind or 0)
-        if {int(kind) for kind in kinds} == {0} and _is_book(root):
+            item.kind = int(item.kind)
+        if {item.kind for item in items} == {0} and _is_book(root):
             class_names = [BOOK_CLASS]
             for item in items:
                 item.kind = BOOK_CLASS
@@ -74,8 +81,11 @@ def _is_book(root):
 
 
 def _has_boxes(file):
-    lines = _open(read_text(file))
-    return set(BOX_COLUMNS) <= {name.strip().lower() for name in lines.fieldnames or ()}
+    try:
+        names = _open(read_text(file)).fieldnames or ()
+    except csv.Error:  # no table at all
+        return False
+    return set(BOX_COLUMNS) <= {name.strip().lower() for name in names}
 
 
 def _open(text):
@@ -94,7 +104,7 @@ def _read_table(file, root, part, found, faults):
         columns = _columns(lines, file)
         for line in lines:
             where = f"{file}, line {lines.line_num}"
-            _read_line(line, columns, where, find, images, faults)
+            _read_line(line, columns, where, find, images, faults, part)
     except csv.Error as error:
         raise InputError(f"{file}: not a CSV file ({error})") from error
     return list(images.values())
@@ -105,7 +115,8 @@ def _columns(lines, file):
     names = [column.strip().lower() for column in lines.fieldnames or []]
     lines.fieldnames = names
     columns = {name: name for name in (*BOX_COLUMNS, "width", "height") if name in names}
-    for meaning, known in (("name", NAME_COLUMNS), ("class", CLASS_COLUMNS)):
+    meanings = (("name", NAME_COLUMNS), ("class", CLASS_COLUMNS), ("part", PART_COLUMNS))
+    for meaning, known in meanings:
         if present := [name for name in known if name in names]:
             columns[meaning] = present[0]
     missing = [name for name in ("name", "class", *BOX_COLUMNS) if name not in columns]
@@ -118,7 +129,7 @@ def _columns(lines, file):
     return columns
 
 
-def _read_line(line, columns, where, find, images, faults):
+def _read_line(line, columns, where, find, images, faults, part):
     if None in line:
         faults.add(f"{where}: {len(line[None])} more fields than columns")
         return
@@ -130,10 +141,10 @@ def _read_line(line, columns, where, find, images, faults):
     if problem:
         faults.add(f"{where}: {problem}")
         return
-    image = images.setdefault(
-        path,
-        LabelledImage(path, where, stated_size=size_of(fields.get("height"), fields.get("width"))),
-    )
+    part = part_of(fields.get("part", "")) or part
+    image = images.setdefault((path, part), LabelledImage(path, where, label=part))
+    stated = size_of(fields.get("height"), fields.get("width"))
+    image.stated_size = image.stated_size or stated
     if not any(fields[column] for column in ("class", *BOX_COLUMNS)):
         return  # only the name: an image without objects
     item = LabelledObject(fields["class"], None, where)
@@ -144,4 +155,6 @@ def _read_line(line, columns, where, find, images, faults):
         item.problem = f"not four numbers: {shown}"
     if not fields["class"]:
         item.problem = f"{columns['class']} is empty"
+    if stated not in (None, image.stated_size):
+        item.problem = f"width and height are not those of {image.where}"
     image.objects.append(item)

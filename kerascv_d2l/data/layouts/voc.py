@@ -26,7 +26,7 @@ from kerascv_d2l.data.layouts.files import (
     walk,
 )
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels
-from kerascv_d2l.data.splits import DETECTION
+from kerascv_d2l.data.splits import DETECTION, first_of
 from kerascv_d2l.errors import InputError
 
 TITLE = "Pascal VOC XML"
@@ -66,10 +66,15 @@ def read(root, faults):
         parts = {}
         for stem, file in files.items():
             parts.setdefault(part_of_path(file, root), []).append(stem)
-    images, labels = ImageFiles(root), {}
+    images, labels, others = ImageFiles(root), {}, []
     for part, stems in parts.items():
-        found = (_read_xml(files[stem], root, images, faults) for stem in stems)
+        found = (_read_xml(files[stem], root, images, faults, others) for stem in stems)
         labels[part] = [image for image in found if image is not None]
+    if others:
+        faults.notes.append(
+            f"{len(others)} XML file(s) have the name of one image and the <filename> of another, "
+            f"which is there too; the XML file's own name is what counts: {first_of(others, 3)}"
+        )
     return Labels(labels)
 
 
@@ -131,7 +136,7 @@ def _problem(tree):
     return None
 
 
-def _read_xml(file, root, images, faults):
+def _read_xml(file, root, images, faults, others):
     try:
         tree = read_xml(file)
         problem = _problem(tree)
@@ -140,7 +145,7 @@ def _read_xml(file, root, images, faults):
         return None
     path = None
     if problem is None:
-        path, problem = _find(file, tree, root, images)
+        path, problem = _find(file, tree, root, images, others)
     if problem:
         faults.add(f"{file}: {problem}")
         return None
@@ -150,16 +155,19 @@ def _read_xml(file, root, images, faults):
     )
 
 
-def _find(file, tree, root, images):
+def _find(file, tree, root, images, others):
     """`(path of the image or None, what is wrong)`: by the XML file's name, or by <filename>."""
     folders, part = _image_folders(file, root), part_of_path(file, root)
     stem = _stem(file, root)
     path, problem = images.find(stem, folders, part)  # x.jpg.xml is of x.jpg
     if path is None:
         path, problem = images.find(stem, folders, part, stem=True)
-    if path is not None:
-        return path, None
     filename = (tree.findtext("filename") or "").strip()
+    if path is not None:
+        named, _ = images.find(filename, [path.parent], part) if filename else (None, None)
+        if named not in (None, path):
+            others.append(f"{file} ({filename})")
+        return path, None
     folder = (tree.findtext("folder") or "").strip()
     for name in (f"{folder}/{filename}", filename) if filename else ():
         path, _ = images.find(name, folders, part)

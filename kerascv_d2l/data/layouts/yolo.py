@@ -31,6 +31,7 @@ LOOKS = "data.yaml, images/ and labels/ with a .txt file for each image (or trai
 TASKS = (DETECTION,)
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 IMAGE_FOLDERS, LABEL_FOLDER = ("images", "jpegimages"), "labels"
+NOTHING = (None, "", "null", "~")
 PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 
@@ -79,7 +80,8 @@ def _differ(one, other):
 
 def _check_files(owners, missing, faults):
     folders = {file.parent for file in owners}
-    unused = {f for folder in folders for f in visible(folder) if f.suffix == ".txt"} - set(owners)
+    texts = {f for folder in folders for f in visible(folder) if f.suffix.lower() == ".txt"}
+    unused = texts - set(owners)
     for file in sorted(file for file in unused if file.name not in NAME_FILES):
         if any(_numbers(line) for line in read_lines(file)[:1]):
             faults.add(f"{file}: there is no image for these labels")
@@ -100,8 +102,8 @@ def _config_file(root):
 
 def _config(file):
     try:
-        config = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
+        config = yaml.load(read_text(file), yaml.BaseLoader)  # a class `no` is no `False`
+    except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{file}: not YAML ({error})") from error
     if not isinstance(config, dict) or not isinstance(config.get("names"), list | dict):
         raise InputError(f"{file}: no `names` of classes, a list or a table from number to name")
@@ -115,18 +117,28 @@ def _names(config, file, root):
     if config:
         names = config["names"]
         names = names if isinstance(names, dict) else dict(enumerate(names))
-        if config.get("nc", len(names)) != len(names):
+        if str(config.get("nc", len(names))) != str(len(names)):
             raise InputError(f"{file}: nc is {config['nc']}, but there are {len(names)} names")
         try:
             return {int(number): str(name) for number, name in names.items()}
         except ValueError as error:
             raise InputError(f"{file}: the numbers of names are {first_of(names)}") from error
-    for folder in (root, *(folder for folder in visible(root) if folder.is_dir())):
-        for name in NAME_FILES:
-            if (folder / name).is_file():
-                lines = [line.strip() for line in read_lines(folder / name)]
-                return dict(enumerate(line for line in lines if line))
-    return None
+    endings = tuple({os.path.splitext(name)[1] for name in NAME_FILES})
+    found = {f: _listed_names(f) for f in walk(root, endings) if f.name.lower() in NAME_FILES}
+    for other, names in found.items():
+        if names != next(iter(found.values())):
+            raise InputError(
+                f"{next(iter(found))} and {other} name the classes differently: keep the right one"
+            )
+    return next(iter(found.values()), None)
+
+
+def _listed_names(file):
+    """Dict from number to name, line k, counted from 0, being the name of class k."""
+    lines = read_text(file).strip().splitlines()
+    if "" in (names := [line.strip() for line in lines]):
+        raise InputError(f"{file}, line {names.index('') + 1}: empty, where a class is named")
+    return dict(enumerate(names))
 
 
 def _images_by_part(config, file, root):
@@ -135,7 +147,7 @@ def _images_by_part(config, file, root):
     for key in PARTS:
         entries = config.get(key)
         entries = entries if isinstance(entries, list) else [entries]
-        for entry in filter(None, entries):
+        for entry in (entry for entry in entries if entry not in NOTHING):
             place = _place(str(entry), str(config.get("path") or ""), root)
             if place is None:
                 if key == "test":  # often written down and left out
@@ -168,7 +180,11 @@ def _listed(file, root):
 
 
 def _texts(root):
-    return {str(file): file for file in walk(root, (".txt",))}
+    """Dict from path to `Path` of all text files; also in lower case, where that is of one."""
+    exact, lower = {str(file): file for file in walk(root, (".txt",))}, {}
+    for path, file in exact.items():
+        lower.setdefault(path.lower(), []).append(file)
+    return {path: files[0] for path, files in lower.items() if len(files) == 1} | exact
 
 
 def _label_file(image, root, texts):
@@ -179,8 +195,8 @@ def _label_file(image, root, texts):
     for i, part in enumerate(parts[:-1]):
         if part.lower() in IMAGE_FOLDERS:
             places.append([*parts[:i], LABEL_FOLDER, *parts[i + 1 :]])
-    names = (os.path.join(base, *place) + ".txt" for place in reversed(places))
-    return next(filter(None, map(texts.get, names)), None)
+    names = [os.path.join(base, *place) + ".txt" for place in reversed(places)]
+    return next(filter(None, map(texts.get, [*names, *map(str.lower, names)])), None)
 
 
 def _numbers(line):
