@@ -9,6 +9,7 @@ The scripts use `load` and `batches` instead, which these functions are made of.
 """
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.data import cifar10
-from kerascv_d2l.data.batches import prefetched
+from kerascv_d2l.data.batches import batches, prefetched
 from kerascv_d2l.data.generated import ONE_LIGHT_OBJECT, generate_classification
-from kerascv_d2l.data.images import crop, decode_content, decode_image, read_image
+from kerascv_d2l.data.images import crop, decode_content, read_image
 from kerascv_d2l.data.load import load
 from kerascv_d2l.data.prepared import is_at_hand, read_prepared
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, IGNORE_LABEL, SEGMENTATION
@@ -28,8 +29,7 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import RandomHorizontalFlip
 from kerascv_d2l.layers.augmentation.base import pair
 from kerascv_d2l.models.resnet import resnet18_small
-from kerascv_d2l.ops.geometry import random_window, resize_and_center_crop, resize_as
-from kerascv_d2l.ops.resize import resize
+from kerascv_d2l.ops.geometry import random_window, resize_as
 from kerascv_d2l.ops.windows import random_scaled_window
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.curves import LiveCurves
@@ -37,7 +37,6 @@ from kerascv_d2l.training.devices import describe_strategy
 
 BANANA_SIZE = (256, 256)
 HOTDOG_CROP = (224, 224)  # what ImageNet networks were trained at
-HOTDOG_RESIZED = (256, 256)  # what test images are resized to before the crop
 GENERATED_TRAIN, GENERATED_VAL = 2000, 500  # images that stand in for CIFAR-10
 _LEVELS = 256  # of each channel
 UNSCALED = (1.0, 1.0)  # windows are cut from images as they are
@@ -100,11 +99,12 @@ def load_data_bananas(batch_size, *, data_dir=None, archive=None, seed=None):
     _check_batch_size(batch_size)
     data = read_prepared("banana_detection", DETECTION, data_dir=data_dir, archive=archive)
 
-    def batches(split, shuffle):
-        images = _resized(split, BANANA_SIZE)
-        return _batches_of_arrays(images, label_rows(split), batch_size, shuffle, seed)
-
-    return batches(data.train, True), batches(data.val, False)
+    return tuple(
+        _batches_of_arrays(
+            _resized(split, BANANA_SIZE), label_rows(split), batch_size, split is data.train, seed
+        )
+        for split in (data.train, data.val)
+    )
 
 
 def label_rows(split):
@@ -152,30 +152,19 @@ def load_data_hotdog(batch_size=128, *, data_dir=None, archive=None, seed=None):
     """
     _check_batch_size(batch_size)
     data = read_prepared("hotdog", CLASSIFICATION, data_dir=data_dir, archive=archive)
-    flip = RandomHorizontalFlip()
+    contents, labels = tf.constant(data.train.images), tf.constant(data.train.targets["label"])
+    sizes, flip = tf.constant(data.train.sizes, tf.int32), RandomHorizontalFlip()
 
-    def batches(split, shuffle):
-        contents, labels = tf.constant(split.images), tf.constant(split.targets["label"])
-        sizes = tf.constant(split.sizes, tf.int32)
+    def example(index, seed):
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        window = random_window(sizes[index], seeds[0])
+        pixels = decode_content(contents[index], window, HOTDOG_CROP)
+        pixels = flip.transform(resize_as(pixels, HOTDOG_CROP, antialias=None), seeds[1])
+        return _to_uint8(tf.ensure_shape(pixels, (*HOTDOG_CROP, 3))), labels[index]
 
-        def training(index, seed):
-            seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-            window = random_window(sizes[index], seeds[0])
-            pixels = decode_content(contents[index], window, HOTDOG_CROP)
-            return flip.transform(resize_as(pixels, HOTDOG_CROP, antialias=None), seeds[1])
-
-        def testing(index, seed):
-            image = decode_content(contents[index])
-            return resize_and_center_crop(image, HOTDOG_RESIZED, HOTDOG_CROP)
-
-        def example(index, seed):
-            pixels = training(index, seed) if shuffle else testing(index, seed)
-            return _to_uint8(tf.ensure_shape(pixels, (*HOTDOG_CROP, 3))), labels[index]
-
-        examples = _examples(len(split), example, shuffle, seed)
-        return prefetched((examples if shuffle else examples.cache()).batch(batch_size))
-
-    return batches(data.train, True), batches(data.val, False)
+    train = _examples(len(data.train), example, True, seed).batch(batch_size)
+    test = batches(data.val, HOTDOG_CROP, batch_size, cache=False)
+    return prefetched(train), test.map(lambda x, y: (_to_uint8(x), y)).cache()
 
 
 # ---------------------------------------------------------------- 14.9 Pascal VOC
@@ -251,7 +240,9 @@ def voc_rand_crop(feature, label, height, width, seed=None):
     feature, label = tf.convert_to_tensor(feature), tf.convert_to_tensor(label)
     _check_sizes(feature, label, height, width)
     size, room = (height, width), tf.shape(feature)[:2]
-    tf.debugging.assert_greater_equal(room, size, "the image is smaller than the window")
+    fits = tf.debugging.assert_greater_equal(room, size, "the image is smaller than the window")
+    with tf.control_dependencies([fits]):
+        room = tf.identity(room)
     if seed is None:
         seed = tf.random.uniform((2,), 0, tf.int32.max, tf.int32)
     window = random_scaled_window(room, size, seed, UNSCALED)
@@ -345,7 +336,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
     size = height, width = pair(crop_size, "`crop_size`")
     data = read_prepared("voc2012_segmentation", SEGMENTATION, data_dir=data_dir, archive=archive)
 
-    def batches(title, split, shuffle):
+    def windows(title, split, shuffle):
         large = np.flatnonzero((split.sizes >= size).all(axis=1))
         if len(large) < batch_size:
             raise InputError(
@@ -367,7 +358,7 @@ def load_data_voc(batch_size, crop_size, *, data_dir=None, archive=None, seed=No
         examples = _examples(len(split), example, shuffle, seed)
         return prefetched(examples.batch(batch_size, drop_remainder=True))
 
-    return batches("train", data.train, True), batches("validation", data.val, False)
+    return windows("train", data.train, True), windows("validation", data.val, False)
 
 
 # ---------------------------------------------------------------- 14.1 CIFAR-10, training
@@ -548,17 +539,10 @@ def _to_uint8(pixels):
 
 def _resized(split, size):
     """All images of a split decoded and resized, uint8 `(n, *size, 3)`."""
-    images = split.images
-    if isinstance(images, np.ndarray) and images.shape[1:3] == size:
-        return images
-    if isinstance(images, np.ndarray) or isinstance(images[0], bytes):
-        read = decode_content if not isinstance(images, np.ndarray) else tf.identity
-        sources = tf.data.Dataset.from_tensor_slices((images,))
-    else:
-        read = decode_image
-        sources = tf.data.Dataset.from_tensor_slices((images, split.plain))
-    resized = sources.map(lambda *one: _to_uint8(resize(read(*one), size)), tf.data.AUTOTUNE)
-    return resized.batch(len(split)).get_single_element().numpy()
+    if isinstance(split.images, np.ndarray) and split.images.shape[1:3] == size:
+        return split.images
+    found = batches(replace(split, targets={}), size, 256, cache=False, crop_pct=1)
+    return np.concatenate([_to_uint8(images) for images in found])
 
 
 def _batches_of_arrays(images, labels, batch_size, shuffle, seed, augs=None):

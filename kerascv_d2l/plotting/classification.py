@@ -28,10 +28,6 @@ def draw_confusion(path, matrix, class_names):
         InputError: if the matrix is not square or has not as many classes as
             names, or the file's ending is not that of an image.
     """
-    save(path, _confusion_figure(matrix, class_names))
-
-
-def _confusion_figure(matrix, class_names):
     matrix = np.asarray(matrix)
     count = len(class_names)
     if matrix.shape != (count, count):
@@ -39,9 +35,8 @@ def _confusion_figure(matrix, class_names):
             f"matrix has shape {matrix.shape}; with {count} class names pass ({count}, {count})."
         )
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (true, predicted)
-    right = np.eye(count, dtype=bool)
     colors = np.where(
-        right[..., None],
+        np.eye(count, dtype=bool)[..., None],
         matplotlib.colormaps["Blues"](0.75 * share),
         matplotlib.colormaps["Reds"](0.75 * share),
     )
@@ -74,7 +69,7 @@ def _confusion_figure(matrix, class_names):
     axes.set_xlabel("predicted")
     axes.set_ylabel("true class, and its recall")
     axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} right ({correct:.1%})", fontsize=11)
-    return figure
+    save(path, figure)
 
 
 def draw_mistakes(path, images, names, labels, probabilities, class_names, columns=4):
@@ -94,10 +89,6 @@ def draw_mistakes(path, images, names, labels, probabilities, class_names, colum
         InputError: if there is no image, or numbers differ, or the file's
             ending is not that of an image.
     """
-    save(path, _mistakes_figure(images, names, labels, probabilities, class_names, columns))
-
-
-def _mistakes_figure(images, names, labels, probabilities, class_names, columns):
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     lengths = {
         "images": len(images),
@@ -121,7 +112,7 @@ def _mistakes_figure(images, names, labels, probabilities, class_names, columns)
             f"{verdict}\n{_end(name)}", fontsize=8, color=WRONG_COLOR if wrong else RIGHT_COLOR
         )
     figure.suptitle("least probability of the true class first", fontsize=11)
-    return figure
+    save(path, figure)
 
 
 def _end(name, most=34):

@@ -44,7 +44,24 @@ def draw_history(path, history, unit="epoch"):
         InputError: if there is nothing to draw, or the lists differ in length, or
             the file's ending is not that of an image.
     """
-    save(path, _history_figure(history, unit))
+    series = {name: _numbers(name, values) for name, values in history.items() if name != "epoch"}
+    lengths = {len(values) for values in series.values()}
+    if not lengths or lengths == {0}:
+        raise InputError("history is empty; train for at least one epoch before drawing it.")
+    if len(lengths) > 1:
+        counts = {name: len(values) for name, values in series.items()}
+        raise InputError(f"history has lists of different lengths: {counts}.")
+    (epochs,) = lengths
+
+    panels = _panels(series)
+    columns = len(panels) if len(panels) < 4 else math.ceil(len(panels) / 2)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5.6 * columns, 4 * rows), dpi=DPI, layout="constrained")
+    if any(name.startswith("val_") for name in series):
+        figure.suptitle("solid: training      dashed: validation (val_)", fontsize=11)
+    for place, (title, names) in enumerate(panels.items(), start=1):
+        _draw_panel(figure.add_subplot(rows, columns, place), title, names, series, epochs, unit)
+    save(path, figure)
 
 
 def draw_curves(path, history):
@@ -58,14 +75,6 @@ def draw_curves(path, history):
     Raises:
         InputError: if none of these is there.
     """
-    figure = _curves_figure(history)
-    if hasattr(path, "write"):
-        figure.canvas.print_figure(path, dpi=DPI, format="png")
-    else:
-        save(path, figure)
-
-
-def _curves_figure(history):
     known = {name: style for name, style in BOOK_CURVES.items() if history.get(name)}
     if not known:
         raise InputError(
@@ -86,28 +95,10 @@ def _curves_figure(history):
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9, framealpha=0.8)
-    return figure
-
-
-def _history_figure(history, unit="epoch"):
-    series = {name: _numbers(name, values) for name, values in history.items() if name != "epoch"}
-    lengths = {len(values) for values in series.values()}
-    if not lengths or lengths == {0}:
-        raise InputError("history is empty; train for at least one epoch before drawing it.")
-    if len(lengths) > 1:
-        counts = {name: len(values) for name, values in series.items()}
-        raise InputError(f"history has lists of different lengths: {counts}.")
-    (epochs,) = lengths
-
-    panels = _panels(series)
-    columns = len(panels) if len(panels) < 4 else math.ceil(len(panels) / 2)
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(5.6 * columns, 4 * rows), dpi=DPI, layout="constrained")
-    if any(name.startswith("val_") for name in series):
-        figure.suptitle("solid: training      dashed: validation (val_)", fontsize=11)
-    for place, (title, names) in enumerate(panels.items(), start=1):
-        _draw_panel(figure.add_subplot(rows, columns, place), title, names, series, epochs, unit)
-    return figure
+    if hasattr(path, "write"):
+        figure.canvas.print_figure(path, dpi=DPI, format="png")
+    else:
+        save(path, figure)
 
 
 def _numbers(name, values):

@@ -3,17 +3,16 @@
 import math
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from kerascv_d2l.data.splits import IGNORE_LABEL
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting.common import (
-    DPI,
     GAP_INCHES,
     LEGEND_ENTRY_INCHES,
     MAX_LEGEND_CLASSES,
     MIN_WIDTH_INCHES,
+    grid,
     save,
     shortened,
     to_uint8,
@@ -43,10 +42,6 @@ def draw_segmentation(path, images, predictions, truths, class_names, colors, co
         InputError: if there is no image, numbers or sizes differ, or the file's
             ending is not that of an image.
     """
-    save(path, _segmentation_figure(images, predictions, truths, class_names, colors, columns))
-
-
-def _segmentation_figure(images, predictions, truths, class_names, colors, columns):
     images = [to_uint8(image) for image in images]
     maps = [[np.asarray(classes) for classes in part] for part in (predictions, truths)]
     counts = {"images": len(images), "predictions": len(maps[0]), "truths": len(maps[1])}
@@ -60,34 +55,20 @@ def _segmentation_figure(images, predictions, truths, class_names, colors, colum
                 f"an image is {image.shape[:2]}, its class maps {pair[0].shape} and "
                 f"{pair[1].shape}: the same height and width are needed."
             )
-    columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
+    columns = 3 * min(columns, len(images))
     height, width = np.exp(np.mean([np.log(image.shape[:2]) for image in images], axis=0))
-    cell = np.array([width, height]) * (CELL_INCHES / max(height, width))
+    width, height = np.array([width, height]) * CELL_INCHES / max(height, width) + GAP_INCHES
+    width = max(width, MIN_WIDTH_INCHES / columns)
     shown, ignored = _shown_classes([m for part in maps for m in part], len(class_names))
-    figure_width = max(3 * columns * (cell[0] + GAP_INCHES), MIN_WIDTH_INCHES)
-    legend_columns = max(1, min(len(shown) + 1, int(figure_width / LEGEND_ENTRY_INCHES)))
-    legend_height = 0.2 + 0.25 * math.ceil((len(shown) + ignored) / legend_columns)
-    body = rows * (cell[1] + GAP_INCHES) + 0.25
-    figure = Figure(figsize=(figure_width, body + legend_height), dpi=DPI, facecolor="white")
-    share = legend_height / (body + legend_height)
-    top = 1 - 0.25 / (body + legend_height)
-    grid = figure.subplots(
-        rows,
-        3 * columns,
-        squeeze=False,
-        gridspec_kw={"left": 0.005, "right": 0.995, "bottom": share, "top": top,
-                     "wspace": 0.03, "hspace": 0.03},
-    )  # fmt: skip
-    for axes in grid.ravel():
-        axes.set_axis_off()
+    legend_columns = max(1, min(len(shown) + 1, int(columns * width / LEGEND_ENTRY_INCHES)))
+    heading = 0.45 + 0.25 * math.ceil((len(shown) + ignored) / legend_columns)
+    figure, places = grid(3 * len(images), columns, width, height, heading)
     for i, image in enumerate(images):
-        row, column = divmod(i, columns)
         panels = (image, *(color_classes(part[i], colors) for part in maps))
         for k, (panel, title) in enumerate(zip(panels, TITLES, strict=True)):
-            axes = grid[row, 3 * column + k]
+            axes = places[3 * i + k]
             axes.imshow(panel, interpolation="antialiased" if k == 0 else "nearest")
-            if row == 0:
+            if 3 * i < columns:
                 axes.set_title(title, fontsize=10, pad=4)
     handles = [
         Patch(facecolor=np.asarray(colors[k]) / 255, edgecolor="grey", label=shortened(name))
@@ -95,10 +76,9 @@ def _segmentation_figure(images, predictions, truths, class_names, colors, colum
     ]
     if ignored:
         handles.append(Patch(facecolor="white", edgecolor="grey", label="ignored"))
-    figure.legend(
-        handles=handles, loc="lower center", ncols=legend_columns, frameon=False, fontsize=10
-    )
-    return figure
+    place = {"loc": "outside lower center", "ncols": legend_columns}
+    figure.legend(handles=handles, **place, frameon=False, fontsize=10)
+    save(path, figure)
 
 
 def _shown_classes(maps, num_classes):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from artists import figure_of
 from PIL import Image
 
 from kerascv_d2l import draw_confusion, draw_mistakes
@@ -14,7 +15,7 @@ MATRIX = np.array([[8, 2, 0], [5, 15, 0], [0, 1, 3]])  # rows: true classes; not
 
 
 def test_confusion_counts_stand_in_their_cells():
-    axes = classification._confusion_figure(MATRIX, NAMES).axes[0]
+    axes = figure_of(classification.draw_confusion, MATRIX, NAMES).axes[0]
     texts = {tuple(map(int, t.get_position())): int(t.get_text()) for t in axes.texts}
     # A text is placed by column, then row; cells without an image stay empty.
     expected = {(c, r): MATRIX[r, c] for r, c in np.ndindex(3, 3) if MATRIX[r, c]}
@@ -28,7 +29,7 @@ def test_confusion_counts_stand_in_their_cells():
 
 def test_confusion_colours_are_blue_on_the_diagonal_and_red_beside_it():
     cells = (
-        classification._confusion_figure(MATRIX, NAMES).axes[0].images[0].get_array()
+        figure_of(classification.draw_confusion, MATRIX, NAMES).axes[0].images[0].get_array()
     )  # (3, 3, 4)
     assert cells[1, 1, 2] > cells[1, 1, 0] + 0.1  # bees predicted as bees
     assert cells[1, 0, 0] > cells[1, 0, 2] + 0.1  # bees predicted as ants
@@ -38,7 +39,7 @@ def test_confusion_colours_are_blue_on_the_diagonal_and_red_beside_it():
 
 def test_confusion_of_many_classes_has_no_letters_in_cells():
     names = [str(k) for k in range(200)]
-    assert not classification._confusion_figure(np.eye(200, dtype=int), names).axes[0].texts
+    assert not figure_of(classification.draw_confusion, np.eye(200, dtype=int), names).axes[0].texts
 
 
 def test_confusion_errors_and_file(tmp_path):
@@ -54,7 +55,7 @@ def test_each_mistake_has_its_image_verdict_and_name():
     labels = [1, 0, 2]
     probabilities = np.array([[0.9, 0.08, 0.02], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
     files = ["x/1.jpg", "x/2.jpg", "x" * 60 + "/end.jpg"]
-    figure = classification._mistakes_figure(images, files, labels, probabilities, NAMES, 2)
+    figure = figure_of(classification.draw_mistakes, images, files, labels, probabilities, NAMES, 2)
     assert len(figure.axes) == 4  # two columns: the last place stays empty
     titles = [axes.get_title().split("\n") for axes in figure.axes]
     assert titles[0] == ["bee 0.08, predicted ant 0.90", "x/1.jpg"]

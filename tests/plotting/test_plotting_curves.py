@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from artists import dashed
+from artists import dashed, figure_of
 from PIL import Image
 
 from kerascv_d2l.errors import InputError
@@ -28,7 +28,7 @@ def test_history_panels_pair_training_and_validation():
         "images_per_second": [30.0, 31, 32],
         "accuracy": [0.1, 0.2, 0.3],
     }
-    figure = curves._history_figure(history)
+    figure = figure_of(curves.draw_history, history)
     panels = {axes.get_ylabel(): axes for axes in figure.axes}
     names = {title: [line.get_label() for line in axes.lines] for title, axes in panels.items()}
     assert names == {
@@ -54,7 +54,7 @@ def test_history_panels_pair_training_and_validation():
 @pytest.mark.parametrize("epochs", [1, 2, 7, 200])
 def test_history_ticks_are_whole_epochs_and_every_point_is_in_view(tmp_path, epochs):
     values = list(np.linspace(2, 1, epochs))
-    figure = curves._history_figure({"loss": values, "val_loss": values})
+    figure = figure_of(curves.draw_history, {"loss": values, "val_loss": values})
     figure.draw_without_rendering()
     (axes,) = figure.axes
     low, high = axes.get_xlim()
@@ -87,7 +87,7 @@ def test_history_errors_and_all_nan(tmp_path):
 
 
 def test_a_canvas_of_its_own():
-    assert curves._history_figure({"loss": [1]}).canvas.manager is None  # not pyplot's
+    assert figure_of(curves.draw_history, {"loss": [1]}).canvas.manager is None  # not pyplot's
 
 
 @pytest.mark.quick
@@ -98,7 +98,7 @@ def test_curves_of_the_book(tmp_path):
         "val_accuracy": [0.1, 0.5, 0.75],
         "accuracy": [0.2, 0.6, 0.9],
     }
-    (axes,) = curves._curves_figure(history).axes
+    (axes,) = figure_of(curves.draw_curves, history).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {
         "train loss": [[1, 2.5], [2, 1.0]],

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from artists import figure_of
 from PIL import Image
 
 from kerascv_d2l.errors import InputError
@@ -28,7 +29,9 @@ def test_draw_segmentation(tmp_path):
     drawn = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
     shares = [(np.abs(drawn - color).max(-1) < 8).mean() for color in colors]
     assert shares[1] > 0.1 > shares[0] > 0.02  # predictions are all of the second class
-    figure = segmentation._segmentation_figure(images, predictions, truths, NAMES, colors, 2)
+    figure = figure_of(
+        segmentation.draw_segmentation, images, predictions, truths, NAMES, colors, 2
+    )
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:6] == ["image", "prediction", "truth"] * 2 and not any(titles[6:])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*NAMES, "ignored"]
@@ -46,7 +49,9 @@ def test_the_legend_has_what_is_drawn_and_at_most_20_classes():
     few[0, 0] = 59
 
     def legend(prediction, truth):
-        figure = segmentation._segmentation_figure([image], [prediction], [truth], names, colors, 1)
+        figure = figure_of(
+            segmentation.draw_segmentation, [image], [prediction], [truth], names, colors, 1
+        )
         return [text.get_text() for text in figure.legends[0].get_texts()]
 
     assert legend(few, np.full((30, 60), 7)) == ["class 0", "class 7", "class 59"]
