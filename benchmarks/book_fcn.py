@@ -1,15 +1,15 @@
 """The book's FCN (section 14.11) in PyTorch, as its text has it: a step of its loop, a training.
 
-    python benchmarks/book_fcn.py --data FOLDER --void 11 --seed 0 --out book_fcn_seed0.json
+    python benchmarks/book_fcn.py --data FOLDER --ignore 11 --seed 0 --out book_fcn_seed0.json
 
 FOLDER holds images/, masks/ (PNG of class indices), train.txt and val.txt. The network, its start
 and the loop are the book's: ResNet-18, a 1 x 1 convolution (Xavier), a transposed convolution
 (bilinear), random windows, cross-entropy averaged over pixels, plain SGD. The book's rate of 1e-3
 and decay of 1e-3 for the sum of the losses of a batch of 32 are 3.2e-2 and 3.1e-5 for their mean,
 which is what is taken here, at any batch size. Other than in the book the weights are random, and
-void pixels are left out of loss and figures instead of counting as background. It is judged as
-`scripts/train_fcn.py` judges: mean IoU and pixel accuracy of whole pictures (up to 512 x 512), in
-windows whose sides 32 divides, scores averaged where they overlap.
+ignored pixels are left out of loss and metrics instead of counting as background. It is judged as
+`scripts/train_segmenter.py` judges: mean IoU and pixel accuracy of whole images (up to 512 x 512),
+in windows whose sides 32 divides, scores averaged where they overlap.
 
 ResNet-18 is written out, because torchvision's compiled half may be missing.
 """
@@ -70,7 +70,7 @@ def fcn32(num_classes):
     return nn.Sequential(*layers)
 
 
-VOID = 255
+IGNORED = 255
 STRIDE = 32
 LEARNING_RATE, WEIGHT_DECAY = 3.2e-2, 3.1e-5  # for the mean of the losses of a batch
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -93,7 +93,7 @@ def initialise(net):
 
 
 def loss(inputs, targets):
-    """Cross-entropy of each picture, mean over its pixels."""
+    """Cross-entropy of each image, mean over its pixels."""
     return F.cross_entropy(inputs, targets, reduction="none").mean(1).mean(1)
 
 
@@ -119,14 +119,14 @@ def train_step(net, trainer, images, labels):
     return float(each.sum()), int(right)
 
 
-def read_split(folder, split, void):
-    """Read pictures as uint8 `(h, w, 3)` and masks as int64 `(h, w)`, `VOID` for void."""
+def read_split(folder, split, ignore):
+    """Read images as uint8 `(h, w, 3)` and masks as int64 `(h, w)`, `IGNORED` for unknown."""
     folder = Path(folder)
     images, masks = [], []
     for name in (folder / f"{split}.txt").read_text().split():
         images.append(np.array(Image.open(folder / "images" / f"{name}.png").convert("RGB")))
         mask = np.array(Image.open(folder / "masks" / f"{name}.png"), np.int64)
-        masks.append(np.where(mask == void, VOID, mask))
+        masks.append(np.where(mask == ignore, IGNORED, mask))
     return images, masks
 
 
@@ -152,7 +152,7 @@ def random_batches(images, masks, size, batch_size, rng):
 
 
 def whole_scores(net, image):
-    """Score a picture, `(classes, h, w)`, in windows whose sides the stride divides."""
+    """Score an image, `(classes, h, w)`, in windows whose sides the stride divides."""
     pixels = as_input(image)[None]
     size = pixels.shape[2:]
     sides = [side // STRIDE * STRIDE for side in size]
@@ -171,12 +171,12 @@ def whole_scores(net, image):
 
 
 def evaluate(net, images, masks, num_classes):
-    """Give mean IoU, pixel accuracy and the IoU of each class, void left out."""
+    """Give mean IoU, pixel accuracy and the IoU of each class, without ignored pixels."""
     net.eval()
     counts = np.zeros((num_classes, num_classes), np.int64)
     for image, mask in zip(images, masks, strict=True):
         predicted = whole_scores(net, image).argmax(0).numpy()
-        known = mask != VOID
+        known = mask != IGNORED
         cells = mask[known] * num_classes + predicted[known]
         counts += np.bincount(cells, minlength=num_classes**2).reshape(num_classes, -1)
     both = np.diag(counts)
@@ -192,7 +192,9 @@ def evaluate(net, images, masks, num_classes):
 def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="folder with images/, masks/, lists")
-    parser.add_argument("--void", type=int, help="index in the masks that is no class, beside 255")
+    parser.add_argument(
+        "--ignore", type=int, help="index in the masks that is ignored, besides 255"
+    )
     parser.add_argument("--crop-size", default="320x480", help="HEIGHTxWIDTH of the windows")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=20)
@@ -201,25 +203,25 @@ def parse(argv=None):
         "--schedule",
         choices=("constant", "cosine"),
         default="constant",
-        help="the book's is constant, after which figures of two epochs differ by chance; along a "
+        help="the book's is constant, after which metrics of two epochs differ at random; along a "
         "cosine they can be compared",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", required=True, help="where to write the figures (a .json file)")
+    parser.add_argument("--out", required=True, help="where to write the metrics (a .json file)")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
-    """Train, evaluate, write the figures, and return them."""
+    """Train, evaluate, write the metrics, and return them."""
     args = parse(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     (images, masks), (val_images, val_masks) = (
-        read_split(args.data, split, args.void) for split in ("train", "val")
+        read_split(args.data, split, args.ignore) for split in ("train", "val")
     )
-    num_classes = 1 + max(int(mask[mask != VOID].max()) for mask in masks)
+    num_classes = 1 + max(int(mask[mask != IGNORED].max()) for mask in masks)
     size = tuple(int(side) for side in args.crop_size.split("x"))
     net = fcn32(num_classes)
     initialise(net)
@@ -232,7 +234,7 @@ def main(argv=None):
         losses = []
         for features, labels in random_batches(images, masks, size, args.batch_size, rng):
             trainer.zero_grad()
-            mean = F.cross_entropy(net(features), labels, ignore_index=VOID)
+            mean = F.cross_entropy(net(features), labels, ignore_index=IGNORED)
             mean.backward()
             trainer.step()
             if args.schedule == "cosine":

@@ -178,7 +178,7 @@ def make_trainer(net):
 
 
 def train_step(net, trainer, features, target, multibox_target=None):
-    """Do one step of the book's training loop, its two running figures included.
+    """Do one step of the book's training loop, its two running metrics included.
 
     Args:
         net: TinySSD.

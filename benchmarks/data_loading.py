@@ -75,7 +75,7 @@ def encoded(image, kind, **options):
 
 
 def class_mask(rng, palette):
-    """A palette PNG with a few objects and their void borders."""
+    """A palette PNG with a few objects and their ignored borders."""
     height, width = VOC_SIZE
     mask = Image.new("P", (width, height))
     mask.putpalette(palette)

@@ -163,7 +163,7 @@ def average_precision(detections, data):
 
 
 def evaluate(net, data):
-    """Return the figures of `net` on `data`: mAP, class error and bbox MAE, as a dict."""
+    """Return the metrics of `net` on `data`: mAP, class error and bbox MAE, as a dict."""
     net.eval()
     right = difference = num_anchors = num_offsets = 0
     labels = pad_labels(data["boxes"], max(len(b) for b in data["boxes"]))
@@ -195,12 +195,12 @@ def parse(argv=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pad", action="store_true", help="keep the book's padding rows")
     parser.add_argument("--weights", help="where to write the weights (a .pt file)")
-    parser.add_argument("--out", required=True, help="where to write the figures (a .json file)")
+    parser.add_argument("--out", required=True, help="where to write the metrics (a .json file)")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
-    """Train, evaluate on both splits, write the figures, and return them."""
+    """Train, evaluate on both splits, write the metrics, and return them."""
     args = parse(argv)
     torch.manual_seed(args.seed)
     train, val = (read_voc(args.data, split) for split in ("train", "val"))

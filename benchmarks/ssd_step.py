@@ -9,7 +9,7 @@ running class error and bbox MAE, as the book's loop does and as `train_on_batch
 - our step as boxes go from 1 to 100 an image, and with 1 box among 99 padding rows;
 - the floating-point operations of the network, counted from its layers, the rate that a plain
   float32 matrix product reaches on the same cores, and the share of it that the step reaches;
-- the parts of the step: targets, forward, and forward and backward of the bare trunk with and
+- the parts of the step: targets, forward, and forward and backward of the bare backbone with and
   without batch norm, ReLU and pooling.
 
 Takes about 5 minutes on two free cores. Needs benchmarks/README.md's set-up.
@@ -30,7 +30,7 @@ BOXES = (1, 5, 20, 100)  # An image.
 MATRIX = 2048  # Side of the product that stands for what the machine can do.
 NUM_ANCHORS = 4  # A pixel of a feature map.
 # Input channels, output channels, side of the feature map, of TinySSD's 3 x 3 convolutions.
-TRUNK = (
+BACKBONE = (
     (3, 16, 256),
     (16, 16, 256),
     (16, 32, 128),
@@ -70,15 +70,15 @@ def operations(batch):
     """Count a step's multiplications and additions, convolutions only.
 
     Returns:
-        `(forward, step, trunk)`: of the whole network forward, of the whole network forward and
-        backward, and of its trunk forward and backward. Backward is twice forward (the gradients
+        `(forward, step, backbone)`: of the whole network forward, of the whole network forward and
+        backward, and of its backbone forward and backward. Backward is twice forward (the gradients
         of the input and of the kernel), but for the first layer, whose input needs none.
     """
-    trunk = [2 * 9 * i * o * side * side for i, o, side in TRUNK]
+    backbone = [2 * 9 * i * o * side * side for i, o, side in BACKBONE]
     outputs = NUM_ANCHORS * (NUM_CLASSES + 1 + 4)
     heads = [2 * 9 * channels * outputs * side * side for channels, side in HEADS]
-    forward, first = batch * sum(trunk + heads), batch * trunk[0]
-    return forward, 3 * forward - first, 3 * batch * sum(trunk) - first
+    forward, first = batch * sum(backbone + heads), batch * backbone[0]
+    return forward, 3 * forward - first, 3 * batch * sum(backbone) - first
 
 
 def ours(options):
@@ -109,10 +109,10 @@ def ours(options):
         some = tf.constant(make_batch(options.batch, boxes)[1])
         cases[f"target_{boxes}"] = lambda some=some: target(anchors, some)[0].numpy()
 
-    def trunk(convolutions_only):
-        """Forward and backward of the trunk as plain Keras layers."""
+    def backbone(convolutions_only):
+        """Forward and backward of the backbone as plain Keras layers."""
         layers = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))]
-        for number, (_, channels, _) in enumerate(TRUNK):
+        for number, (_, channels, _) in enumerate(BACKBONE):
             # Without pooling layers, a stride brings the maps to their sizes.
             shrink = number % 2 == 0 and number > 0
             if convolutions_only:
@@ -134,8 +134,8 @@ def ours(options):
 
         return lambda: gradients()[0].numpy()
 
-    cases["trunk"] = trunk(convolutions_only=False)
-    cases["convolutions"] = trunk(convolutions_only=True)
+    cases["backbone"] = backbone(convolutions_only=False)
+    cases["convolutions"] = backbone(convolutions_only=True)
     a, b = (tf.random.normal((MATRIX, MATRIX)) for _ in range(2))
     cases["matrix"] = lambda: tf.matmul(a, b).numpy()
     jit = {"jit_compile": options.jit}
@@ -203,12 +203,12 @@ def compare_boxes(ours_, rounds):
 
 def show_parts(ours_, book_, rounds, batch):
     """Print the rate of the step and of its parts beside that of a matrix product."""
-    cases = ["step_1", "forward", "trunk", "convolutions", "target_1", f"target_{BOXES[-1]}"]
+    cases = ["step_1", "forward", "backbone", "convolutions", "target_1", f"target_{BOXES[-1]}"]
     sides = {case: (ours_, case) for case in [*cases, "matrix"]}
     sides["book's step"] = (book_, "step_1")
     sides["book's matrix"] = (book_, "matrix")
     times = {k: median(v) for k, v in timing.interleave(sides, rounds).items()}
-    forward, step, trunk = operations(batch)
+    forward, step, backbone = operations(batch)
     rates = [2 * MATRIX**3 / times[case] for case in ("matrix", "book's matrix")]
     best = max(rates)
     print(
@@ -220,8 +220,8 @@ def show_parts(ours_, book_, rounds, batch):
     for name, case, work in (
         ("the book's step", "book's step", step),
         ("our step, 1 box an image", "step_1", step),
-        ("trunk, forward and backward", "trunk", trunk),
-        ("the same, convolutions only", "convolutions", trunk),
+        ("backbone, forward and backward", "backbone", backbone),
+        ("the same, convolutions only", "convolutions", backbone),
         ("whole network, forward, inference", "forward", forward),
         ("targets, 1 box an image", "target_1", None),
         (f"targets, {BOXES[-1]} boxes an image", f"target_{BOXES[-1]}", None),

@@ -58,7 +58,7 @@ def pixels(args, kind):
 
         image = Image.open(file).convert("RGB")
         return np.asarray(image.resize(args.shape[::-1], Image.Resampling.BILINEAR))
-    image = given.picture(kind, args.shape)[0]
+    image = given.make_image(kind, args.shape)[0]
     return np.rint(np.clip(0.45 + 0.225 * image, 0, 1) * 255).astype(np.uint8)
 
 

@@ -197,7 +197,7 @@ def machine(workers: Mapping[str, Worker] | None = None):
     load = os.getloadavg()[0]
     lines = [f"{os.cpu_count()} CPUs ({model}), {THREADS} threads a side, load average {load:.2f}"]
     if load > BUSY_LOAD:
-        lines.append("**The machine was busy before this began: figures are not to be relied on.**")
+        lines.append("**The machine was busy before this began: results are not to be relied on.**")
     for name, worker in (workers or {}).items():
         about = ", ".join(f"{key} {value}" for key, value in worker.about.items())
         lines.append(f"- {name}: {about}")

@@ -11,7 +11,7 @@ from kerascv_d2l.colors import default_colors
 from kerascv_d2l.data.images import read_image
 from kerascv_d2l.errors import InputError
 
-IGNORE_LABEL = 255  # of mask pixels that count for nothing
+IGNORE_LABEL = 255  # of mask pixels that are ignored
 MAX_MASK_CLASSES = IGNORE_LABEL  # a mask is uint8, and its highest value is the ignore label
 CLASSIFICATION, DETECTION, SEGMENTATION = "classification", "detection", "segmentation"
 UNLABELLED = "unlabelled"

@@ -110,11 +110,11 @@ def segmentation_results(confusion, class_names):
 
 
 class SegmentationCallback(keras.callbacks.Callback):
-    """Add the figures of `evaluate_segmentation` on whole validation images to the logs of `fit`.
+    """Add the metrics of `evaluate_segmentation` on whole validation images to the logs of `fit`.
 
     After an epoch `logs` has `val_loss` (if the loss of `fit` is a
     `SegmentationCrossEntropy`), `val_pixel_accuracy` and `val_mean_iou`, so the history and
-    every callback that stands **after** this one in the list see them. They are the figures
+    every callback that stands **after** this one in the list see them. They are the metrics
     that `evaluate_segmentation` gives for the same `segment` and images, on any number of
     devices.
 
@@ -124,7 +124,7 @@ class SegmentationCallback(keras.callbacks.Callback):
             each evaluation.
         class_names: sequence of str.
         every: int, evaluate after every so many epochs, and always after the
-            last. In the epochs between the figures are NaN, so that the history
+            last. In the epochs between, the metrics are NaN, so that the history
             keeps one value an epoch.
 
     Raises:
@@ -141,7 +141,7 @@ class SegmentationCallback(keras.callbacks.Callback):
         self.every = every
 
     def on_epoch_end(self, epoch, logs=None):
-        """Evaluate, and write the figures into `logs`."""
+        """Evaluate, and write the metrics into `logs`."""
         if logs is None:
             return
         loss = self.model.loss if hasattr(self.model.loss, "weighted") else None

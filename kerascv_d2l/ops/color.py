@@ -214,7 +214,7 @@ def _jitter(image, factors, order, operations, value_range):
     return _on_planes(all_of_them, image, value_range)
 
 
-# XLA makes one pass over the image of each adjustment (500 x 375: .8 ms instead of 1.3), but
+# XLA makes one pass over the image of each adjustment (500 x 375: 0.8 ms instead of 1.3), but
 # compiles for a third of a second for each size: so only where a graph is for images of one.
 _compiled_jitter = tf.function(_jitter, jit_compile=True, autograph=False)
 

@@ -3,7 +3,7 @@
 Under `tf.distribute.MultiWorkerMirroredStrategy` Keras 3.15's `fit` and `evaluate` end before the
 first step, wherever a machine has one device. Both times Keras asks the strategy for a
 reduction that it does not do: of the first batch, a tuple, to learn its shapes; and of the step's
-figures, scalars, along their first axis, which they do not have. `MultiWorkerStrategy` answers
+metrics, scalars, along their first axis, which they do not have. `MultiWorkerStrategy` answers
 both as they are meant. Nothing of Keras is replaced.
 """
 

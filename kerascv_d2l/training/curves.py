@@ -26,7 +26,7 @@ class LiveCurves(keras.callbacks.Callback):
         """
         super().__init__()
         self.history = {name: list(values) for name, values in (history or {}).items()}
-        self._shown = None  # IPython's handle of the picture
+        self._shown = None  # IPython's handle of the image
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():
@@ -38,11 +38,11 @@ class LiveCurves(keras.callbacks.Callback):
             return
         content = io.BytesIO()
         draw_curves(content, self.history)
-        picture = display.Image(data=content.getvalue(), format="png")
+        content_image = display.Image(data=content.getvalue(), format="png")
         if self._shown is None:
-            self._shown = display.display(picture, display_id=True)
+            self._shown = display.display(content_image, display_id=True)
         else:
-            self._shown.update(picture)
+            self._shown.update(content_image)
 
 
 def _notebook_display():

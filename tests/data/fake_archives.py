@@ -15,7 +15,7 @@ ODD_SIZE = (130, 210)  # height, width
 TRUNCATED = "truncated"
 
 
-def picture(seed, height=256, width=256):
+def random_image(seed, height=256, width=256):
     """A smooth uint8 `(height, width, 3)` whose every pixel is different from its neighbours."""
     rng = np.random.default_rng(seed)
     a, b, c = rng.uniform(0.2, 1.0, 3)
@@ -35,7 +35,7 @@ def truncated(content):
 
 
 def bananas(num_train=5, num_val=2, bad=True):
-    """Files of banana-detection.zip: `{name: bytes}`; picture 1 is odd, 2 truncated."""
+    """Files of banana-detection.zip: `{name: bytes}`; image 1 is odd, 2 truncated."""
     files = {}
     for split, count, start in (
         ("bananas_train", num_train, 0),
@@ -45,7 +45,7 @@ def bananas(num_train=5, num_val=2, bad=True):
         for i in range(count):
             odd = split == "bananas_train" and i == 1
             height, width = ODD_SIZE if odd else (256, 256)
-            content = encoded(picture(start + i, height, width))
+            content = encoded(random_image(start + i, height, width))
             if bad and split == "bananas_train" and i == 2:
                 content = truncated(content)
             files[f"banana-detection/{split}/images/{i}.png"] = content
@@ -62,11 +62,11 @@ def hotdogs(num=4, bad=True):
             for i in range(num):
                 first = split == "train" and label == "hotdog"
                 size = ODD_SIZE if first and i == 1 else (100 + 10 * i, 140 + 7 * i)
-                content = encoded(picture(100 * s + 10 * c + i, *size))
+                content = encoded(random_image(100 * s + 10 * c + i, *size))
                 if bad and first and i == 2:
                     content = truncated(content)
                 files[f"hotdog/{split}/{label}/{i}.png"] = content
-    files["hotdog/train/hotdog/.DS_Store"] = b"no picture"
+    files["hotdog/train/hotdog/.DS_Store"] = b"no image"
     return files
 
 
@@ -88,7 +88,7 @@ def mask_png(classes):
 
 
 def voc_mask(seed, height, width):
-    """Class mask with background, two objects and their void borders."""
+    """Class mask with background, two objects and their ignored borders."""
     rng = np.random.default_rng(seed)
     classes = np.zeros((height, width), np.uint8)
     for _ in range(2):
@@ -126,7 +126,7 @@ def voc(num_train=6, num_val=3, bad=True, size=(150, 200)):
         files[f"{root}ImageSets/Segmentation/{split}.txt"] = ("\n".join(names) + "\n").encode()
         for i, name in zip(numbers, names, strict=True):
             height, width = ODD_SIZE if i == 1 else size
-            content = encoded(picture(i, height, width), "JPEG", quality=90)
+            content = encoded(random_image(i, height, width), "JPEG", quality=90)
             if bad and i == 2:
                 content = truncated(content)
             files[f"{root}JPEGImages/{name}.jpg"] = content

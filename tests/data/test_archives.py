@@ -371,7 +371,7 @@ def test_interrupted_preparation_is_not_taken_for_whole(hotdog, tmp_path):
 
 
 def test_sideways_images_are_stored_upright(tmp_path):
-    upright = fake_archives.picture(1, 30, 50)
+    upright = fake_archives.random_image(1, 30, 50)
     stream = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise

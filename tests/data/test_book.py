@@ -58,7 +58,7 @@ def test_bananas(data_dir):
     }
     assert len(images) == 2
     for image, label in zip(images, labels, strict=True):
-        (seed,) = (s for s in wanted if (fake_archives.picture(s) == image).all())
+        (seed,) = (s for s in wanted if (fake_archives.random_image(s) == image).all())
         np.testing.assert_allclose(label, [wanted[seed]], rtol=1e-6)
 
 
@@ -68,7 +68,9 @@ def test_bananas_of_another_size_are_resized_with_their_boxes(data_dir):
     height, width = fake_archives.ODD_SIZE
     wanted = [0, 11 / width, 21 / height, 61 / width, 121 / height]
     (row,) = np.flatnonzero(np.abs(labels[:, 0] - wanted).max(-1) < 1e-6)
-    source = tf.image.resize(fake_archives.picture(1, height, width), (256, 256), antialias=True)
+    source = tf.image.resize(
+        fake_archives.random_image(1, height, width), (256, 256), antialias=True
+    )
     assert np.abs(images[row] - source.numpy()).max() <= 0.51  # rounding
 
 
@@ -76,7 +78,7 @@ def test_read_data_bananas(data_dir):
     images, labels = read_data_bananas(True, data_dir=data_dir)
     assert labels.shape == (5, 1, 5) and labels.dtype == np.float32
     for i in (0, 2, 3, 4):
-        np.testing.assert_array_equal(images[i], fake_archives.picture(i))
+        np.testing.assert_array_equal(images[i], fake_archives.random_image(i))
         wanted = np.array([10 + i, 20 + i, 60 + i, 120 + i]) / 256
         np.testing.assert_allclose(labels[i, 0, 1:], wanted, rtol=1e-6)
     assert images[1].shape == (*fake_archives.ODD_SIZE, 3)
@@ -110,17 +112,17 @@ def sources(data_dir, split):
 
 
 def find_window(image, mask, images):
-    """Which `(picture, top, left)` a window was cut from, by its pixels; all that match."""
+    """Which `(image, top, left)` a window was cut from, by its pixels; all that match."""
     height, width = mask.shape
     found = []
-    for i, (picture, classes) in enumerate(images):
-        for top in range(picture.shape[0] - height + 1):
-            for left in range(picture.shape[1] - width + 1):
+    for i, (photo, classes) in enumerate(images):
+        for top in range(photo.shape[0] - height + 1):
+            for left in range(photo.shape[1] - width + 1):
                 window = (slice(top, top + height), slice(left, left + width))
                 if (classes[window] != mask).any():
                     continue
                 # Chroma at the edge of a decoded window may differ by rounding.
-                if np.abs(picture[window].astype(int) - image).max() <= 2:
+                if np.abs(photo[window].astype(int) - image).max() <= 2:
                     found.append((i, top, left))
     return found
 
@@ -136,12 +138,12 @@ def test_voc_windows_and_masks_belong_together(data_dir):
     assert train.cardinality() == 3  # 7 of 8 are large enough, and the last one is dropped
     assert val.cardinality() == 2
     for batches, split in ((train, "train"), (val, "validation")):
-        pictures = sources(data_dir, split)
+        photos = sources(data_dir, split)
         images, masks = collect(batches)
         assert 255 in masks
         seen = []
         for image, mask in zip(images, masks, strict=True):
-            (window,) = find_window(image, mask, pictures)
+            (window,) = find_window(image, mask, photos)
             seen.append(window[0])
         assert len(set(seen)) == len(seen)
 
@@ -172,7 +174,7 @@ def test_hotdogs(data_dir):
     images, labels = collect(test)
     for c in range(2):
         for i in range(4):
-            source = fake_archives.picture(100 + 10 * c + i, 100 + 10 * i, 140 + 7 * i)
+            source = fake_archives.random_image(100 + 10 * c + i, 100 + 10 * i, 140 + 7 * i)
             wanted = tf.image.resize(source, (256, 256), antialias=True)[16:240, 16:240]
             error = np.abs(images[labels == c] - wanted.numpy()).max((1, 2, 3))
             assert (error <= 0.51).sum() == 1  # rounding
@@ -405,7 +407,7 @@ def test_read_voc_images(tmp_path, given):
     height, width = fake_archives.ODD_SIZE
     assert features[1].shape == labels[1].shape == (height, width, 3)
     np.testing.assert_array_equal(labels[1], coloured(fake_archives.voc_mask(1, height, width)))
-    error = features[1].astype(int) - fake_archives.picture(1, height, width)
+    error = features[1].astype(int) - fake_archives.random_image(1, height, width)
     assert np.abs(error).mean() < 3  # JPEG
     assert len(read_voc_images(tmp_path / given, is_train=False)[0]) == 3
 
@@ -439,9 +441,9 @@ def test_cifar10_from_a_folder(tmp_path):
         for k, name in enumerate(("ash", "birch")):
             (tmp_path / split / name).mkdir(parents=True)
             for i, (height, width) in enumerate(sizes):
-                pixels = fake_archives.picture(10 * k + i, height, width)
+                pixels = fake_archives.random_image(10 * k + i, height, width)
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
     images, labels = collect(load_cifar10(True, None, 6, data=str(tmp_path)))
     assert images.shape == (6, 32, 32, 3) and sorted(labels) == [0, 0, 0, 1, 1, 1]
-    found = [(image == fake_archives.picture(10, 32, 32)).all() for image in images]
+    found = [(image == fake_archives.random_image(10, 32, 32)).all() for image in images]
     assert labels[np.flatnonzero(found)].tolist() == [1]

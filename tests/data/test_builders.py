@@ -69,8 +69,8 @@ class BananaDetectionTest(_Case):
         boxes = examples[b"1.png"]["objects"]["bbox"]
         sides = [height, width, height, width]
         np.testing.assert_allclose(boxes, np.array([[21, 11, 121, 61]]) / sides, rtol=1e-6)
-        picture = examples[b"1.png"]["image"]
-        np.testing.assert_array_equal(picture, fake_archives.picture(1, height, width))
+        pixels = examples[b"1.png"]["image"]
+        np.testing.assert_array_equal(pixels, fake_archives.random_image(1, height, width))
 
 
 class HotdogTest(_Case):
@@ -86,7 +86,9 @@ class HotdogTest(_Case):
         hot = {(f"{i}.png".encode(), 0) for i in (0, 1, 3)}
         self.assertEqual(labels, hot | {(f"{i}.png".encode(), 1) for i in range(4)})
         wide = [e["image"] for e in examples if e["image"].shape[:2] == fake_archives.ODD_SIZE]
-        np.testing.assert_array_equal(wide, [fake_archives.picture(1, *fake_archives.ODD_SIZE)])
+        np.testing.assert_array_equal(
+            wide, [fake_archives.random_image(1, *fake_archives.ODD_SIZE)]
+        )
 
 
 class Voc2012SegmentationTest(_Case):
@@ -104,7 +106,7 @@ class Voc2012SegmentationTest(_Case):
         mask = fake_archives.voc_mask(1, height, width)
         self.assertIn(255, mask)
         np.testing.assert_array_equal(example["segmentation_mask"][..., 0], mask)
-        error = example["image"].astype(int) - fake_archives.picture(1, height, width)
+        error = example["image"].astype(int) - fake_archives.random_image(1, height, width)
         self.assertLess(np.abs(error).mean(), 3)  # JPEG
         objects = example["objects"]
         # <xmin>1</xmin><ymin>11 <xmax>210 <ymax>40: from pixel 1 to the last, both inside

@@ -19,9 +19,9 @@ def sound():
 
 
 def encoded(image, quality, size=None, brightness=1.0):
-    picture = Image.fromarray((image * brightness).astype(np.uint8))
+    photo = Image.fromarray((image * brightness).astype(np.uint8))
     stream = io.BytesIO()
-    (picture.resize(size) if size else picture).save(stream, "JPEG", quality=quality)
+    (photo.resize(size) if size else photo).save(stream, "JPEG", quality=quality)
     return stream.getvalue()
 
 

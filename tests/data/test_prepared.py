@@ -14,9 +14,9 @@ NAMES = [f"class{k}" for k in range(10)]
 ROWS = 4  # images in a batch file
 
 
-def picture(index):
+def stored_image(index):
     """uint8 (32, 32, 3): no two rows, columns or channels are alike."""
-    return fake_archives.picture(index, 32, 32)
+    return fake_archives.random_image(index, 32, 32)
 
 
 def label(index):
@@ -25,7 +25,7 @@ def label(index):
 
 def flat(index):
     """The 3072 numbers of an image as the archives have them, channels first."""
-    return picture(index).transpose(2, 0, 1).reshape(-1)
+    return stored_image(index).transpose(2, 0, 1).reshape(-1)
 
 
 def write_binary(folder):
@@ -61,7 +61,7 @@ def test_cifar10_archives(tmp_path, pack):
         assert split.images.dtype == np.uint8
         labels = split.targets["label"]
         for k, (image, row) in enumerate(zip(split.images, labels, strict=True), start=first):
-            np.testing.assert_array_equal(image, picture(k))
+            np.testing.assert_array_equal(image, stored_image(k))
             assert row == label(k)
 
 
@@ -111,7 +111,7 @@ class TinyCifar(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, start):
         for i in range(10):
-            yield i, {"id": str(i), "image": picture(start + i), "label": i}
+            yield i, {"id": str(i), "image": stored_image(start + i), "label": i}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_cifar10_of_tfds(tmp_path, monkeypatch):
     data = read_prepared("cifar10", "classification", data_dir=tmp_path)
     assert data.train.images.shape == (10, 32, 32, 3) and data.train.images.dtype == np.uint8
     for image, row in zip(data.train.images, data.train.targets["label"], strict=True):
-        np.testing.assert_array_equal(image, picture(row))
+        np.testing.assert_array_equal(image, stored_image(row))
     with pytest.raises(InputError, match="archive and skip_bad are for banana_detection"):
         read_prepared("cifar10", "classification", data_dir=tmp_path, skip_bad=True)
 
@@ -151,7 +151,7 @@ def test_bananas(data_dir):
             i = int(name.removesuffix(".png"))
             size = fake_archives.ODD_SIZE if (start, i) == (0, 1) else (256, 256)
             assert split.sizes[k].tolist() == list(size)
-            wanted = fake_archives.picture(start + i, *size)
+            wanted = fake_archives.random_image(start + i, *size)
             np.testing.assert_array_equal(tf.io.decode_png(split.images[k]), wanted)
             box = np.array([10 + i, 20 + i, 60 + i, 120 + i]) / [*size[::-1], *size[::-1]]
             np.testing.assert_allclose(split.targets["boxes"][k], [box], rtol=1e-6)

@@ -6,7 +6,7 @@ The weights are drawn by name, so that the tests can draw them again without tor
 all names. For each of CASES there are samples of the FPN's maps, of objectness and of offsets, all
 proposals (without and with training's numbers), samples of pooled features, the head's logits and
 samples of its offsets, the detections, and the four losses with samples so large that nothing is
-drawn by chance.
+drawn at random.
 """
 
 import json

@@ -145,13 +145,13 @@ def trained(tmp_path_factory):
     full = keras.applications.MobileNet(alpha=0.25, weights=None, classes=1000)
     draw = np.random.default_rng(1)
     full.set_weights([draw.uniform(0.5, 1.5, w.shape) * 0.1 for w in full.get_weights()])
-    trunk = keras.applications.MobileNet(
+    headless = keras.applications.MobileNet(
         alpha=0.25, weights=None, include_top=False, input_shape=(None, None, 3)
     )
-    weights = full.get_weights()[: len(trunk.weights)]
-    trunk.set_weights(weights)
+    weights = full.get_weights()[: len(headless.weights)]
+    headless.set_weights(weights)
     for ending in (".weights.h5", ".keras", ".h5"):
-        for model, label in ((full, "top"), (trunk, "notop")):
+        for model, label in ((full, "top"), (headless, "notop")):
             path = folder / f"{label}{ending}"
             model.save_weights(path) if ending == ".weights.h5" else model.save(path)
     keras.backend.clear_session()

@@ -27,8 +27,8 @@ def trained(tmp_path_factory):
     full.set_weights([draw.uniform(0.5, 1.5, w.shape) * 0.1 for w in full.get_weights()])
     full.save_weights(folder / "top.weights.h5")
     full.save(folder / "top.keras")
-    trunk = keras.applications.MobileNet(alpha=0.25, weights=None, include_top=False)
-    trunk.save(folder / "notop.keras")
+    features = keras.applications.MobileNet(alpha=0.25, weights=None, include_top=False)
+    features.save(folder / "notop.keras")
     return folder, full.get_weights()
 
 

@@ -126,7 +126,7 @@ def test_any_size_and_the_same_after_saving(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["fcn32", "fcn8", "unet", "unet_backbone"])
 def test_training_learns_the_classes(name):
-    """Left half bright, right half dark, a void stripe between them whose label must not matter."""
+    """Left half bright, right half dark, between them a stripe that is ignored."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 60, size=(4, 32, 64, 3)).astype(np.float32)
     images[:, :, :32] += 190

@@ -43,10 +43,10 @@ def test_equal_to_torchvision(extra, tmp_path):
 def test_on_backbones_of_the_table():
     pixels = np.random.RandomState(0).randint(0, 256, (2, 96, 150, 3)).astype(np.uint8)
     for name in ("resnet18", "mobilenetv2_0.35"):
-        trunk = backbone(name, strides=(4, 8, 16, 32))
-        model = FPN(trunk, channels=16)
+        features = backbone(name, strides=(4, 8, 16, 32))
+        model = FPN(features, channels=16)
         shapes = [output.shape for output in model(pixels)]
-        assert shapes[:4] == [(*m.shape[:3], 16) for m in trunk(pixels)]
+        assert shapes[:4] == [(*m.shape[:3], 16) for m in features(pixels)]
         assert shapes[4] == (2, 2, (shapes[3][2] + 1) // 2, 16)
     model = FPN("resnet18", strides=(8, 16, 32), channels=8, extra="p6p7_from_c5")
     assert [output.shape[1] for output in model(pixels)] == [12, 6, 3, 2, 1]

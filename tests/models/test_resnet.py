@@ -105,8 +105,8 @@ def test_saved_and_loaded(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     images = draw_images((2, 33, 40, 3))
     np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5, atol=1e-5)
-    trunk = backbone("resnet18", tmp_path / "model.keras", strides=(32,))
-    np.testing.assert_array_equal(trunk.get_layer("conv1").kernel, model.get_layer("conv1").kernel)
+    bare = backbone("resnet18", tmp_path / "model.keras", strides=(32,))
+    np.testing.assert_array_equal(bare.get_layer("conv1").kernel, model.get_layer("conv1").kernel)
 
 
 def test_imagenet_has_a_thousand_classes():

@@ -113,12 +113,12 @@ def test_bilinear_kernel_values():
 
 def test_enlarging_a_picture_is_bilinear_resizing_inside_the_border():
     rng = np.random.default_rng(3)
-    picture = rng.uniform(size=(1, 13, 17, 3)).astype(np.float32)
+    pixels = rng.uniform(size=(1, 13, 17, 3)).astype(np.float32)
     layer = keras.layers.Conv2DTranspose(
         3, 4, strides=2, padding="same", use_bias=False, kernel_initializer=Bilinear()
     )
-    enlarged = layer(picture).numpy()
-    resized = tf.image.resize(picture, (26, 34)).numpy()
+    enlarged = layer(pixels).numpy()
+    resized = tf.image.resize(pixels, (26, 34)).numpy()
     np.testing.assert_allclose(enlarged[:, 1:-1, 1:-1], resized[:, 1:-1, 1:-1], atol=1e-6)
     assert np.abs(enlarged - resized)[:, 0].max() > 0.01  # the border fades
 

@@ -48,7 +48,7 @@ def test_windows_are_distributed_as_they_should_be():
     share = top[height < SIZE[0]] / (SIZE[0] - height[height < SIZE[0]])
     assert abs(share.mean() - 0.5) < 0.02 and share.min() < 0.02 and share.max() > 0.98
     area, ratio = height * width / np.prod(SIZE), np.log(width / height)
-    # Large windows fit at few ratios: the median is below that of the draws, .54.
+    # Large windows fit at few ratios: the median is below that of the draws, 0.54.
     assert area.min() > 0.078 and 0.43 < np.median(area) < 0.53
     assert np.abs(ratio).max() < np.log(4 / 3) + 0.03
     assert abs(ratio.std() - 2 * np.log(4 / 3) / 12**0.5) < 0.02
@@ -168,7 +168,7 @@ def test_boxes_in_a_window():
         ],
         np.float32,
     )
-    window = tf.constant([10, 40, 50, 100])  # of 100 x 200: y .1 to .6, x .2 to .7
+    window = tf.constant([10, 40, 50, 100])  # of 100 x 200: y 0.1 to 0.6, x 0.2 to 0.7
     found, kept = crop_boxes(boxes, window, (100, 200), (30, 30))
     np.testing.assert_array_equal(kept, [True, False, False, True])
     np.testing.assert_allclose(found[0], [0, 0, 0.18, 0.8], atol=1e-6)

@@ -86,11 +86,11 @@ def test_trainable_and_fixed_enlargement_agree_inside_the_border():
 
 
 def test_padding_repeats_the_last_row_and_column():
-    picture = np.arange(6, dtype=np.uint8).reshape(1, 2, 3, 1)
-    padded = pad_to_multiple(picture, 4).numpy()[0, :, :, 0]
+    pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3, 1)
+    padded = pad_to_multiple(pixels, 4).numpy()[0, :, :, 0]
     np.testing.assert_array_equal(padded, [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]])
-    cut = crop_like(padded[None, :, :, None], picture)
-    np.testing.assert_array_equal(cut, picture)
+    cut = crop_like(padded[None, :, :, None], pixels)
+    np.testing.assert_array_equal(cut, pixels)
     fitting = tf.zeros((1, 4, 8, 3))
     assert pad_to_multiple(fitting, 4) is fitting
 

@@ -83,7 +83,7 @@ def test_canvases():
     found = draw(lambda s: windows.random_canvas(tf.constant(SIZE), s))
     whole = (found[:, 2:] == SIZE).all(1)
     assert abs(whole.mean() - 0.5) < 0.025
-    assert_as_recorded(found[~whole], "zoom_out", [16, 21, 27, 35])  # .037 of what they range over
+    assert_as_recorded(found[~whole], "zoom_out", [16, 21, 27, 35])  # 0.037 of what they range over
     top, left, height, width = found[~whole].T
     assert is_uniform(height / SIZE[0] + 0.5 / SIZE[0], 1, 4 + 1 / SIZE[0])
     assert np.abs(width / SIZE[1] - height / SIZE[0]).max() < 1 / SIZE[0]

@@ -65,9 +65,9 @@ def test_history_ticks_are_whole_epochs_and_every_point_is_in_view(tmp_path, epo
     # A single point is only seen by its marker.
     assert (axes.lines[0].get_marker() == "o") == (epochs <= 30)
     curves.draw_history(tmp_path / "h.png", {"loss": values})
-    with Image.open(tmp_path / "h.png") as picture:
-        assert picture.size == (560, 400)
-        blue = np.asarray(picture.convert("RGB")).astype(int) - [0x1F, 0x77, 0xB4]
+    with Image.open(tmp_path / "h.png") as opened:
+        assert opened.size == (560, 400)
+        blue = np.asarray(opened.convert("RGB")).astype(int) - [0x1F, 0x77, 0xB4]
     assert np.count_nonzero((abs(blue).sum(axis=-1) < 12)[60:330, 80:400]) > 10
 
 

@@ -144,16 +144,16 @@ def test_draw_detections_writes_the_figure_and_leaves_pyplot_alone(tmp_path, pyp
     draw_detections(
         path, tf.constant(images, tf.float32), tensors, tf.constant(labels), NAMES, columns=2
     )
-    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     figure = grid()
-    assert picture.shape[:2] == tuple((figure.get_size_inches()[::-1] * DPI).astype(int))
+    assert pixels.shape[:2] == tuple((figure.get_size_inches()[::-1] * DPI).astype(int))
     # The middle of the right edge of the dog's box in the first image has the dog's colour.
     frame = figure.axes[0].get_window_extent()
     x, y = round(frame.x0 + 0.5 * frame.width), round(frame.y0 + 0.5 * frame.height)
     colour = [int(class_color(1)[i : i + 2], 16) for i in (1, 3, 5)]
-    near = picture[picture.shape[0] - y, x - 3 : x + 4]
+    near = pixels[pixels.shape[0] - y, x - 3 : x + 4]
     assert (abs(near - colour).sum(axis=1) < 12).any()
-    assert (picture[picture.shape[0] - y, x + 20] == 100).all()
+    assert (pixels[pixels.shape[0] - y, x + 20] == 100).all()
     assert pyplot.get_fignums() == []
     assert [p.name for p in path.parent.iterdir()] == ["detections.png"]
 
@@ -205,13 +205,13 @@ def test_draw_boxes_draws_the_box_s_pixels(tmp_path):
     image = np.full((100, 200, 3), 50, np.uint8)
     path = tmp_path / "a.png"
     draw_boxes(path, image, [[0.1, 0.3, 0.5, 0.9]], [""], ["#ff0000"])
-    picture = np.asarray(Image.open(path))
-    red = (picture == [255, 0, 0]).all(axis=-1)
+    pixels = np.asarray(Image.open(path))
+    red = (pixels == [255, 0, 0]).all(axis=-1)
     expected = np.zeros((100, 200), bool)
     expected[30:90, 20:100] = True
     expected[32:88, 22:98] = False
     np.testing.assert_array_equal(red, expected)
-    assert (picture[~expected] == 50).all()
+    assert (pixels[~expected] == 50).all()
     assert (image == 50).all()
 
 
@@ -220,13 +220,13 @@ def test_draw_boxes_labels_at_every_border_are_inside_and_whole(tmp_path):
     blue = [0, 0, 255]
 
     def label_pixels(box, text):
-        pictures = []
+        photos = []
         for t in (text, ""):
             draw_boxes(tmp_path / "a.png", image, [box], [t], ["#0000ff"])
-            pictures.append(np.asarray(Image.open(tmp_path / "a.png")).astype(int))
-        changed = np.argwhere((pictures[0] != pictures[1]).any(axis=-1))
+            photos.append(np.asarray(Image.open(tmp_path / "a.png")).astype(int))
+        changed = np.argwhere((photos[0] != photos[1]).any(axis=-1))
         low, high = changed.min(axis=0), changed.max(axis=0)
-        ink = pictures[0][low[0] : high[0] + 1, low[1] : high[1] + 1]
+        ink = photos[0][low[0] : high[0] + 1, low[1] : high[1] + 1]
         assert (ink == blue).all(axis=-1).mean() > 0.4
         assert (ink == 255).all(axis=-1).any()  # letters
         return low, high
@@ -265,8 +265,8 @@ def test_draw_boxes_line_and_letters_grow_with_the_picture(tmp_path):
 def test_draw_boxes_formats_and_errors(tmp_path):
     image = np.full((40, 60, 3), 0.5, np.float32)
     draw_boxes(tmp_path / "a.JPG", image, [[0, 0, 1, 1]], ["Bär ≥"], ["yellow"])
-    with Image.open(tmp_path / "a.JPG") as picture:
-        assert (picture.format, picture.size) == ("JPEG", (60, 40))
+    with Image.open(tmp_path / "a.JPG") as opened:
+        assert (opened.format, opened.size) == ("JPEG", (60, 40))
     with pytest.raises(InputError, match="1 boxes, 0 texts and 1 colors"):
         draw_boxes(tmp_path / "b.png", image, [[0, 0, 1, 1]], [], ["red"])
     for name in ("b.txt", "b"):

@@ -30,8 +30,8 @@ def test_sheet_shows_boxes_in_their_place(tmp_path):
     draw_examples(tmp_path / "b.png", [black], ["one"])
     a, b = (np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB")).astype(int) for n in "ab")
     changed = np.argwhere(np.abs(a - b).max(-1) > 60)
-    picture = np.argwhere(b.max(-1) == 0)  # the black image in the sheet
-    (top, left), (bottom, right) = picture.min(0), picture.max(0)
+    pixels = np.argwhere(b.max(-1) == 0)  # the black image in the sheet
+    (top, left), (bottom, right) = pixels.min(0), pixels.max(0)
     # The label stands on the upper left corner, so only the far sides are exact.
     assert abs((changed[:, 1].max() - left) / (right - left) - 0.9) < 0.02
     assert abs((changed[:, 0].max() - top) / (bottom - top) - 0.6) < 0.03

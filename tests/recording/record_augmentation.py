@@ -1,16 +1,16 @@
-"""Records what torchvision makes of a small picture with given factors and windows.
+"""Records what torchvision makes of a small image with given factors and windows.
 
     python tests/recording/record_augmentation.py   # needs torchvision; writes augmentation.npz
 
-The picture is half noise, half ramps, with grey, black and white pixels in it, and its height is
+The image is half noise, half ramps, with grey, black and white pixels in it, and its height is
 not its width. Names of the arrays say what was done: `hue_-0.3` is adjust_hue(image, -0.3) of the
-uint8 picture, `float_hue_-0.3` that of the picture in [0, 1], `crop_2_3_9_11_20_13` is
+uint8 image, `float_hue_-0.3` that of the image in [0, 1], `crop_2_3_9_11_20_13` is
 resized_crop(top 2, left 3, height 9, width 11, size (20, 13)) without antialiasing,
-`pillow_crop_…` the same of a Pillow picture, which antialiases.
+`pillow_crop_…` the same of a Pillow image, which antialiases.
 
 Of what torchvision draws at random, the deciles of 10,000 draws are recorded: `draws_resized_crop`
-of top, left, height and width in pictures of two shapes, `draws_iou_crop` likewise with two objects
-(and, last, the share of pictures left whole), `draws_zoom_out` of the canvas, `draws_jitter` of the
+of top, left, height and width in images of two shapes, `draws_iou_crop` likewise with two objects
+(and, last, the share of images left whole), `draws_zoom_out` of the canvas, `draws_jitter` of the
 four factors (and, last, how often each operation comes first).
 """
 
@@ -35,7 +35,7 @@ WINDOWS = (
 )
 
 
-def picture():
+def make_image():
     rng = np.random.default_rng(7)
     rows, columns = np.mgrid[:16, :22]
     image = np.stack([rows * 16, columns * 11, 255 - 7 * rows - 5 * columns], -1).astype(np.uint8)
@@ -71,19 +71,19 @@ def draws():
     torch.manual_seed(0)
     found = {}
     for size in SIZES:
-        picture = torch.zeros(3, *size, dtype=torch.uint8)
+        photo = torch.zeros(3, *size, dtype=torch.uint8)
         crops = [
-            transforms.RandomResizedCrop.get_params(picture, (0.08, 1.0), (3 / 4, 4 / 3))
+            transforms.RandomResizedCrop.get_params(photo, (0.08, 1.0), (3 / 4, 4 / 3))
             for _ in range(DRAWS)
         ]
         found[f"resized_crop_{size[0]}_{size[1]}"] = deciles(crops)
-    picture = torch.zeros(3, *SIZES[0], dtype=torch.uint8)
+    photo = torch.zeros(3, *SIZES[0], dtype=torch.uint8)
     boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=SIZES[0])
-    crops = [v2.RandomIoUCrop().make_params([picture, boxes]) for _ in range(DRAWS)]
+    crops = [v2.RandomIoUCrop().make_params([photo, boxes]) for _ in range(DRAWS)]
     cut = [[p["top"], p["left"], p["height"], p["width"]] for p in crops if p]
     whole = np.full((9, 1), 1 - len(cut) / DRAWS, np.float32)
     found["iou_crop"] = np.hstack([deciles(cut), whole])
-    margins = [v2.RandomZoomOut().make_params([picture])["padding"] for _ in range(DRAWS)]
+    margins = [v2.RandomZoomOut().make_params([photo])["padding"] for _ in range(DRAWS)]
     found["zoom_out"] = deciles(
         [[-top, -left, SIZES[0][0] + top + bottom, SIZES[0][1] + left + right]
          for left, top, right, bottom in margins]
@@ -99,7 +99,7 @@ def draws():
 
 def main():
     f = functional()
-    image = picture()
+    image = make_image()
     tensor = torch.from_numpy(image).permute(2, 0, 1)
     recorded = {"image": image}
 

@@ -1,4 +1,4 @@
-"""Records what the book's PyTorch code makes of the pictures and weights of style_inputs.py.
+"""Records what the book's PyTorch code makes of the images and weights of style_inputs.py.
 
     python tests/recording/record_style.py     # needs PyTorch; writes tests/recording/style.json
 
@@ -102,7 +102,7 @@ def train(X, contents_Y, styles_Y, lr, num_epochs, lr_decay_epoch):
 
 
 def tensor(kind, shape):
-    return torch.from_numpy(given.picture(kind, shape).transpose(0, 3, 1, 2).copy())
+    return torch.from_numpy(given.make_image(kind, shape).transpose(0, 3, 1, 2).copy())
 
 
 def nhwc(array):
@@ -128,7 +128,7 @@ def main():
         styles_Y_gram = [gram(Y) for Y in styles_Y]
         features = extract_features(style, given.CONTENT_LAYERS, given.STYLE_LAYERS)
         content_features = extract_features(content, given.CONTENT_LAYERS, given.STYLE_LAYERS)
-        # Content loss where the style picture stands, style loss where the content stands.
+        # Content loss where the style image stands, style loss where the content stands.
         record["content_losses"] = [
             float(content_loss(a, b)) for a, b in zip(features[0], contents_Y, strict=True)
         ]

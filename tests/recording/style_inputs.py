@@ -31,8 +31,8 @@ def vgg19_weights():
     return weights
 
 
-def picture(kind, shape):
-    """A normalised picture float32 (1, h, w, 3): smooth "content" or rough "style"."""
+def make_image(kind, shape):
+    """A normalised image float32 (1, h, w, 3): smooth "content" or rough "style"."""
     height, width = shape
     y = np.arange(height, dtype=np.float64)[:, None, None]
     x = np.arange(width, dtype=np.float64)[:, None]  # y + x + channel: (h, w, 3)

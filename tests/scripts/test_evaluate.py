@@ -118,7 +118,7 @@ def test_detection(script, use, tmp_path, capsys):
 
 
 def test_segmentation_of_a_real_model(script, tmp_path, monkeypatch, capsys):
-    """The same figures as `evaluate_segmentation`, for classes in another order."""
+    """The same metrics as `evaluate_segmentation`, for classes in another order."""
     model = FCN(MODEL_NAMES, small_backbone(32))
     for weight in model.weights:
         weight.assign(weight + 0.3 * tf.random.stateless_normal(weight.shape, (0, 1)))

@@ -43,7 +43,7 @@ def assert_recorded(array, expected):
 def test_features_and_gram_matrices(net, recorded, shape):
     expected = recorded["features"]["x".join(map(str, shape))]
     contents, styles = st.extract_features(
-        given.picture("content", shape), given.CONTENT_LAYERS, given.STYLE_LAYERS, net
+        given.make_image("content", shape), given.CONTENT_LAYERS, given.STYLE_LAYERS, net
     )
     assert len(contents) == 1 and len(styles) == 5
     for features, values in zip(contents, expected["contents"], strict=True):
@@ -78,8 +78,8 @@ def test_torchvisions_weights_load_from_safetensors(net, tmp_path):
 
 
 def test_losses(net, recorded):
-    content = given.picture("content", given.TRAIN_SHAPE)
-    style = given.picture("style", given.TRAIN_SHAPE)
+    content = given.make_image("content", given.TRAIN_SHAPE)
+    style = given.make_image("style", given.TRAIN_SHAPE)
     contents_Y, styles_of_content = net.extract(content)
     contents_of_style, styles_Y = net.extract(style)
     values = [
@@ -112,9 +112,9 @@ def torch_adam(image, gradient, state, step, lr):
 
 def test_ten_steps_of_adam(net, recorded):
     """In PyTorch's arithmetic the book's losses give the book's image and losses ..."""
-    content = tf.constant(given.picture("content", given.TRAIN_SHAPE))
+    content = tf.constant(given.make_image("content", given.TRAIN_SHAPE))
     contents_Y, _ = net.extract(content)
-    _, styles_Y = net.extract(given.picture("style", given.TRAIN_SHAPE))
+    _, styles_Y = net.extract(given.make_image("style", given.TRAIN_SHAPE))
     grams = [st.gram(Y) for Y in styles_Y]
 
     @tf.function
@@ -156,14 +156,14 @@ def test_ten_steps_of_adam(net, recorded):
 
 
 def test_the_same_ten_steps_by_style_transfer_with_plain_weights(net, recorded):
-    """The picture's way in and out is 8 bit, so the loss is compared over arrays here."""
+    """The image's way in and out is 8 bit, so the loss is compared over arrays here."""
     objective = st.Objective(
         net,
-        tf.constant(given.picture("content", given.TRAIN_SHAPE)),
-        [(tf.constant(given.picture("style", given.TRAIN_SHAPE)), 1.0, None)],
+        tf.constant(given.make_image("content", given.TRAIN_SHAPE)),
+        [(tf.constant(given.make_image("style", given.TRAIN_SHAPE)), 1.0, None)],
         st.BOOK_WEIGHTS,
     )
-    losses, _ = objective(tf.constant(given.picture("content", given.TRAIN_SHAPE)))
+    losses, _ = objective(tf.constant(given.make_image("content", given.TRAIN_SHAPE)))
     np.testing.assert_allclose(losses[:3], recorded["train_losses"][0], rtol=1e-3, atol=1e-6)
 
 

@@ -275,9 +275,9 @@ def test_each_network_gets_the_pixels_it_was_made_for(pixels, expected):
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, keras.layers.Identity(name="same")(inputs))
     net = st.from_model(model, ["same"], [], pixels)
-    picture = np.random.RandomState(0).randint(0, 256, (6, 5, 3)).astype(np.uint8)
-    seen = net.features(st.preprocess(picture, (6, 5)))[0]
-    np.testing.assert_allclose(seen[0], expected(picture.astype(np.float64)), atol=2e-4, rtol=1e-4)
+    photo = np.random.RandomState(0).randint(0, 256, (6, 5, 3)).astype(np.uint8)
+    seen = net.features(st.preprocess(photo, (6, 5)))[0]
+    np.testing.assert_allclose(seen[0], expected(photo.astype(np.float64)), atol=2e-4, rtol=1e-4)
 
 
 def test_keras_networks_have_the_layers_named_for_them():

@@ -11,16 +11,16 @@ from kerascv_d2l import LiveCurves
 
 @pytest.fixture
 def notebook(monkeypatch):
-    """What IPython is asked to show, as `(first or update, picture's bytes)`."""
+    """What IPython is asked to show, as `(first or update, image's bytes)`."""
     shown = []
 
     class Handle:
-        def update(self, picture):
-            shown.append(("update", picture))
+        def update(self, pixels):
+            shown.append(("update", pixels))
 
-    def display(picture, display_id):
+    def display(pixels, display_id):
         assert display_id is True
-        shown.append(("first", picture))
+        shown.append(("first", pixels))
         return Handle()
 
     ipython = types.ModuleType("IPython")
@@ -40,7 +40,7 @@ def test_live_curves(notebook):
     assert curves.history["loss"] == [3.0, 2.0, 1.0]
     assert np.isnan(curves.history["accuracy"][0]) and curves.history["accuracy"][1:] == [0.5, 0.7]
     assert [kind for kind, _ in notebook] == ["first", "update"]
-    assert all(picture.startswith(b"\x89PNG") for _, picture in notebook)
+    assert all(pixels.startswith(b"\x89PNG") for _, pixels in notebook)
     assert notebook[0][1] != notebook[1][1]
 
 

@@ -603,4 +603,4 @@ def test_throughput_leaves_the_first_step_out():
         logs = {}
         time.sleep(0.2)  # validation and checkpoint
         throughput.on_epoch_end(epoch, logs)
-        assert 150 < logs["images_per_second"] <= 500  # 10 images in .02 s, on a busy machine
+        assert 150 < logs["images_per_second"] <= 500  # 10 images in 0.02 s, on a busy machine
