@@ -256,6 +256,8 @@ def test_layers_that_crop_get_whole_images(files):
     images, _ = numpy(dataset, 1)[0]
     found = {tuple(image[0, 0].round().astype(int)) for image in images}
     assert found == {(h, w, h) for h, w in split.sizes.tolist()}
+    for recipe in (ssd_augmentation, mosaic_augmentation):
+        assert recipe(SIZE).full_resolution
 
 
 @pytest.mark.parametrize("kind", ["ssd", "mosaic"])
