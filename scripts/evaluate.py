@@ -41,7 +41,8 @@ def parse(argv=None):
         metavar="NAME,…",
         help="names of the classes, for data that has none",
     )
-    cli.add_data_arguments(parser, (), help_text="", without=("--data",))
+    group = cli.add_data_arguments(parser, (), help_text="", without=("--data",))
+    cli.add_boxes_on_argument(group)
     add("--out", metavar="FOLDER", help="output folder (default: runs/evaluate, …-2, …)")
     add(
         "--score-threshold",
@@ -267,6 +268,7 @@ def main(argv=None):
         archive=args.archive,
         data_dir=args.data_dir,
         classes=args.classes,
+        boxes_on=args.boxes_on,
     )
     print(data.describe(), flush=True)
     if args.split not in data.splits:
@@ -285,7 +287,7 @@ def main(argv=None):
         "class_names": model.class_names,
         **metrics,
         "worst": worst,
-        "skipped": split.skipped,
+        "skipped": data.skipped,
     }
     for name, value in result.items():
         if isinstance(value, (int, float)):

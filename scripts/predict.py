@@ -55,6 +55,10 @@ def parse(argv=None):
     return parser.parse_args(argv)
 
 
+class BadImage(InputError):
+    """An image that cannot be read, or that the model cannot take."""
+
+
 def find_images(sources):
     """List the image files that files, folders and patterns stand for, each once.
 
@@ -193,7 +197,8 @@ def answer(model, name, output, args):
     """Answer for one image file.
 
     Raises:
-        InputError: if it cannot be read, the model cannot take it, or the answer not be written.
+        BadImage: if it cannot be read, or the model cannot take it.
+        InputError: if the answer cannot be written.
     """
     import tensorflow as tf
 
@@ -201,23 +206,26 @@ def answer(model, name, output, args):
         image = read_image(name)
     except InputError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
-            raise InputError(f"{error}, or use --allow-large") from error
-        raise
+            raise BadImage(f"{error}, or use --allow-large") from error
+        raise BadImage(str(error)) from error
     try:
         stem = _readable(Path(name).stem)
         return ANSWERS[model.task](model, image, stem, output, args)
     except tf.errors.ResourceExhaustedError as error:
-        raise InputError(f"{name}: too large for the memory of this machine") from error
+        raise BadImage(f"{name}: too large for the memory of this machine") from error
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise InputError(f"{name}: the model cannot take this image ({reason})") from error
+        raise BadImage(f"{name}: the model cannot take this image ({reason})") from error
 
 
 def predict(model, names, output, args):
-    """Answer for every image; what was answered before an error is written all the same.
+    """Answer for every image, and write that down whatever happens.
 
     Returns:
         dict, as in predictions.json.
+
+    Raises:
+        InputError: at the end, if there were bad images and `args.skip_bad` is not set.
     """
     result = {
         "task": model.task,
@@ -230,9 +238,7 @@ def predict(model, names, output, args):
         for name in names:
             try:
                 entry, line = answer(model, name, output, args)
-            except InputError as error:
-                if not args.skip_bad:
-                    raise
+            except BadImage as error:
                 result["skipped"].append(_readable(str(error)))
                 continue
             result["images"].append({"image": _readable(name), **entry})
@@ -244,6 +250,11 @@ def predict(model, names, output, args):
             if skipped := result["skipped"]:
                 print(f"left out {len(skipped)} image(s), such as: {skipped[0]}")
             print(f"written: {path} ({len(result['images'])} images)", flush=True)
+    if result["skipped"] and not args.skip_bad:
+        raise InputError(
+            f"{result['skipped'][0]}. {len(result['skipped'])} of {len(names)} images could not be "
+            "answered for; with --skip-bad that is no error"
+        )
     return plain(result)
 
 

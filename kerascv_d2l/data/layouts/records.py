@@ -100,7 +100,8 @@ class Faults:
     def add(self, message):
         """Report something bad; return only if it is to be left out."""
         if not self.skip_bad:
-            raise InputError(f"{message}. (skip_bad, or --skip-bad, goes on without it.)")
+            stop = "" if message.endswith("?") else "."
+            raise InputError(f"{message}{stop} (--skip-bad goes on without it.)")
         self.reasons.append(message)
 
 
