@@ -193,14 +193,7 @@ def check_crop_size(split, crop_size):
 
 
 def prefetched(batches):
-    """Let batches be made while others are used.
-
-    Args:
-        batches: `tf.data.Dataset`.
-
-    Returns:
-        `tf.data.Dataset` of the same.
-    """
+    """Let the batches of a `tf.data.Dataset` be made while others are used."""
     options = tf.data.Options()
     # TensorFlow's tuner looks at a pipeline 10, 20, 40 ... ms after the last time, and what ends
     # in between often waits for the next look: a pass of 1.4 s took 2.6 s (TensorFlow 2.21).
@@ -288,14 +281,8 @@ def _resized_images(split, size, training, cache, crop_pct):
 def _in_order(count, batch_size, training, seed, initial_epoch, draws, batched):
     """Data set of `(epoch, index, drawn)`: every epoch's, shuffled, or the only one's.
 
-    Args:
-        count: int, n: how many examples there are.
-        batch_size: int; in training, what is left of an epoch after whole batches is left out.
-        training: bool.
-        seed: int.
-        initial_epoch: int.
-        draws: function of an epoch that gives a structure of tensors `(n, ...)`.
-        batched: bool: in batches, instead of one by one.
+    In training, what is left of an epoch after whole batches is left out. `draws` is a function
+    of an epoch that gives a structure of tensors `(count, ...)`.
     """
 
     def of_epoch(epoch):

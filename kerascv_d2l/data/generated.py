@@ -93,11 +93,10 @@ class SceneSettings:
             raise InputError(
                 f"object_size is {self.object_size}; wanted 0 < smallest <= largest <= 1"
             )
-        for field in ("empty", "occlusion", "min_visible", "turn"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise InputError(f"{field} is {getattr(self, field)}; wanted a share from 0 to 1")
-        if not 0 <= self.margin <= 0.5:
-            raise InputError(f"margin is {self.margin}; wanted 0 to 0.5")
+        shares = dict.fromkeys(("empty", "occlusion", "min_visible", "turn"), 1) | {"margin": 0.5}
+        for field, most in shares.items():
+            if not 0 <= getattr(self, field) <= most:
+                raise InputError(f"{field} is {getattr(self, field)}; wanted 0 to {most}")
         if self.max_objects < 1 or self.clutter < 0:
             raise InputError(
                 f"max_objects is {self.max_objects} and clutter {self.clutter}; "

@@ -28,15 +28,7 @@ _FEATURES = {CLASSIFICATION: "label", DETECTION: "objects", SEGMENTATION: "segme
 
 
 def is_at_hand(name, data_dir=None):
-    """Whether a data set can be read without its files and without a network.
-
-    Args:
-        name: of this package or of tensorflow-datasets.
-        data_dir: TFDS' folder; None for its default.
-
-    Returns:
-        bool.
-    """
+    """Whether a data set, of this package or TFDS, can be read without its files or a network."""
     import tensorflow_datasets as tfds
 
     return tfds.builder(name, data_dir=data_dir).is_prepared()

@@ -1,30 +1,8 @@
 """The classes and colours of Pascal VOC; plain lists, without TensorFlow."""
 
-# Index k of both lists is class k; 0 is background.
-VOC_COLORMAP = [
-    [0, 0, 0],
-    [128, 0, 0],
-    [0, 128, 0],
-    [128, 128, 0],
-    [0, 0, 128],
-    [128, 0, 128],
-    [0, 128, 128],
-    [128, 128, 128],
-    [64, 0, 0],
-    [192, 0, 0],
-    [64, 128, 0],
-    [192, 128, 0],
-    [64, 0, 128],
-    [192, 0, 128],
-    [64, 128, 128],
-    [192, 128, 128],
-    [0, 64, 0],
-    [128, 64, 0],
-    [0, 192, 0],
-    [128, 192, 0],
-    [0, 64, 128],
-]
+from kerascv_d2l.colors import default_colors
 
+# Index k of both lists is class k; 0 is background.
 VOC_CLASSES = [
     "background",
     "aeroplane",
@@ -48,5 +26,6 @@ VOC_CLASSES = [
     "train",
     "tv/monitor",
 ]
+VOC_COLORMAP = default_colors(len(VOC_CLASSES)).tolist()
 
 VOC_IGNORE_COLOR = [224, 224, 192]  # of the borders drawn around objects: no class at all

@@ -60,8 +60,7 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
             has no name, or the file's ending is not that of an image.
     """
     save(
-        path,
-        _detections_figure(images, detections, labels, class_names, score_threshold, columns),
+        path, _detections_figure(images, detections, labels, class_names, score_threshold, columns)
     )
 
 

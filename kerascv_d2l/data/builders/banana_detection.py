@@ -16,8 +16,6 @@ COLUMNS = ["img_name", "label", "xmin", "ymin", "xmax", "ymax"]
 class BananaDetection(base.ArchiveBuilder):
     """1000 + 100 images, each with one banana and its box."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Only where there is no network: put banana-detection.zip, or the folder "
         "`banana-detection` unpacked from it, into the manual folder."
@@ -32,27 +30,21 @@ class BananaDetection(base.ArchiveBuilder):
     SPLIT_NAMES: ClassVar = {"train": "bananas_train", "validation": "bananas_val"}
 
     def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            metadata=tfds.core.MetadataDict(),  # why examples were left out
+        return self._described(
             description=(
                 "Photographs of 256 x 256 pixels with one banana pasted on each, at a random "
                 "place, size and angle: 1000 for training and 100 for validation. Made for the "
                 "object detection sections of Dive into Deep Learning, where a small detector "
                 "learns it in minutes."
             ),
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3), doc="RGB"),
-                    "file_name": tfds.features.Text(),
-                    "objects": tfds.features.Sequence(
-                        {
-                            "bbox": tfds.features.BBoxFeature(doc="normalised yxyx"),
-                            "label": tfds.features.ClassLabel(names=CLASSES),
-                        }
-                    ),
-                }
-            ),
+            features={
+                "objects": tfds.features.Sequence(
+                    {
+                        "bbox": tfds.features.BBoxFeature(doc="normalised yxyx"),
+                        "label": tfds.features.ClassLabel(names=CLASSES),
+                    }
+                )
+            },
             homepage="https://d2l.ai/chapter_computer-vision/object-detection-dataset.html",
             citation=base.BOOK_CITATION,
             license="None is stated with the archive. The book's text is under CC BY-SA 4.0.",

@@ -13,10 +13,7 @@ from kerascv_d2l.data.images import check_image, read_image
 from kerascv_d2l.errors import InputError
 
 # The book's own store, by its fast and by its plain address.
-BOOK_STORES = (
-    "http://d2l-data.s3-accelerate.amazonaws.com/",
-    "https://d2l-data.s3.amazonaws.com/",
-)
+BOOK_STORES = ("http://d2l-data.s3-accelerate.amazonaws.com/", "https://d2l-data.s3.amazonaws.com/")
 BOOK_CITATION = """\
 @book{zhang2023dive,
     title={Dive into Deep Learning},
@@ -48,6 +45,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     `skip_bad`, is kept beside, as a configuration with a name of its own (`variant`).
     """
 
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
     ARCHIVE = None  # `archives.Archive`
     SPLIT_NAMES: ClassVar = {}  # name in TFDS -> name in the archive
 
@@ -75,6 +74,17 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def skipped(self):
         """list of str: why examples were left out when this was prepared."""
         return list((self.info.metadata or {}).get("skipped", ()))
+
+    def _described(self, features, **about):
+        """`DatasetInfo` of examples that have an image, its file's name, and `features`."""
+        image = tfds.features.Image(shape=(None, None, 3), doc="RGB")
+        features = {"image": image, "file_name": tfds.features.Text(), **features}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            metadata=tfds.core.MetadataDict(),  # why examples were left out
+            features=tfds.features.FeaturesDict(features),
+            **about,
+        )
 
     def _split_generators(self, dl_manager):
         source = archives.find(self.ARCHIVE, dl_manager, self._archive)

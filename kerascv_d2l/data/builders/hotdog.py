@@ -16,8 +16,6 @@ _ENDINGS = (".png", ".jpg", ".jpeg")
 class Hotdog(base.ArchiveBuilder):
     """2000 + 800 images of two classes."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Only where there is no network: put hotdog.zip, or the folder `hotdog` unpacked from it, "
         "into the manual folder."
@@ -36,21 +34,13 @@ class Hotdog(base.ArchiveBuilder):
     SPLIT_NAMES: ClassVar = {"train": "train", "test": "test"}
 
     def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            metadata=tfds.core.MetadataDict(),  # why examples were left out
+        return self._described(
             description=(
                 "Images from the web, half of them of hot dogs and half of other things: 2000 "
                 "for training and 800 for testing, of many sizes. The fine-tuning section of Dive "
                 "into Deep Learning uses it."
             ),
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3), doc="RGB"),
-                    "file_name": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=CLASSES),
-                }
-            ),
+            features={"label": tfds.features.ClassLabel(names=CLASSES)},
             supervised_keys=("image", "label"),
             homepage="https://d2l.ai/chapter_computer-vision/fine-tuning.html",
             citation=base.BOOK_CITATION,

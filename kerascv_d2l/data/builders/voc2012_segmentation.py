@@ -23,8 +23,6 @@ _XML_NAMES = {"pottedplant": "potted plant", "tvmonitor": "tv/monitor"}
 class Voc2012Segmentation(base.ArchiveBuilder):
     """1464 + 1449 images with class masks."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Only where there is no network: put {ARCHIVE_NAME}, or the folder `VOCdevkit` unpacked "
         "from it, into the manual folder."
@@ -42,9 +40,7 @@ class Voc2012Segmentation(base.ArchiveBuilder):
     SPLIT_NAMES: ClassVar = {"train": "train", "validation": "val"}
 
     def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            metadata=tfds.core.MetadataDict(),  # why examples were left out
+        return self._described(
             description=(
                 "The part of the Pascal Visual Object Classes Challenge 2012 that has a class for "
                 "every pixel: 1464 images for training and 1449 for validation, of 20 classes "
@@ -52,29 +48,24 @@ class Voc2012Segmentation(base.ArchiveBuilder):
                 "objects, where the class is unknown. The boxes are those of the same images' "
                 "annotations."
             ),
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3), doc="RGB"),
-                    "segmentation_mask": tfds.features.Image(
-                        shape=(None, None, 1),
-                        encoding_format="png",
-                        use_colormap=True,
-                        doc=f"class index: 0 background, {IGNORE_LABEL} ignored",
-                    ),
-                    "file_name": tfds.features.Text(),
-                    "objects": tfds.features.Sequence(
-                        {
-                            "bbox": tfds.features.BBoxFeature(doc="normalised yxyx"),
-                            "label": tfds.features.ClassLabel(
-                                names=VOC_CLASSES[1:],
-                                doc="object class k is k + 1 in the mask",
-                            ),
-                            "is_truncated": np.bool_,
-                            "is_difficult": np.bool_,
-                        }
-                    ),
-                }
-            ),
+            features={
+                "segmentation_mask": tfds.features.Image(
+                    shape=(None, None, 1),
+                    encoding_format="png",
+                    use_colormap=True,
+                    doc=f"class index: 0 background, {IGNORE_LABEL} ignored",
+                ),
+                "objects": tfds.features.Sequence(
+                    {
+                        "bbox": tfds.features.BBoxFeature(doc="normalised yxyx"),
+                        "label": tfds.features.ClassLabel(
+                            names=VOC_CLASSES[1:], doc="object class k is k + 1 in the mask"
+                        ),
+                        "is_truncated": np.bool_,
+                        "is_difficult": np.bool_,
+                    }
+                ),
+            },
             supervised_keys=("image", "segmentation_mask"),
             homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
             citation=(
