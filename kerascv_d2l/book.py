@@ -18,7 +18,6 @@ import tensorflow as tf
 
 from kerascv_d2l.data import cifar10
 from kerascv_d2l.data.batches import batches, prefetched
-from kerascv_d2l.data.generated import ONE_LIGHT_OBJECT, generate_classification
 from kerascv_d2l.data.images import crop, decode_content, read_image
 from kerascv_d2l.data.load import load
 from kerascv_d2l.data.prepared import is_at_hand, read_prepared
@@ -260,10 +259,8 @@ def _check_sizes(feature, label, height, width):
             f"`feature` is {feature.shape[0]} x {feature.shape[1]} (height x width) but `label` "
             f"{label.shape[0]} x {label.shape[1]}"
         )
-    for name, side, wanted in (
-        ("height", feature.shape[0], height),
-        ("width", feature.shape[1], width),
-    ):
+    names = ("height", "width")
+    for name, side, wanted in zip(names, feature.shape[:2], (height, width), strict=True):
         if wanted < 1 or (side is not None and side < wanted):
             raise InputError(f"`{name}` is {wanted}, but the image's is {side}")
 
@@ -393,26 +390,17 @@ def load_cifar10(is_train, augs, batch_size, *, data=None, archive=None, data_di
         D2L 1.0.3, section 14.1.
     """
     _check_batch_size(batch_size)
+    source, options = data, {"archive": archive, "data_dir": data_dir}
     if data is None:
         at_hand = archive is not None or is_at_hand(cifar10.NAME, data_dir)
         source = cifar10.NAME if at_hand else "generated"
-    else:
-        source = data
     if source == "generated":
-        options = {"num_classes": cifar10.NUM_CLASSES, "image_size": cifar10.SIZE}
-        loaded = generate_classification(
-            GENERATED_TRAIN, GENERATED_VAL, scenes=ONE_LIGHT_OBJECT, **options
-        )
-    else:
-        loaded = load(source, CLASSIFICATION, archive=archive, data_dir=data_dir)
+        options = {"num_train": GENERATED_TRAIN, "num_val": GENERATED_VAL, "scenes": "one-light"}
+        options |= {"num_classes": cifar10.NUM_CLASSES, "image_size": cifar10.SIZE}
+    loaded = load(source, CLASSIFICATION, **options)
     if data is None:
-        print(
-            loaded.source
-            if at_hand
-            else f"{loaded.source} ({cifar10.NAME} is not prepared on this machine, and nothing is "
-            "downloaded unasked)",
-            flush=True,
-        )
+        why = f" ({cifar10.NAME} is not prepared on this machine; nothing is downloaded unasked)"
+        print(loaded.source + why * (source == "generated"), flush=True)
     split = loaded.train if is_train else loaded.val
     images = _resized(split, cifar10.SIZE)
     return _batches_of_arrays(images, split.targets["label"], batch_size, is_train, seed, augs)

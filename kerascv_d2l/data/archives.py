@@ -159,7 +159,7 @@ def open_source(path, archive, downloaded=False):
     if root is not None:
         return _Folder(root)
     try:
-        members = _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
+        members = _zip(path) if zipfile.is_zipfile(path) else _tar(path)
     except _DAMAGE as error:
         raise InputError(f"{path}: neither a zip nor a plain tar file ({error})") from error
     root = next((r for r in _roots(archive) if members.names(r + archive.landmark)), None)
@@ -206,8 +206,8 @@ class _Members(_Source):
 
     root = ""
 
-    def __init__(self, path, members):
-        self._path = path
+    def __init__(self, path, members, read):
+        self._path, self._read = path, read
         self._members = {}
         for name, member in members:
             parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -235,27 +235,24 @@ class _Members(_Source):
             raise InputError(f"{self.where(name)}: damaged ({error})") from error
 
 
-class _Zip(_Members):
-    def __init__(self, path):
-        self._file = zipfile.ZipFile(path)
-        super().__init__(path, ((i.filename, i) for i in self._file.infolist() if not i.is_dir()))
-
-    def _read(self, member):
-        return self._file.read(member)
+def _zip(path):
+    file = zipfile.ZipFile(path)
+    members = ((i.filename, i) for i in file.infolist() if not i.is_dir())
+    return _Members(path, members, file.read)
 
 
-class _Tar(_Members):
-    def __init__(self, path):
-        # "r:" takes uncompressed files only: a compressed one would be read from
-        # the start for every image.
-        self._file = tarfile.open(path, "r:")  # noqa: SIM115 - lives as long as the source
-        super().__init__(path, ((m.name, m) for m in self._file if m.isreg()))
+def _tar(path):
+    # "r:" takes uncompressed files only: a compressed one would be read from the start for every
+    # image.
+    file = tarfile.open(path, "r:")  # noqa: SIM115 - lives as long as the source
 
-    def _read(self, member):
-        content = self._file.extractfile(member).read()
+    def read(member):
+        content = file.extractfile(member).read()
         if len(content) != member.size:
             raise EOFError(f"{len(content)} of {member.size} bytes")
         return content
+
+    return _Members(path, ((m.name, m) for m in file if m.isreg()), read)
 
 
 def _roots(archive):

@@ -6,6 +6,7 @@ Works on any `DataSet` and trains nothing.
 import collections
 import concurrent.futures
 import io
+import itertools
 import os
 
 import numpy as np
@@ -93,20 +94,14 @@ def _copies(data):
     """Images that are in two splits."""
     problems = []
     seen = {title: _thumbnails(split) for title, split in data.splits.items()}
-    titles = list(seen)
-    for i, first in enumerate(titles):
-        for second in titles[i + 1 :]:
-            pairs = _near(seen[first], seen[second])
-            if not pairs:
-                continue
-            names = (
-                f"{data.splits[second].names[b]} = {data.splits[first].names[a]}" for a, b in pairs
-            )
-            count = len({b for _, b in pairs})
+    for first, second in itertools.combinations(seen, 2):
+        if pairs := _near(seen[first], seen[second]):
+            known, names = data.splits[first].names, data.splits[second].names
             problems.append(
-                f"{count} of {len(seen[second])} {second} images are nearly the same as {first} "
-                f"images, so results on {second} are too good: {first_of(names)}. Keep them in "
-                "one split (frames of one video too)"
+                f"{len(pairs)} of {len(names)} {second} images are nearly the same as {first} "
+                f"images, so results on {second} are too good: "
+                f"{first_of(f'{names[b]} = {known[a]}' for a, b in pairs)}. Keep them in one "
+                "split (frames of one video too)"
             )
     return problems
 
