@@ -55,7 +55,7 @@ def parse(argv=None):
     return parser.parse_args(argv)
 
 
-class BadImage(InputError):
+class BadImageError(InputError):
     """An image that cannot be read, or that the model cannot take."""
 
 
@@ -197,7 +197,7 @@ def answer(model, name, output, args):
     """Answer for one image file.
 
     Raises:
-        BadImage: if it cannot be read, or the model cannot take it.
+        BadImageError: if it cannot be read, or the model cannot take it.
         InputError: if the answer cannot be written.
     """
     import tensorflow as tf
@@ -206,16 +206,16 @@ def answer(model, name, output, args):
         image = read_image(name)
     except InputError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
-            raise BadImage(f"{error}, or use --allow-large") from error
-        raise BadImage(str(error)) from error
+            raise BadImageError(f"{error}, or use --allow-large") from error
+        raise BadImageError(str(error)) from error
     try:
         stem = _readable(Path(name).stem)
         return ANSWERS[model.task](model, image, stem, output, args)
     except tf.errors.ResourceExhaustedError as error:
-        raise BadImage(f"{name}: too large for the memory of this machine") from error
+        raise BadImageError(f"{name}: too large for the memory of this machine") from error
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise BadImage(f"{name}: the model cannot take this image ({reason})") from error
+        raise BadImageError(f"{name}: the model cannot take this image ({reason})") from error
 
 
 def predict(model, names, output, args):
@@ -238,7 +238,7 @@ def predict(model, names, output, args):
         for name in names:
             try:
                 entry, line = answer(model, name, output, args)
-            except BadImage as error:
+            except BadImageError as error:
                 result["skipped"].append(_readable(str(error)))
                 continue
             result["images"].append({"image": _readable(name), **entry})

@@ -220,6 +220,23 @@ def test_what_is_listed_for_the_test_is_not_trained_on(tmp_path, lists):
     assert sorted(data.train.names + data.val.names) == ["a.jpg", "b.jpg"]
 
 
+def test_lists_of_folders_within_are_noted(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        for name in "ab":
+            save(tmp_path / year / "JPEGImages" / f"{year}{name}.jpg")
+            xml(tmp_path / year / "Annotations" / f"{year}{name}.xml")
+        lists = tmp_path / year / "ImageSets" / "Main"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text(f"{year}a")
+        (lists / "test.txt").write_text(f"{year}b")
+    (note,) = read(tmp_path).notes
+    assert note.startswith("4 list(s) of parts are not read") and "VOC2007/ImageSets/Main" in note
+    (tmp_path / "VOC2012").rename(tmp_path.with_name(tmp_path.name + "-2012"))
+    (tmp_path / "README.md").write_text("Of 2007.")  # wraps it all the same
+    with pytest.raises(InputError, match="1 labelled image"):
+        read(tmp_path)
+
+
 def test_labels_in_no_list_are_counted(tmp_path):
     for name in "abcd":
         save(tmp_path / f"{name}.jpg")
@@ -612,6 +629,18 @@ def test_lines_of_a_table_that_cannot_be(tmp_path):
     table(tmp_path, ["0.jpg,,,cat,4,2,20", "1.jpg,,,cat,4,2,x,10"])  # no good line at all
     with pytest.raises(InputError, match="line 2: not four numbers"):
         read(tmp_path)
+    table(tmp_path, [good], "filename,width,height,class,xmin,ymin,xmax,class")
+    with pytest.raises(InputError, match="no known layout"):
+        read(tmp_path)
+    table(tmp_path, ["0.jpg,a,b,4,2,20,10"], "filename,class,class,xmin,ymin,xmax,ymax")
+    with pytest.raises(InputError, match="line 1: the column class is there twice"):
+        read(tmp_path)
+    table(
+        tmp_path,
+        [f"{k}.jpg,a,1,4,2,20,10" for k in "01"],
+        "filename,class,label,xmin,ymin,xmax,ymax",
+    )
+    assert "the column label is read, class is not" in read(tmp_path).notes[0]
     (tmp_path / "boxes.csv").write_text("a" * 200_000)
     with pytest.raises(InputError, match="no known layout"):
         read(tmp_path)

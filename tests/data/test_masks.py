@@ -459,6 +459,19 @@ def test_jpeg_masks_under_another_name(tmp_path):
     assert len(read(tmp_path, skip_bad=True).skipped) == 1
 
 
+@pytest.mark.parametrize("side", ["images", "masks"])
+def test_folders_on_one_side_only(tmp_path, side):
+    images_and_masks(tmp_path, ["x/a", "y/b", "z/c"], "images/{}.jpg", "masks/{}.png")
+    wanted = {path.stem: np.array(Image.open(path)) for path in tmp_path.glob("masks/*/*")}
+    for path in list(tmp_path.glob(f"{side}/*/*")):
+        path.rename(tmp_path / side / path.name)
+    data = read(tmp_path)
+    for split in data.splits.values():
+        for k, name in enumerate(split.names):
+            np.testing.assert_array_equal(split.mask(k), wanted.pop(name[-5]))
+    assert not wanted
+
+
 def test_two_masks_of_one_image_are_no_instances(tmp_path):
     images_and_masks(tmp_path, "abc", "images/{}.jpg", "masks/{}.png")
     for name in ("a.bmp", "a_mask.png"):

@@ -32,7 +32,15 @@ from kerascv_d2l.data.layouts import (
     yolo,
 )
 from kerascv_d2l.data.layouts.boxes import ObjectTargets
-from kerascv_d2l.data.layouts.files import ALL, LIST_FOLDERS, listing, read_lists, unwrapped, walk
+from kerascv_d2l.data.layouts.files import (
+    ALL,
+    LIST_FOLDERS,
+    listing,
+    note_other_lists,
+    read_lists,
+    unwrapped,
+    walk,
+)
 from kerascv_d2l.data.layouts.records import Faults, build_data_set
 from kerascv_d2l.data.splits import (
     CLASSIFICATION,
@@ -117,7 +125,7 @@ def recognise(path, task):
             return folder, found[0], [other.TITLE for other in found[1:]]
         if faults:
             raise faults[0]
-    folder = folders[-1]
+    folder = next((one for one in folders if ", " in listing(one)), folders[-1])
     inside = listing(folder)
     if not inside:
         raise InputError(f"{folder}: empty folder")
@@ -168,6 +176,8 @@ def _listed(images, root, faults):
     known = {image.path.relative_to(root).as_posix(): image for image in images}
     parts = read_lists(root, LIST_FOLDERS, known, faults, "labels")
     if parts is None or len(known) < len(images):  # of one image given twice more is said later
+        if parts is None:
+            note_other_lists(root, LIST_FOLDERS, known, faults)
         return {ALL: images}
     return {part: [known[name] for name in names] for part, names in parts.items()}
 

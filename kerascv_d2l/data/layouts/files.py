@@ -106,10 +106,16 @@ def unwrapped(path):
         raise InputError(f"{folder}: a file, where the folder of a data set is expected")
     for _ in range(MAX_WRAPPING_FOLDERS):
         yield folder
-        inside = visible(folder)
+        inside = [child for child in visible(folder) if not _is_prose(child)]
         if len(inside) != 1 or not inside[0].is_dir():
             return
         folder = inside[0]
+
+
+def _is_prose(path):
+    """Whether a file is none of the data: what to read first, or the archive itself."""
+    named = path.name.lower().startswith(("readme", "licen"))
+    return path.is_file() and (named or path.suffix.lower() in (".md", ".pdf", ".zip", ".gz"))
 
 
 def part_of(name):
@@ -285,8 +291,9 @@ def read_json(file, lists, what):
         InputError: for a file that is missing, no JSON, or has not all of `lists` (names of
             lists, as `what` writes them) at its top.
     """
+    text = read_text(file)
     try:
-        content = json.loads(read_text(file))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{file}, {place}: not JSON ({error.msg})") from error
@@ -381,6 +388,24 @@ def read_lists(root, folders, known, faults, absence):
             f"{first_of(unlisted, 3)}"
         )
     return parts
+
+
+def note_other_lists(root, folders, known, faults):
+    """Note the lists of parts in other folders than those of `read_lists`."""
+    names = {spelling for name in known for spelling in _spellings(name)}
+    places = [root / folder for folder in folders]
+    others = [
+        file.relative_to(root)
+        for file in walk(root, (".txt",))
+        if file.stem.lower() in _PART_WORDS
+        and file.parent not in places
+        and any(names.intersection(_spellings(line.strip())) for line in read_lines(file))
+    ]
+    if others:
+        faults.notes.append(
+            f"{len(others)} list(s) of parts are not read, for they are not in the outermost "
+            f"folder: {first_of(others, 4)}. Give the folder that they belong to"
+        )
 
 
 def _lists(folder):

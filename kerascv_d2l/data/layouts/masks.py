@@ -161,6 +161,14 @@ def _find(root):
             ending = file.stem[len(match[1]) :] if match and not match[3] else ""
             if key == image + ending and whole.setdefault(image, file) != file:
                 twice.append((file, whole[image]))
+    if not masks:  # one side is in folders, the other is not
+        stems = [key.rpartition("/")[2] for key in images]
+        known = dict(zip(stems, images, strict=True)) if len(set(stems)) == len(stems) else {}
+        for file in [file for file in orphans if file.stem in known]:
+            masks.setdefault(known[file.stem], []).append(file)
+        if max(map(len, masks.values()), default=1) > 1:
+            masks = {}
+        orphans = [file for file in orphans if not masks or file.stem not in known]
     return images, masks, (orphans, list(found[None]) if found[IMAGE] else [], twice)
 
 

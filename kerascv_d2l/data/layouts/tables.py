@@ -101,7 +101,7 @@ def _read_table(file, root, part, found, faults):
     images, find = {}, functools.partial(found.find, folders=folders, part=part)
     try:
         lines = _open(read_text(file))
-        columns = _columns(lines, file)
+        columns = _columns(lines, file, faults)
         for line in lines:
             where = f"{file}, line {lines.line_num}"
             _read_line(line, columns, where, find, images, faults, part)
@@ -110,7 +110,7 @@ def _read_table(file, root, part, found, faults):
     return list(images.values())
 
 
-def _columns(lines, file):
+def _columns(lines, file, faults):
     """Dict from what is needed to the name of its column."""
     names = [column.strip().lower() for column in lines.fieldnames or []]
     lines.fieldnames = names
@@ -119,6 +119,10 @@ def _columns(lines, file):
     for meaning, known in meanings:
         if present := [name for name in known if name in names]:
             columns[meaning] = present[0]
+            if meaning == "class" and present[1:]:
+                faults.notes.append(f"{file}: the column {present[0]} is read, {present[1]} is not")
+    if twice := [name for name in columns.values() if names.count(name) > 1]:
+        raise InputError(f"{file}, line 1: the column {twice[0]} is there twice")
     missing = [name for name in ("name", "class", *BOX_COLUMNS) if name not in columns]
     if missing:
         raise InputError(
