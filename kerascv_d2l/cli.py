@@ -33,7 +33,6 @@ EXIT_BAD_INPUT = 2  # argparse's too
 EXIT_LOST_WORKER = 75  # "try again later" in sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
 RUNS = "runs"  # folder of the default output folders
-SCHEDULES = ("constant", "cosine")
 
 _flags = {}  # argument -> flag of the parser in use, for error messages
 _run = None  # the `Run` of this process, for what to say when the user interrupts it
@@ -149,15 +148,14 @@ def parser(doc):
     return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def _adder(parser, title, without):
-    """`add_argument` of a new group, that passes over the flags in `without`."""
-    group = parser.add_argument_group(title)
+def _adder(group, without):
+    """`add_argument` of a group, that passes over the flags in `without`."""
 
     def add(flag, **options):
         if flag not in without:
             group.add_argument(flag, **options)
 
-    return add, group
+    return add
 
 
 def add_data_arguments(parser, names, default="generated", *, help_text, without=()):
@@ -173,7 +171,8 @@ def add_data_arguments(parser, names, default="generated", *, help_text, without
     Returns:
         The argument group, for flags that belong with these.
     """
-    add, group = _adder(parser, "data", without)
+    group = parser.add_argument_group("data")
+    add = _adder(group, without)
     add(
         "--data",
         type=existing_path(names),
@@ -224,7 +223,7 @@ def add_boxes_on_argument(group):
     )
 
 
-def add_model_arguments(parser, default, *, own="", weights_default="random", without=()):
+def add_model_arguments(parser, default, *, own="", weights_default="random"):
     """Add `--backbone --weights`.
 
     Args:
@@ -232,20 +231,19 @@ def add_model_arguments(parser, default, *, own="", weights_default="random", wi
         default: default of `--backbone`.
         own: str, what the script knows besides `models.backbones`, for the help text.
         weights_default: str, what `--weights` is where it is not given.
-        without: flags to leave out.
 
     Returns:
         The argument group, for flags that belong with these.
     """
-    add, group = _adder(parser, "model", without)
-    add(
+    group = parser.add_argument_group("model")
+    group.add_argument(
         "--backbone",
         default=default,
         metavar="NAME",
         help=f"{own}resnet18, resnet34, or a network of keras.applications: mobilenet, "
         "mobilenet_0.75, resnet50, … (default: %(default)s)",
     )
-    add(
+    group.add_argument(
         "--weights",
         type=existing_path(("imagenet", "none")),
         metavar="FILE",
@@ -263,7 +261,7 @@ def add_style_arguments(parser, recipe=""):
         parser: `argparse.ArgumentParser`.
         recipe: str, what else the defaults depend on, for the help text.
     """
-    add, _ = _adder(parser, "network and losses", ())
+    add = parser.add_argument_group("network and losses").add_argument
     add(
         "--network",
         default="vgg19",
@@ -298,46 +296,33 @@ def add_style_arguments(parser, recipe=""):
         )
 
 
-def add_optimizer_arguments(parser, recipes, default, *, help_text, without=()):
-    """Add `--recipe --optimizer --schedule --learning-rate --weight-decay`.
+def add_optimizer_arguments(parser, recipes, default, *, help_text):
+    """Add `--recipe --learning-rate`.
 
-    All but `--recipe` are None where not given; `fill_in` takes them from the recipe, and with
-    them what has no flag, as momentum.
+    The rate is None where not given; `fill_in` takes it from the recipe, and with it what has no
+    flag, as momentum.
 
     Args:
         parser: `argparse.ArgumentParser`.
         recipes: names of the recipes.
         default: default of `--recipe`.
         help_text: str, what the recipes are.
-        without: flags to leave out.
 
     Returns:
         The argument group, for flags that belong with these.
     """
-    add, group = _adder(parser, "loss and optimizer (defaults by --recipe)", without)
-    add(
+    group = parser.add_argument_group("loss and optimizer (defaults by --recipe)")
+    group.add_argument(
         "--recipe",
         choices=sorted(recipes),
         default=default,
         help=f"{help_text} (default: %(default)s)",
     )
-    add("--optimizer", choices=("adam", "adamw", "sgd"), help="optimizer")
-    add(
-        "--schedule",
-        choices=SCHEDULES,
-        help="learning rate: constant, or falling to 0 along half a cosine",
-    )
-    add(
+    group.add_argument(
         "--learning-rate",
         type=positive_float,
         metavar="RATE",
         help="learning rate at the start, for the mean of the losses of a batch",
-    )
-    add(
-        "--weight-decay",
-        type=non_negative_float,
-        metavar="X",
-        help="weight decay (decoupled, as in AdamW)",
     )
     return group
 
@@ -357,10 +342,7 @@ def add_training_arguments(parser, task, *, epochs=None, batch_size=None, defaul
         The argument group, for flags that belong with these.
     """
     group = add_run_arguments(parser, task, title="training", without=without)
-
-    def add(flag, **options):
-        if flag not in without:
-            group.add_argument(flag, **options)
+    add = _adder(group, without)
 
     def text(value):
         return f"(default: {defaults if value is None else value})"
@@ -403,7 +385,8 @@ def add_run_arguments(parser, task, *, title="run", kept="its last finished epoc
     Returns:
         The argument group, for flags that belong with these.
     """
-    add, group = _adder(parser, title, without)
+    group = parser.add_argument_group(title)
+    add = _adder(group, without)
     add(
         "--seed",
         type=non_negative_int,
@@ -520,7 +503,7 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
             other settings, or another process is writing to it.
     """
     global _run
-    from kerascv_d2l.training.run import FolderInUse, Run, fingerprint
+    from kerascv_d2l.training.run import FolderInUse, Run, fingerprint, results_in
 
     flags = {k: v for k, v in vars(args).items() if not callable(v)}
     if data is not None:
@@ -536,7 +519,8 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
     else:
         if strategy.cluster_resolver is not None:
             raise InputError("out: with several machines, give each worker the same folder")
-        for folder in [resumable_folder(task)] if args.resume else new_folders(task):
+        new = (folder for folder in _default_folders(task) if not results_in(folder))
+        for folder in [resumable_folder(task)] if args.resume else new:
             try:
                 _run = Run(folder, flags, **options)
                 break
@@ -554,16 +538,11 @@ def output_folder(out, task):
     """Give `out`, or if it is None the first of `runs/TASK`, `runs/TASK-2`, … that is not there."""
     if out is not None:
         return Path(out)
-    folders = (default_folder(task, number) for number in itertools.count(1))
-    return next(folder for folder in folders if not folder.exists())
+    return next(folder for folder in _default_folders(task) if not folder.exists())
 
 
-def new_folders(task):
-    """Iterate over the default folders of a task that hold no run, in order."""
-    from kerascv_d2l.training.run import results_in
-
-    folders = (default_folder(task, number) for number in itertools.count(1))
-    return (folder for folder in folders if not results_in(folder))
+def _default_folders(task):
+    return (default_folder(task, number) for number in itertools.count(1))
 
 
 def resumable_folder(task):

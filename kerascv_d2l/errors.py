@@ -7,3 +7,9 @@ class InputError(ValueError):
     The message names the argument, file or line, shows what arrived and says
     what to do. Scripts print it without a traceback and exit with status 2.
     """
+
+
+def first_of(names, most=10):
+    """Join the first names by commas, and say how many more there are."""
+    names = list(map(str, names))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

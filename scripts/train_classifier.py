@@ -103,7 +103,6 @@ def parse(argv=None):
         "default",
         help_text="default: Adam, along a cosine; book: the book's, plain SGD, of which rate and "
         "weight decay are converted from the sum of the losses to their mean",
-        without={"--optimizer", "--schedule", "--weight-decay"},
     )
     group.add_argument(
         "--head-multiplier",

@@ -49,7 +49,6 @@ def parse(argv=None):
         ("default", "book"),
         "default",
         help_text="default: what suits the model; book: SGD at a constant 0.2, L1, all anchors",
-        without={"--optimizer", "--schedule", "--weight-decay"},
     )
     group.add_argument(
         "--loss",

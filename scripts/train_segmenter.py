@@ -88,7 +88,6 @@ def parse(argv=None):
         RECIPES,
         "default",
         help_text="default: Adam along a cosine; book: plain SGD at a constant rate",
-        without={"--optimizer", "--schedule", "--weight-decay"},
     )
     group.add_argument(
         "--class-weights",

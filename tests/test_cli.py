@@ -85,9 +85,9 @@ def test_a_folder_is_the_same_by_any_path(tmp_path, monkeypatch):
 
 
 def test_recipe_fills_in_what_is_not_given():
-    args = make_parser().parse_args(["--schedule", "constant"])
+    args = make_parser().parse_args(["--learning-rate", "0.2"])
     cli.fill_in(args, {"schedule": "cosine", "learning_rate": 0.1, "momentum": 0.9})
-    assert (args.schedule, args.learning_rate, args.momentum) == ("constant", 0.1, 0.9)
+    assert (args.schedule, args.learning_rate, args.momentum) == ("cosine", 0.2, 0.9)
 
 
 def test_errors_of_the_library_name_flags():

@@ -24,6 +24,7 @@ def parser():
     parser = cli.parser(__doc__)
     cli.add_optimizer_arguments(parser, ["toy"], "toy", help_text="the only one")
     cli.add_training_arguments(parser, TASK, epochs=4, batch_size=BATCH)
+    parser.add_argument("--schedule", choices=["constant", "cosine"])
     parser.add_argument("--model", default="classifier", choices=["classifier", "rates", "gan"])
     return parser
 
@@ -41,7 +42,7 @@ def make_model(args):
     """Make a model with everything that has state: batch norm, dropout, Adam."""
     import keras
 
-    from kerascv_d2l.training.optimizers import layer_rates, scheduled_rate
+    from kerascv_d2l.training.optimizers import make_optimizer
 
     if args.model == "gan":
         return make_gan(args.learning_rate)
@@ -57,10 +58,17 @@ def make_model(args):
             layers.Dense(CLASSES, name="head"),
         ]
     )
-    rate = scheduled_rate(args.learning_rate, args.schedule, STEPS * args.epochs)
-    optimizer = keras.optimizers.Adam(rate)
+    steps = STEPS * args.epochs
+    optimizer = make_optimizer("adam", args.learning_rate, schedule=args.schedule, steps=steps)
     if args.model == "rates":
-        optimizer = layer_rates(model, rate, {"head": 10}, keras.optimizers.Adam)
+        optimizer = make_optimizer(
+            "adam",
+            args.learning_rate,
+            schedule=args.schedule,
+            steps=steps,
+            model=model,
+            multipliers={"head": 10},
+        )
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

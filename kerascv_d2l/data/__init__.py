@@ -5,4 +5,4 @@ Importing this registers the chapter's data sets with tensorflow-datasets
 does not import TensorFlow.
 """
 
-from kerascv_d2l.data import builders  # noqa: F401 - registers them
+from kerascv_d2l.data import builders

@@ -9,14 +9,13 @@ from PIL import Image
 
 from kerascv_d2l.colors import default_colors
 from kerascv_d2l.data.images import read_image
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import InputError, first_of
 
 IGNORE_LABEL = 255  # of mask pixels that are ignored
 MAX_MASK_CLASSES = IGNORE_LABEL  # a mask is uint8, and its highest value is the ignore label
 CLASSIFICATION, DETECTION, SEGMENTATION = "classification", "detection", "segmentation"
 UNLABELLED = "unlabelled"
 TASKS = (CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED)
-SHOWN = 10  # names in a message
 
 
 @dataclasses.dataclass
@@ -376,9 +375,3 @@ def size_range(sizes):
     low, high = np.min(sizes, axis=0), np.max(sizes, axis=0)
     sides = [str(a) if a == b else f"{a}-{b}" for a, b in zip(low, high, strict=True)]
     return f"{sides[0]} x {sides[1]} pixels"
-
-
-def first_of(names, most=SHOWN):
-    """Join the first names by commas, and say how many more there are."""
-    names = list(map(str, names))
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -2,5 +2,3 @@
 
 from kerascv_d2l.layers.batch_norm import BatchNorm
 from kerascv_d2l.layers.detection_decoder import DetectionDecoder
-
-__all__ = ["BatchNorm", "DetectionDecoder"]

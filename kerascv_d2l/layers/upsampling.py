@@ -1,4 +1,7 @@
-"""Layers that upsample feature maps, and that make images of any size fit a network."""
+"""Layers that upsample feature maps, and that make images of any size fit a network.
+
+Their configs are Keras' own: the arguments that a layer was made with.
+"""
 
 import keras
 import tensorflow as tf
@@ -17,22 +20,16 @@ class TransposedUpsampling(keras.layers.Layer):
     Args:
         filters: int, channels of the result.
         factor: even int, how many times larger the result is.
-        use_bias: whether a number is added to each channel, 0 at first.
-        kernel_initializer: as for `Conv2DTranspose`.
 
     Raises:
         InputError: if the factor is odd.
     """
 
-    def __init__(self, filters, factor, use_bias=True, kernel_initializer=None, **kwargs):
+    def __init__(self, filters, factor, **kwargs):
         super().__init__(**kwargs)
         ops.check_factor(factor)
         self.filters = filters
         self.factor = factor
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(
-            Bilinear() if kernel_initializer is None else kernel_initializer
-        )
 
     def build(self, input_shape):
         """Create the weights for inputs `(batch, h, w, channels)`."""
@@ -40,25 +37,14 @@ class TransposedUpsampling(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=(side, side, self.filters, input_shape[-1]),
-            initializer=self.kernel_initializer,
+            initializer=Bilinear(),
         )
-        if self.use_bias:
-            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+        self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs):
         """Upsample `(batch, h, w, channels)` to `(batch, h * factor, w * factor, filters)`."""
         kernel = keras.ops.convert_to_tensor(self.kernel, dtype=self.compute_dtype)
-        outputs = ops.transposed_upsampling(inputs, kernel, self.factor)
-        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {
-            "filters": self.filters,
-            "factor": self.factor,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        return tf.nn.bias_add(ops.transposed_upsampling(inputs, kernel, self.factor), self.bias)
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -76,10 +62,6 @@ class BilinearUpsampling(keras.layers.Layer):
     def call(self, inputs):
         """Upsample `(batch, h, w, channels)` to `(batch, h * factor, w * factor, channels)`."""
         return ops.bilinear_upsampling(inputs, self.factor)
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {"factor": self.factor}
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -101,10 +83,6 @@ class PadToMultiple(keras.layers.Layer):
         """Pad `(batch, height, width, channels)` below and to the right."""
         return ops.pad_to_multiple(inputs, self.multiple, self.minimum)
 
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {"multiple": self.multiple, "minimum": self.minimum}
-
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class FitToStride(keras.layers.Layer):
@@ -121,10 +99,6 @@ class FitToStride(keras.layers.Layer):
     def call(self, inputs, pixels):
         """Give `(batch, height / stride, width / stride, c)` for pixels of that height, width."""
         return ops.fit_to_stride(inputs, pixels, self.stride)
-
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return super().get_config() | {"stride": self.stride}
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")

@@ -407,22 +407,15 @@ def _coco_data(images, classes, boxes, num_images, known_classes, key, values):
         values.tolist(),
         strict=True,
     )
+    keys = ("image_id", "category_id", "bbox", "area", key)
     data = COCO()
     data.dataset = {
         "images": [{"id": image} for image in range(num_images)],
         "categories": [{"id": int(c)} for c in known_classes],
         "annotations": [
             # From 1: pycocotools takes the number 0 for "no match".
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": category,
-                "bbox": box,
-                "area": area,
-                "iscrowd": 0,
-                key: value,
-            }
-            for number, (image, category, box, area, value) in enumerate(rows, start=1)
+            {"id": number, "iscrowd": 0, **dict(zip(keys, row, strict=True))}
+            for number, row in enumerate(rows, start=1)
         ],
     }
     return data

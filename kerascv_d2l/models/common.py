@@ -38,7 +38,7 @@ def as_class_names(class_names):
     return names
 
 
-def as_image_size(image_size):
+def as_image_size(image_size, name="image_size"):
     """Check `(height, width)`, two positive numbers, and return them as a tuple of int.
 
     Raises:
@@ -50,7 +50,7 @@ def as_image_size(image_size):
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise InputError(f"image_size={image_size!r}: expected (height, width) in pixels.")
+        raise InputError(f"{name}={image_size!r}: expected (height, width) in pixels.")
     return int(height), int(width)
 
 
@@ -86,20 +86,12 @@ def in_float32(model):
         float32 already.
     """
     config = model.get_config()
-    full = _without_mixed(config)
+    full = keras.tree.map_structure(
+        lambda v: "float32" if isinstance(v, str) and v.startswith("mixed_") else v, config
+    )
     if full == config:
         return model
     with dtype_scope("float32"):
         twin = type(model).from_config(full)
     twin.set_weights(model.get_weights())
     return twin
-
-
-def _without_mixed(config):
-    """A config with `float32` in place of every mixed policy."""
-    if isinstance(config, dict):
-        return {key: _without_mixed(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return type(config)(_without_mixed(value) for value in config)
-    mixed = isinstance(config, str) and config.startswith("mixed_")
-    return "float32" if mixed else config

@@ -20,6 +20,7 @@ HUB = {
     "resnet34": "timm/resnet34.tv_in1k",
     "resnet50_v1.5": "timm/resnet50.tv_in1k",
 }
+_BASIC, _BOTTLENECK = (3, 3), (1, 3, 1)  # sizes of the kernels of a block
 _EXPANSION = 4  # a bottleneck's output channels over those inside
 _HEAD_TENSORS = r"fc\.(weight|bias)"
 
@@ -65,12 +66,13 @@ def ResNet50(**arguments):  # noqa: N802
     Returns:
         `keras.Model` as `ResNet34` describes it, but with 2048 channels.
     """
-    return _resnet("resnet50_v1.5", (3, 4, 6, 3), block=_bottleneck, **arguments)
+    return _resnet("resnet50_v1.5", (3, 4, 6, 3), _BOTTLENECK, **arguments)
 
 
 def _resnet(
     network,
     blocks,
+    sizes=_BASIC,
     include_top=True,
     weights=None,
     input_tensor=None,
@@ -78,13 +80,13 @@ def _resnet(
     classes=1000,
     classifier_activation=None,
     include_preprocessing=True,
-    block=None,
 ):
     """Build a ResNet as torchvision defines it.
 
     Args:
         network: "resnet18", "resnet34" or "resnet50_v1.5", the key of its weights.
         blocks: number of blocks in each of the four stages.
+        sizes: of the kernels of a block, `_BASIC` or `_BOTTLENECK`.
         include_top: whether to pool and classify.
         weights: None (random, as torchvision draws them), "imagenet", or a
             path; see `weights.load_weights`.
@@ -94,7 +96,6 @@ def _resnet(
         classifier_activation: activation of the output; None gives logits.
         include_preprocessing: whether pixels 0-255 are standardised inside;
             otherwise the input must be.
-        block: `_bottleneck`, or None for `_basic_block`.
 
     Returns:
         `keras.Model`.
@@ -108,20 +109,12 @@ def _resnet(
         )
     inputs = keras.Input(input_shape, name="pixels") if input_tensor is None else input_tensor
     x = preprocessing.standardise(inputs) if include_preprocessing else inputs
-    x = _conv(x, 64, 7, 2, "conv1")
+    x = _torch_conv(x, 64, 7, 2, "conv1")
     x = keras.layers.ReLU(name="relu")(BatchNorm(name="bn1")(x))
     # Padded with zeros where torchvision has -inf: after ReLU that is the same maximum.
     x = keras.layers.ZeroPadding2D(1, name="maxpool_pad")(x)
     x = keras.layers.MaxPooling2D(3, 2, name="maxpool")(x)
-    for stage, (depth, channels) in enumerate(zip(blocks, _STAGE_CHANNELS, strict=True), start=1):
-        for i in range(depth):
-            x = (block or _basic_block)(
-                x,
-                channels,
-                stride=2 if stage > 1 and i == 0 else 1,
-                name=f"layer{stage}_{i}",
-                output_name=f"layer{stage}" if i == depth - 1 else f"layer{stage}_{i}_out",
-            )
+    x = _stages(x, blocks, sizes, _torch_conv)
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
         x = keras.layers.Dense(
@@ -140,52 +133,49 @@ def _resnet(
     return model
 
 
-def _conv(x, channels, kernel_size, stride, name):
-    """Convolve with torchvision's padding, the same on both sides."""
+def _stages(x, blocks, sizes, conv):
+    """Four stages of blocks; all but the first stage halve the map."""
+    for stage, (depth, channels) in enumerate(zip(blocks, _STAGE_CHANNELS, strict=True), start=1):
+        widths = [channels] * 2 if sizes == _BASIC else [channels] * 2 + [channels * _EXPANSION]
+        for i in range(depth):
+            stride = 2 if stage > 1 and i == 0 else 1
+            x = _block(x, widths, sizes, stride, f"layer{stage}_{i}", conv)
+            last = f"layer{stage}" if i == depth - 1 else f"layer{stage}_{i}_out"
+            x = keras.layers.ReLU(name=last)(x)
+    return x
+
+
+def _block(x, widths, sizes, stride, name, conv):
+    """Convolutions, of which the first 3 x 3 one has the stride, with a shortcut around them."""
+    shortcut = x
+    for i, (width, size) in enumerate(zip(widths, sizes, strict=True), start=1):
+        x = conv(x, width, size, stride if i == sizes.index(3) + 1 else 1, f"{name}_conv{i}")
+        x = BatchNorm(name=f"{name}_bn{i}")(x)
+        if i < len(sizes):
+            x = keras.layers.ReLU(name=f"{name}_relu{i if len(sizes) > 2 else ''}")(x)
+    if stride > 1 or shortcut.shape[-1] != x.shape[-1]:
+        if conv is _torch_conv:
+            shortcut = conv(shortcut, x.shape[-1], 1, stride, f"{name}_downsample_0")
+            shortcut = BatchNorm(name=f"{name}_downsample_1")(shortcut)
+        else:  # the book's has no batch norm there
+            shortcut = conv(shortcut, x.shape[-1], 1, stride, f"{name}_conv3")
+    return keras.layers.Add(name=f"{name}_add")([x, shortcut])
+
+
+def _conv(x, channels, kernel_size, stride, name, **options):
+    """Convolve with PyTorch's padding, the same on both sides."""
     padding = "same"
     if stride > 1 and kernel_size > 1:
         # Keras' "same" would pad an even size on the right and at the bottom only.
         x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
         padding = "valid"
-    return keras.layers.Conv2D(
-        channels,
-        kernel_size,
-        strides=stride,
-        padding=padding,
-        use_bias=False,
-        # torchvision: kaiming_normal_(mode="fan_out", nonlinearity="relu")
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-        name=name,
-    )(x)
+    return keras.layers.Conv2D(channels, kernel_size, stride, padding, name=name, **options)(x)
 
 
-def _basic_block(x, channels, stride, name, output_name):
-    shortcut = x
-    x = _conv(x, channels, 3, stride, f"{name}_conv1")
-    x = BatchNorm(name=f"{name}_bn1")(x)
-    x = keras.layers.ReLU(name=f"{name}_relu")(x)
-    x = _conv(x, channels, 3, 1, f"{name}_conv2")
-    x = BatchNorm(name=f"{name}_bn2")(x)
-    if stride > 1 or shortcut.shape[-1] != channels:
-        shortcut = _conv(shortcut, channels, 1, stride, f"{name}_downsample_0")
-        shortcut = BatchNorm(name=f"{name}_downsample_1")(shortcut)
-    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
-    return keras.layers.ReLU(name=output_name)(x)
-
-
-def _bottleneck(x, channels, stride, name, output_name):
-    shortcut = x
-    convolutions = (channels, 1), (channels, 3), (channels * _EXPANSION, 1)
-    for i, (width, size) in enumerate(convolutions, start=1):
-        x = _conv(x, width, size, stride if size == 3 else 1, f"{name}_conv{i}")
-        x = BatchNorm(name=f"{name}_bn{i}")(x)
-        if i < 3:
-            x = keras.layers.ReLU(name=f"{name}_relu{i}")(x)
-    if stride > 1 or shortcut.shape[-1] != x.shape[-1]:
-        shortcut = _conv(shortcut, x.shape[-1], 1, stride, f"{name}_downsample_0")
-        shortcut = BatchNorm(name=f"{name}_downsample_1")(shortcut)
-    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
-    return keras.layers.ReLU(name=output_name)(x)
+def _torch_conv(*arguments):
+    # torchvision: kaiming_normal_(mode="fan_out", nonlinearity="relu")
+    initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    return _conv(*arguments, use_bias=False, kernel_initializer=initializer)
 
 
 def resnet18_small(
@@ -228,12 +218,8 @@ def resnet18_small(
     if inputs is None:
         inputs = keras.Input((None, None, in_channels), name="pixels")
     x = keras.layers.Rescaling(1 / 255, name="pixels_to_unit")(inputs)
-    x = BatchNorm(name="bn1")(_small_conv(x, 64, 3, 1, "conv1"))
-    x = keras.layers.ReLU(name="relu")(x)
-    for stage, channels in enumerate(_STAGE_CHANNELS, start=1):
-        for i in range(2):
-            stride = 2 if stage > 1 and i == 0 else 1
-            x = _small_block(x, channels, stride, stage, i)
+    x = BatchNorm(name="bn1")(_conv(x, 64, 3, 1, "conv1"))
+    x = _stages(keras.layers.ReLU(name="relu")(x), (2, 2, 2, 2), _BASIC, _conv)
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avgpool")(x)
         x = keras.layers.Dense(num_classes, classifier_activation, dtype="float32", name="head")(x)
@@ -243,23 +229,3 @@ def resnet18_small(
     if weights is not None:
         load_weights(model, weights)
     return model
-
-
-def _small_block(x, channels, stride, stage, i):
-    name = f"layer{stage}_{i}"
-    shortcut = x
-    x = BatchNorm(name=f"{name}_bn1")(_small_conv(x, channels, 3, stride, f"{name}_conv1"))
-    x = keras.layers.ReLU(name=f"{name}_relu")(x)
-    x = BatchNorm(name=f"{name}_bn2")(_small_conv(x, channels, 3, 1, f"{name}_conv2"))
-    if stride > 1:
-        shortcut = _small_conv(shortcut, channels, 1, stride, f"{name}_conv3")
-    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
-    return keras.layers.ReLU(name=f"layer{stage}" if i == 1 else f"{name}_out")(x)
-
-
-def _small_conv(x, channels, kernel_size, stride, name):
-    # The book's convolutions have a bias, and pad by 1 on all sides.
-    if stride > 1 and kernel_size > 1:
-        x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
-    padding = "valid" if stride > 1 else "same"
-    return keras.layers.Conv2D(channels, kernel_size, stride, padding, name=name)(x)

@@ -37,10 +37,6 @@ class EdgePadding(keras.layers.Layer):
         first, last = crop(x, (0, 0), (-1, 1)), crop(x, (0, width - 1), (-1, 1))
         return keras.ops.concatenate([first] * self.width + [x] + [last] * self.width, 2)
 
-    def get_config(self):
-        """Give the arguments of the constructor."""
-        return {**super().get_config(), "width": self.width}
-
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class Repaint(keras.layers.Layer):

@@ -12,9 +12,8 @@ import h5py
 import keras
 import numpy as np
 
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import InputError, first_of
 
-_MOST_LISTED = 12  # names in an error message; a wrong file can hold hundreds
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".pth.tar")
 _SUFFIXES = (".safetensors", ".keras", ".h5", ".hdf5")
 _HUB_FILE = "model.safetensors"
@@ -380,15 +379,10 @@ def check_tensors(path, wanted, present, extra_allowed=False):
     another = misshapen or 2 * len(missing) > len(wanted)
     if another and (network := _network_of(path)) is not None:
         raise InputError(f"weights {path}: this file is {network}; nothing was loaded.")
-    text = "; ".join(f"{len(found)} {fault}: {_some(found)}" for fault, found in faults.items())
+    text = "; ".join(f"{len(found)} {fault}: {first_of(found)}" for fault, found in faults.items())
     raise InputError(f"weights {path}: nothing was loaded, its tensors do not fit. {text}.")
 
 
 def _network_of(path):
     """Name of the network that a file is of; None for one of another, or for no file."""
     return identify(path) if isinstance(path, Path) else None
-
-
-def _some(entries):
-    more = len(entries) - _MOST_LISTED
-    return ", ".join(entries[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -43,18 +43,12 @@ def adjust_brightness(image, factor, value_range=VALUE_RANGE):
 def adjust_contrast(image, factor, value_range=VALUE_RANGE):
     """Move an image away from its mean grey level: 0 makes it all that grey, 1 leaves it.
 
-    Args:
-        image: as for `adjust_brightness`.
-        factor: likewise.
-        value_range: likewise.
+    Takes and raises what `adjust_brightness` does.
 
     Returns:
         The same shape and dtype, clipped to the value range; uint8 rounded half
         up. torchvision drops the fractions of grey levels and of results: its
         values are the same or 1 off for factors up to 2.
-
-    Raises:
-        InputError: if shape or dtype are not those of RGB images, or the value range is empty.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_contrast`.
@@ -65,18 +59,12 @@ def adjust_contrast(image, factor, value_range=VALUE_RANGE):
 def adjust_saturation(image, factor, value_range=VALUE_RANGE):
     """Move every pixel away from its own grey level: 0 makes an image grey, 1 leaves it.
 
-    Args:
-        image: as for `adjust_brightness`.
-        factor: likewise.
-        value_range: likewise.
+    Takes and raises what `adjust_brightness` does.
 
     Returns:
         The same shape and dtype, clipped to the value range; uint8 rounded half
         up. torchvision drops the fractions of grey levels and of results: its
         values are the same or 1 off for factors up to 2.
-
-    Raises:
-        InputError: if shape or dtype are not those of RGB images, or the value range is empty.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_saturation`.

@@ -101,13 +101,14 @@ def crop_and_resize(image, window, size, antialias=False, fill=None):
         torchvision 0.28, `transforms.functional.resized_crop`.
     """
     image = tf.convert_to_tensor(image)
+    shape = (*_known(size), image.shape[-1])
     if fill is None:
-        return _cut(image, window, size, antialias)
+        return tf.ensure_shape(_cut(image, window, size, antialias), shape)
     part, place = _overlap(window, tf.shape(image)[:2], size)
     fill = tf.cast(fill, tf.float32)
     pixels = _cut(image, part, tf.unstack(place[2:]), antialias) - fill
     pixels = tf.pad(pixels, _margins(place, size, channels=True)) + fill
-    return tf.ensure_shape(pixels, (*_known(size), image.shape[-1]))
+    return tf.ensure_shape(pixels, shape)
 
 
 def _cut(image, window, size, antialias):
@@ -263,16 +264,7 @@ def flip_left_right(image, boxes=None):
 
 
 def flip_up_down(image, boxes=None):
-    """Flip images, and the boxes on them, top to bottom.
-
-    Args:
-        image: `(..., height, width, channels)`, any dtype. A mask needs its
-            channel.
-        boxes: None, or float32 `(..., n, 4)`, normalised corners.
-
-    Returns:
-        The flipped image; with `boxes` `(image, boxes)`.
-    """
+    """Flip images, and the boxes on them, top to bottom; otherwise as `flip_left_right`."""
     image = tf.reverse(image, [-3])
     if boxes is None:
         return image

@@ -34,33 +34,3 @@ from kerascv_d2l.style_transfer.networks import (
 )
 from kerascv_d2l.style_transfer.objective import LOSS_NAMES, Objective, Style
 from kerascv_d2l.style_transfer.transfer import StyleTransfer
-
-__all__ = [
-    "BOOK_WEIGHTS",
-    "LOSS_NAMES",
-    "FastStyleTrainer",
-    "LossWeights",
-    "Network",
-    "Objective",
-    "Style",
-    "StyleTransfer",
-    "SynthesizedImage",
-    "batch_gram",
-    "compute_loss",
-    "content_loss",
-    "extract_features",
-    "from_model",
-    "get_contents",
-    "get_inits",
-    "get_styles",
-    "gram",
-    "keras_vgg19",
-    "mobilenet",
-    "named_network",
-    "postprocess",
-    "preprocess",
-    "style_loss",
-    "torchvision_vgg19",
-    "train",
-    "tv_loss",
-]

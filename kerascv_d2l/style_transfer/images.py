@@ -5,6 +5,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.models.common import as_image_size
 from kerascv_d2l.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 PIXEL_MAX = 255.0
@@ -55,14 +56,7 @@ def resize(img, image_shape):
         InputError: if the shape is not two positive integers.
     """
     img = as_rgb(img)
-    try:
-        height, width = (int(side) for side in image_shape)
-    except (TypeError, ValueError):
-        height = width = 0
-    if height < 1 or width < 1:
-        raise InputError(
-            f"image_shape = {image_shape} must be (height, width), both positive integers"
-        )
+    height, width = as_image_size(image_shape, "image_shape")
     if img.shape[:2] == (height, width):
         return img
     return np.asarray(Image.fromarray(img).resize((width, height), Image.Resampling.BILINEAR))

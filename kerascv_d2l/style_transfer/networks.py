@@ -4,14 +4,13 @@
 
 from pathlib import Path
 
-import h5py
 import keras
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models import backbones, preprocessing
 from kerascv_d2l.models.common import dtype_scope
 from kerascv_d2l.models.vgg import BOOK_CONTENT_LAYERS, BOOK_STYLE_LAYERS, vgg19_features
-from kerascv_d2l.models.weights import load_weights
+from kerascv_d2l.models.weights import check_kind, identify, load_weights
 from kerascv_d2l.style_transfer.images import PIXEL_MAX, RGB_MEAN, RGB_STD
 
 _VGG19_HUB_NAME = "timm/vgg19.tv_in1k"
@@ -219,19 +218,13 @@ def _by_name(name, weights, dtype, seed):
     if name == "keras_vgg19":
         return keras_vgg19(weights, dtype)
     if base == "mobilenet":
-        return mobilenet(weights, dtype, _as_width(name, width) if width else None)
+        backbones.check_weights(name, None)
+        return mobilenet(weights, dtype, float(width) if width else None)
     with dtype_scope(dtype):
         strides = [s for s in BACKBONE_STYLE_STRIDES if s in backbones.strides_of(name)]
         model = backbones.backbone(name, weights, strides)
     content = BACKBONE_CONTENT_STRIDE if BACKBONE_CONTENT_STRIDE in strides else strides[-1]
     return Network(model, strides, [content], strides, pixels="0-255")
-
-
-def _as_width(name, width):
-    try:
-        return float(width)
-    except ValueError as error:
-        raise InputError(f"{width!r} is no width multiplier; write mobilenet_0.75") from error
 
 
 def torchvision_vgg19(weights=None, dtype=None, seed=None):
@@ -310,26 +303,15 @@ def _application(build, weights, dtype, **arguments):
 
 
 def _mobilenet_alpha(path):
-    """Read the width of the MobileNet whose weights a file holds from its narrowest kernel."""
-    if not Path(path).is_file():
-        raise InputError(f"weights {path}: there is no such file.")
-    widths = []
-
-    def visit(_, item):
-        if isinstance(item, h5py.Dataset) and item.ndim == 4 and item.shape[:3] == (3, 3, 3):
-            widths.append(item.shape[3])
-
-    try:
-        with h5py.File(path) as file:
-            file.visititems(visit)
-    except OSError:  # .keras, which is an archive, or no weights file at all
-        widths = []
-    if len(widths) != 1:
+    """Tell the width of the MobileNet whose weights a file holds."""
+    check_kind(Path(path))
+    base, _, width = (identify(Path(path)) or "").partition("_")
+    if base != "mobilenet":
         raise InputError(
-            f"weights {path}: the width of the MobileNet cannot be read from it, as from the one "
-            "3 x 3 x 3 kernel of a weights file; name the network with its width, as mobilenet_0.75"
+            f"weights {path}: the width of the MobileNet cannot be read from it; name the network "
+            "with its width, as mobilenet_0.75"
         )
-    return widths[0] / 32  # the first convolution of MobileNet has 32 · alpha channels
+    return float(width or 1)
 
 
 def from_model(model, content_layers, style_layers, pixels):

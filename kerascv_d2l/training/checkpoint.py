@@ -12,11 +12,12 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import InputError, first_of
 from kerascv_d2l.training import cluster
 
 _NAME = "state"  # files are state-1.index, state-1.data-00000-of-00001
 _MOST_SHOWN = 5  # variables in an error message
+_ARRAY = "__array__"  # stands in the state for an array, with its number
 
 
 def has_checkpoint(folder):
@@ -31,11 +32,19 @@ def save_checkpoint(folder, variables, state):
         folder: folder for checkpoints alone; made if missing.
         variables: list of Keras or TensorFlow variables. Of one that several devices hold, the
             first device's value is stored.
-        state: what JSON can hold (NaN allowed), with NumPy arrays at any depth.
+        state: what JSON can hold (NaN allowed), with arrays and variables at any depth.
     """
     arrays = []
+
+    def store(value):  # what JSON does not know: NumPy's and TensorFlow's
+        value = value.numpy() if hasattr(value, "numpy") else value
+        if not isinstance(value, np.ndarray):
+            return value.item()
+        arrays.append(value)
+        return {_ARRAY: len(arrays) - 1}
+
     header = {
-        "state": _take_arrays(state, arrays),
+        "state": json.dumps(state, default=store),
         "variables": [[_name(v, i), list(v.shape), _dtype(v)] for i, v in enumerate(variables)],
         "arrays": [["", list(array.shape), str(array.dtype)] for array in arrays],
     }
@@ -84,7 +93,10 @@ class Checkpoint:
             self.state = None
             if self._header is not None:
                 arrays = list(self._values("arrays"))
-                self.state = _put_arrays(self._header["state"], arrays)
+                self.state = json.loads(
+                    self._header["state"],
+                    object_hook=lambda d: arrays[d[_ARRAY]] if _ARRAY in d else d,
+                )
         except (tf.errors.OpError, ValueError, KeyError) as error:
             raise InputError(
                 f"{folder} cannot be read as a checkpoint ({error}): delete the run's folder to "
@@ -126,11 +138,10 @@ class Checkpoint:
             if was[1:] != now[1:]
         ]
         if wrong or len(stored) != len(present):
-            more = f"; and {len(wrong) - _MOST_SHOWN} more" if len(wrong) > _MOST_SHOWN else ""
             raise InputError(
                 f"{self._folder} belongs to another model or optimizer: it holds {len(stored)} "
                 f"variables, this one has {len(present)}{': ' if wrong else ''}"
-                f"{'; '.join(wrong[:_MOST_SHOWN])}{more}. Resume with the settings the run was "
+                f"{first_of(wrong, _MOST_SHOWN)}. Resume with the settings the run was "
                 "started with, or start a new one in another folder"
             )
 
@@ -152,27 +163,3 @@ def _name(variable, i):
 
 def _dtype(variable):
     return tf.as_dtype(variable.dtype).name
-
-
-def _take_arrays(value, arrays):
-    """Collect the arrays in nested dicts and lists, and put references in their places."""
-    if isinstance(value, np.ndarray):
-        arrays.append(value)
-        return {"__array__": len(arrays) - 1}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {key: _take_arrays(item, arrays) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_take_arrays(item, arrays) for item in value]
-    return value
-
-
-def _put_arrays(value, arrays):
-    if isinstance(value, dict):
-        if "__array__" in value:
-            return arrays[value["__array__"]]
-        return {key: _put_arrays(item, arrays) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_put_arrays(item, arrays) for item in value]
-    return value

@@ -33,13 +33,10 @@ def parse_devices(devices):
     text = str(devices).strip().lower()
     if text == "auto":
         return "auto", None
-    found = re.fullmatch(r"(?P<cpu>cpu)?(?P<colon>:)?(?P<count>[1-9]\d*)?", text)
-    if found and text:
-        cpu, colon, count = found["cpu"], found["colon"], found["count"]
-        if cpu and bool(colon) == bool(count):  # cpu, cpu:2
-            return "cpu", int(count or 1)
-        if not cpu and not colon:
-            return "gpu", int(count)
+    if text == "cpu":
+        return "cpu", 1
+    if found := re.fullmatch(r"(cpu:)?([1-9]\d*)", text):
+        return "cpu" if found[1] else "gpu", int(found[2])
     raise InputError(
         f"devices: expected auto, cpu, a number of GPUs (1 or more) or cpu:N, got {devices!r}"
     )
@@ -232,27 +229,20 @@ def _gpu_strategy(gpus, count, devices):
 def _cpu_strategy(gpus, count, devices):
     import tensorflow as tf
 
-    if gpus:
-        try:
-            tf.config.set_visible_devices([], "GPU")
-        except RuntimeError as error:
-            raise InputError(
-                f"devices {devices} comes too late: this process already uses a GPU. "
-                "Start a new process (in a notebook: restart the kernel) and choose devices first"
-            ) from error
-    if count == 1:
-        return tf.distribute.get_strategy()
     cpu = tf.config.list_physical_devices("CPU")[0]
     now = tf.config.get_logical_device_configuration(cpu)
-    if len(now or ()) != count:
-        try:
-            tf.config.set_logical_device_configuration(
-                cpu, [tf.config.LogicalDeviceConfiguration()] * count
-            )
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"devices {devices} comes too late: TensorFlow has already been used in this "
-                "process and keeps the devices it started with. Start a new process (in a "
-                "notebook: restart the kernel) and choose devices first"
-            ) from error
+    try:
+        if gpus:
+            tf.config.set_visible_devices([], "GPU")
+        if count > 1 and len(now or ()) != count:
+            parts = [tf.config.LogicalDeviceConfiguration()] * count
+            tf.config.set_logical_device_configuration(cpu, parts)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"devices {devices} comes too late: TensorFlow has already been used in this process "
+            "and keeps the devices it started with. Start a new process (in a notebook: restart "
+            "the kernel) and choose devices first"
+        ) from error
+    if count == 1:
+        return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])

@@ -11,12 +11,9 @@ import re
 
 import keras
 
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import InputError, first_of
 
 _PACKAGE = "kerascv_d2l"
-_MOST_LISTED = 20  # layer names in an error message
-
-
 _CLASSES = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
@@ -56,34 +53,17 @@ def make_optimizer(
     """
     if name not in _CLASSES:
         raise InputError(f"optimizer={name!r}: expected one of {', '.join(_CLASSES)}")
+    if schedule not in SCHEDULES:
+        raise InputError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
     arguments = {"momentum": momentum} if name == "sgd" else {}
-    rate = scheduled_rate(learning_rate, schedule, steps)
+    rate = learning_rate
+    if schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     if multipliers:
         return layer_rates(model, rate, multipliers, _CLASSES[name], weight_decay, **arguments)
     if weight_decay is not None:
         arguments["weight_decay"] = weight_decay
     return _CLASSES[name](rate, **arguments)
-
-
-def scheduled_rate(learning_rate, schedule, steps):
-    """Make what an optimizer takes as its learning rate.
-
-    Args:
-        learning_rate: float, at the start.
-        schedule: `"constant"` or `"cosine"`.
-        steps: int, updates of the whole training.
-
-    Returns:
-        float, or `keras.optimizers.schedules.LearningRateSchedule`.
-
-    Raises:
-        InputError: for another schedule.
-    """
-    if schedule not in SCHEDULES:
-        raise InputError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
-    if schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    return learning_rate
 
 
 def is_scheduled(optimizer):
@@ -181,7 +161,7 @@ def layer_rates(
             if not any(_matches(pattern, v.path) for v in variables):
                 raise InputError(
                     f"{argument}: {pattern!r} matches no variable. A pattern must match a whole "
-                    f"layer name or variable path. Layers: {_some(_layer_names(model))}."
+                    f"layer name or variable path. Layers: {_layer_names(model)}."
                 )
     if isinstance(learning_rate, int):
         learning_rate = float(learning_rate)
@@ -260,7 +240,7 @@ def _inner(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)  # loss scaling wraps it
 
 
-def freeze(model, patterns):
+def freeze(model, patterns, trainable=False):
     """Keep layers as they are in training.
 
     A frozen batch norm also runs in inference mode: it normalises by its stored
@@ -271,28 +251,11 @@ def freeze(model, patterns):
         model: built `keras.Model`.
         patterns: regular expressions, or one, that match the whole name of a layer, or of a
             nested model with all its layers.
+        trainable: bool: True for the opposite, see `unfreeze`.
 
     Raises:
         InputError: if a pattern matches no layer that has weights.
     """
-    _set_trainable(model, patterns, False)
-
-
-def unfreeze(model, patterns):
-    """Let layers learn again; the opposite of `freeze`.
-
-    Args:
-        model: built `keras.Model`.
-        patterns: regular expressions, or one, that match the whole name of a layer, or of a
-            nested model with all its layers.
-
-    Raises:
-        InputError: if a pattern matches no layer that has weights.
-    """
-    _set_trainable(model, patterns, True)
-
-
-def _set_trainable(model, patterns, trainable):
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     everything = list(model._flatten_layers(include_self=False))
     leaves = {id(layer) for layer in _leaves(model)}
@@ -304,13 +267,17 @@ def _set_trainable(model, patterns, trainable):
     for pattern, matched in found.items():
         if not matched:
             raise InputError(
-                f"{pattern!r} matches no layer with weights. There are: "
-                f"{_some(_layer_names(model))}."
+                f"{pattern!r} matches no layer with weights. There are: {_layer_names(model)}."
             )
     for matched in found.values():
         for layer in matched:
             layer.trainable = trainable
     _renew_optimizer(model)
+
+
+def unfreeze(model, patterns):
+    """Let layers learn again, the opposite of `freeze`, with its arguments and errors."""
+    freeze(model, patterns, trainable=True)
 
 
 def _renew_optimizer(model):
@@ -379,7 +346,7 @@ class _LayerRates:
         unknown = [v.path for v in variables if self._var_key(v) not in known]
         if unknown:
             raise InputError(
-                f"the optimizer was built before these could learn: {_some(unknown)}. Call "
+                f"the optimizer was built before these could learn: {first_of(unknown)}. Call "
                 "kerascv_d2l.unfreeze(model, pattern) instead of setting `trainable`, "
                 "or make and compile a new optimizer."
             )
@@ -408,16 +375,8 @@ def _with_layer_rates(optimizer_class):
 
 # Keras finds a class in a file by its registered name: the usual ones are known from here on.
 for _name in (
-    "SGD",
-    "RMSprop",
-    "Adam",
-    "AdamW",
-    "Nadam",
-    "Adamax",
-    "Adagrad",
-    "Lion",
-    "Lamb",
-    "Muon",
+    *("SGD", "RMSprop", "Adam", "AdamW", "Nadam"),
+    *("Adamax", "Adagrad", "Lion", "Lamb", "Muon"),
 ):
     _with_layer_rates(getattr(keras.optimizers, _name))
 
@@ -432,7 +391,7 @@ def _leaves(model):
 
 
 def _layer_names(model):
-    return [layer.name for layer in _leaves(model)]
+    return first_of(layer.name for layer in _leaves(model))
 
 
 def _factors(multipliers, variables):
@@ -459,8 +418,3 @@ def _fullmatch(pattern, name):
         return re.fullmatch(pattern, name) is not None
     except re.error as error:
         raise InputError(f"{pattern!r} is not a regular expression: {error}.") from error
-
-
-def _some(names):
-    more = len(names) - _MOST_LISTED
-    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -654,10 +654,10 @@ def _get_callback_states(callbacks):
     states = {}
     for key, callback in _keyed(callbacks):
         if hasattr(callback, "get_state"):
-            states[key] = _as_numpy(callback.get_state())
+            states[key] = callback.get_state()
         else:
             names = next((n for c, n in _CALLBACK_STATE.items() if isinstance(callback, c)), ())
-            states[key] = _as_numpy({name: getattr(callback, name) for name in names})
+            states[key] = {name: getattr(callback, name) for name in names}
     return states
 
 
@@ -670,14 +670,6 @@ def _set_callback_states(callbacks, states):
         else:
             for name, value in states[key].items():
                 setattr(callback, name, value)
-
-
-def _as_numpy(value):
-    if isinstance(value, dict):
-        return {key: _as_numpy(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_numpy(item) for item in value]
-    return value.numpy() if hasattr(value, "numpy") else value
 
 
 def _short(value):

@@ -15,21 +15,3 @@ from kerascv_d2l.layers.augmentation.mosaic import Mosaic
 from kerascv_d2l.layers.augmentation.resized_crop import RandomResizedCrop
 from kerascv_d2l.layers.augmentation.scale_crop import RandomScaleCrop, RandomShift
 from kerascv_d2l.layers.augmentation.zoom_out import RandomZoomOut
-
-__all__ = [
-    "ColorJitter",
-    "Compose",
-    "Mosaic",
-    "RandomHorizontalFlip",
-    "RandomIoUCrop",
-    "RandomResizedCrop",
-    "RandomScaleCrop",
-    "RandomShift",
-    "RandomVerticalFlip",
-    "RandomZoomOut",
-    "classification_augmentation",
-    "mosaic_augmentation",
-    "segmentation_augmentation",
-    "small_augmentation",
-    "ssd_augmentation",
-]

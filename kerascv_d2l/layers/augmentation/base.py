@@ -1,5 +1,6 @@
 """What all augmentation layers share: the form of the data, seeds, batches."""
 
+import functools
 import inspect
 import zlib
 from typing import NamedTuple
@@ -13,7 +14,6 @@ from kerascv_d2l.ops.geometry import ALGORITHM
 
 PADDING = -1  # class and coordinates of a row without an object
 BOX_FORMAT = "rel_xyxy"  # the project's: corners x y x y, normalised
-IGNORE_LABEL = 255  # class of mask pixels that are ignored
 # Entries of "bounding_boxes" in a dictionary, by the field of `Example`.
 ROWS = {"boxes": "boxes", "classes": "labels", "ignore": "ignore", "masks": "masks"}
 FILLING = {"boxes": PADDING, "classes": PADDING, "ignore": False, "masks": 0}
@@ -114,7 +114,11 @@ class RandomTransform(keras.layers.Layer):
         self.bounding_box_format = bounding_box_format
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
-        self._compiled = _GraphByRank(self._transform)
+        # A single graph would be traced again with unknown ranks when it met both an image and a
+        # batch.
+        self._graph_for = functools.cache(
+            lambda *ranks: tf.function(self._transform, autograph=False, reduce_retracing=True)
+        )
         self.built = True  # no weights, whatever the layers inside
 
     def draw(self, example, seed):
@@ -151,8 +155,10 @@ class RandomTransform(keras.layers.Layer):
         seed = tf.bitwise.bitwise_xor(tf.cast(seed, tf.int64), kind)
         tensors = _as_tensors(data if isinstance(data, dict) else {"images": data})
         _as_example(tensors)  # the graph below may know less of the shapes
-        function = self._compiled if tf.executing_eagerly() else self._transform
-        result = function(tensors, seed)
+        transform = self._transform
+        if tf.executing_eagerly():  # a graph loops over a batch far faster than Python
+            transform = self._graph_for(*(t.shape.rank for t in tf.nest.flatten(tensors)))
+        result = transform(tensors, seed)
         return result if isinstance(data, dict) else result["images"]
 
     def _transform(self, data, seed):
@@ -241,26 +247,6 @@ class RandomTransform(keras.layers.Layer):
     def from_config(cls, config):
         """Make the layer that `get_config` describes."""
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
-
-
-class _GraphByRank:
-    """A function as a graph, whose loop over a batch is far faster than Python's.
-
-    One graph for each combination of ranks: a single one would be traced again
-    with unknown ranks when it met both one image and a batch.
-    """
-
-    def __init__(self, function):
-        self._function = function
-        self._graphs = {}
-
-    def __call__(self, data, seed):
-        ranks = tuple(tensor.shape.rank for tensor in tf.nest.flatten(data))
-        if ranks not in self._graphs:
-            self._graphs[ranks] = tf.function(
-                self._function, autograph=False, reduce_retracing=True
-            )
-        return self._graphs[ranks](data, seed)
 
 
 def pair(value, name):

@@ -79,9 +79,7 @@ class Compose(RandomTransform):
 
     def transform_one(self, example, seed):
         """Apply each layer with a seed of its own."""
-        for layer, own_seed in self._with_seeds(seed):
-            example = layer.transform_one(example, own_seed)
-        return example
+        return self.transform_members(lambda _: example, seed)
 
     def transform_members(self, member, seed):
         """Apply each layer; the first gets the partners."""

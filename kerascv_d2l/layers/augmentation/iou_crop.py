@@ -3,9 +3,10 @@
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, bounds as checked, chance
+from kerascv_d2l.layers.augmentation.base import bounds as checked, chance
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
 from kerascv_d2l.ops.geometry import ALGORITHM, crop_boxes
+from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.ops.windows import (
     CANVAS_SIDE,
     CROP_SCALE,

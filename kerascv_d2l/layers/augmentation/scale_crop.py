@@ -4,9 +4,10 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, bounds
+from kerascv_d2l.layers.augmentation.base import bounds
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
 from kerascv_d2l.ops.geometry import ALGORITHM
+from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.ops.windows import SCALE, random_scaled_window
 
 

@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
-from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, RandomTransform, pair
+from kerascv_d2l.layers.augmentation.base import RandomTransform, pair
 from kerascv_d2l.ops.geometry import as_dtype, crop_and_resize, crop_boxes, crop_mask
+from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 
 
 class RandomWindow(RandomTransform):

@@ -2,8 +2,9 @@
 
 import keras
 
-from kerascv_d2l.layers.augmentation.base import IGNORE_LABEL, bounds, chance
+from kerascv_d2l.layers.augmentation.base import bounds, chance
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
+from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.ops.windows import CANVAS_SIDE, random_canvas
 
 
