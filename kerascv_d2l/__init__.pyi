@@ -101,6 +101,7 @@ from kerascv_d2l.losses.segmentation import (
 )
 from kerascv_d2l.metrics.callbacks import (
     MeanAveragePrecisionCallback as MeanAveragePrecisionCallback,
+    SegmentationCallback as SegmentationCallback,
 )
 from kerascv_d2l.metrics.classification import (
     classification_metrics as classification_metrics,
@@ -114,7 +115,6 @@ from kerascv_d2l.metrics.detection import (
     evaluate_detections as evaluate_detections,
 )
 from kerascv_d2l.metrics.segmentation import (
-    SegmentationCallback as SegmentationCallback,
     SegmentationMetrics as SegmentationMetrics,
     evaluate_segmentation as evaluate_segmentation,
     pixel_accuracy as pixel_accuracy,

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import whole
-from kerascv_d2l.models.common import as_image_size, in_float32
+from kerascv_d2l.models.common import in_float32
+from kerascv_d2l.ops.checks import as_image_size
 
 _DTYPES = (tf.uint8, tf.float32, tf.float64)  # of images
 # Importing a module registers its classes with Keras.

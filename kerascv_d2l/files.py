@@ -95,6 +95,17 @@ def writing(path):
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def make_folder(folder):
+    """Make a folder if it is missing, and try out whether it can be written to.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    with writing(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 class NewFiles:
     """A folder in which nothing that was there before is overwritten.
 
@@ -108,9 +119,7 @@ class NewFiles:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
+        make_folder(self.folder)
 
     def paths(self, stem, *endings):
         """Give the path `STEM + ENDING` for each ending; all numbered if one of them is taken."""

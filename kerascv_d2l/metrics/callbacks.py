@@ -1,12 +1,25 @@
-"""Metrics of a detector on the validation set after each epoch of `fit`: losses and mAP."""
+"""Metrics on the validation set after each epoch of `fit`, of detectors and segmenters."""
 
 import keras
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.metrics.detection import MAP_KEYS, evaluate_detections
+from kerascv_d2l.metrics.segmentation import evaluate_segmentation
 
 
-class MeanAveragePrecisionCallback(keras.callbacks.Callback):
+class _Every(keras.callbacks.Callback):
+    def __init__(self, every):
+        super().__init__()
+        if not isinstance(every, int) or every < 1:
+            raise InputError(f"every is {every!r}; pass a number of epochs, 1 or more.")
+        self.every = every
+
+    def is_due(self, epoch):
+        """Whether to evaluate after `epoch`, 0-based: the last one is always due."""
+        return (epoch + 1) % self.every == 0 or epoch + 1 == (self.params or {}).get("epochs")
+
+
+class MeanAveragePrecisionCallback(_Every):
     """Add mean average precision on validation data to the logs of `fit`.
 
     After an epoch `logs` has `val_map`, `val_map_50`, `val_map_75`,
@@ -31,23 +44,59 @@ class MeanAveragePrecisionCallback(keras.callbacks.Callback):
     """
 
     def __init__(self, dataset, every=1):
-        super().__init__()
-        if not isinstance(every, int) or every < 1:
-            raise InputError(f"every is {every!r}; pass a number of epochs, 1 or more.")
+        super().__init__(every)
         self.dataset = dataset
-        self.every = every
         self.result = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Evaluate, and write the metrics into `logs`."""
         if logs is None:
             return
-        last = epoch + 1 == (self.params or {}).get("epochs")
         found = dict.fromkeys(MAP_KEYS, float("nan"))
-        if (epoch + 1) % self.every == 0 or last:
+        if self.is_due(epoch):
             self.result = evaluate_detections(self.model, self.dataset)
             found = {k: v for k, v in self.result.items() if k != "ap_50_by_class"}
         elif "val_loss" not in logs and hasattr(self.model, "evaluate_batch"):
             found = self.model.evaluate(self.dataset, verbose=0, return_dict=True) | found
         for name, value in found.items():
             logs.setdefault(f"val_{name}", value)  # what `fit` validated itself stays
+
+
+class SegmentationCallback(_Every):
+    """Add the metrics of `evaluate_segmentation` on whole validation images to the logs of `fit`.
+
+    After an epoch `logs` has `val_loss` (if the loss of `fit` is a
+    `SegmentationCrossEntropy`), `val_pixel_accuracy` and `val_mean_iou`, so the history and
+    every callback that stands **after** this one in the list see them. They are the metrics
+    that `evaluate_segmentation` gives for the same `segment` and images, on any number of
+    devices.
+
+    Args:
+        segment: `Segmenter` of the model that is trained.
+        images: pairs of pixels and labels, see `evaluate_segmentation`; gone through anew at
+            each evaluation.
+        class_names: sequence of str.
+        every: int, evaluate after every so many epochs, and always after the
+            last. In the epochs between, the metrics are NaN, so that the history
+            keeps one value an epoch.
+
+    Raises:
+        InputError: if `every` is not a positive whole number.
+    """
+
+    def __init__(self, segment, images, class_names, every=1):
+        super().__init__(every)
+        self.segment = segment
+        self.images = images
+        self.class_names = class_names
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Evaluate, and write the metrics into `logs`."""
+        if logs is None:
+            return
+        loss = self.model.loss if hasattr(self.model.loss, "weighted") else None
+        names = [*([] if loss is None else ["loss"]), "pixel_accuracy", "mean_iou"]
+        result = dict.fromkeys(names, float("nan"))
+        if self.is_due(epoch):
+            result = evaluate_segmentation(self.segment, self.images, self.class_names, loss=loss)
+        logs.update({f"val_{name}": result[name] for name in names})

@@ -109,50 +109,6 @@ def segmentation_results(confusion, class_names):
     }
 
 
-class SegmentationCallback(keras.callbacks.Callback):
-    """Add the metrics of `evaluate_segmentation` on whole validation images to the logs of `fit`.
-
-    After an epoch `logs` has `val_loss` (if the loss of `fit` is a
-    `SegmentationCrossEntropy`), `val_pixel_accuracy` and `val_mean_iou`, so the history and
-    every callback that stands **after** this one in the list see them. They are the metrics
-    that `evaluate_segmentation` gives for the same `segment` and images, on any number of
-    devices.
-
-    Args:
-        segment: `Segmenter` of the model that is trained.
-        images: pairs of pixels and labels, see `evaluate_segmentation`; gone through anew at
-            each evaluation.
-        class_names: sequence of str.
-        every: int, evaluate after every so many epochs, and always after the
-            last. In the epochs between, the metrics are NaN, so that the history
-            keeps one value an epoch.
-
-    Raises:
-        InputError: if `every` is not a positive whole number.
-    """
-
-    def __init__(self, segment, images, class_names, every=1):
-        super().__init__()
-        if not isinstance(every, int) or every < 1:
-            raise InputError(f"every is {every!r}; pass a number of epochs, 1 or more.")
-        self.segment = segment
-        self.images = images
-        self.class_names = class_names
-        self.every = every
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Evaluate, and write the metrics into `logs`."""
-        if logs is None:
-            return
-        loss = self.model.loss if hasattr(self.model.loss, "weighted") else None
-        names = [*([] if loss is None else ["loss"]), "pixel_accuracy", "mean_iou"]
-        last = epoch + 1 == (self.params or {}).get("epochs")
-        result = dict.fromkeys(names, float("nan"))
-        if (epoch + 1) % self.every == 0 or last:
-            result = evaluate_segmentation(self.segment, self.images, self.class_names, loss=loss)
-        logs.update({f"val_{name}": result[name] for name in names})
-
-
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class SegmentationMetrics(keras.metrics.Metric):
     """`pixel_accuracy` and `mean_iou`, and on demand `iou_<class>`, counted once for all.

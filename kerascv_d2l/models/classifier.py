@@ -10,7 +10,8 @@ from kerascv_d2l.models.backbones import (
     source_head,
     without_classifier,
 )
-from kerascv_d2l.models.common import any_images, as_class_names, as_image_size
+from kerascv_d2l.models.common import any_images, as_class_names
+from kerascv_d2l.ops.checks import as_image_size
 from kerascv_d2l.ops.geometry import CROP_PCT, resize_and_center_crop, resized_size
 
 HEAD = "head"  # name of the output layer

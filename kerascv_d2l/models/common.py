@@ -38,22 +38,6 @@ def as_class_names(class_names):
     return names
 
 
-def as_image_size(image_size, name="image_size"):
-    """Check `(height, width)`, two positive numbers, and return them as a tuple of int.
-
-    Raises:
-        InputError: if it is something else.
-    """
-    try:
-        height, width = image_size
-        good = min(height, width) >= 1 and height % 1 == width % 1 == 0
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        raise InputError(f"{name}={image_size!r}: expected (height, width) in pixels.")
-    return int(height), int(width)
-
-
 @contextlib.contextmanager
 def dtype_scope(policy):
     """Make layers with a dtype policy, whatever the global one is.

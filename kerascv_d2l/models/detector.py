@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from kerascv_d2l.devices import resolve_jit_compile
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.common import any_images, as_class_names, as_image_size, dtype_scope
+from kerascv_d2l.models.common import any_images, as_class_names, dtype_scope
 from kerascv_d2l.models.registry import Recipe, one_of
-from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.checks import as_image_size, as_targets
 from kerascv_d2l.ops.resize import resize
 
 

@@ -1,6 +1,7 @@
 """Preprocessing of pixels 0-255 as networks were trained with it, as layers of a model.
 
-Only stock Keras layers: a saved model needs no code of this package for them.
+Each function takes RGB `(batch, h, w, 3)`, symbolic or not, and returns the same shape. Only stock
+Keras layers: a saved model needs no code of this package for them.
 """
 
 import keras
@@ -13,40 +14,19 @@ CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 def to_unit_range(pixels):
-    """Map [0, 255] to [-1, 1].
-
-    Args:
-        pixels: `(batch, h, w, 3)`, symbolic or not.
-
-    Returns:
-        The same shape.
-    """
+    """Map [0, 255] to [-1, 1]."""
     return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="pixels_to_unit_range")(pixels)
 
 
 def standardise(pixels):
-    """Map [0, 255] RGB to ImageNet's mean 0 and standard deviation 1 by channel.
-
-    Args:
-        pixels: `(batch, h, w, 3)`, RGB, symbolic or not.
-
-    Returns:
-        The same shape.
-    """
+    """Map [0, 255] RGB to ImageNet's mean 0 and standard deviation 1 by channel."""
     scale = [1 / (255 * std) for std in IMAGENET_STD]
     offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     return keras.layers.Rescaling(scale, offset=offset, name="standardise")(pixels)
 
 
 def caffe(pixels):
-    """Map RGB to BGR with mean 0 by channel, still in steps of 1.
-
-    Args:
-        pixels: `(batch, h, w, 3)`, RGB, symbolic or not.
-
-    Returns:
-        The same shape.
-    """
+    """Map RGB to BGR with mean 0 by channel, still in steps of 1."""
     offset = [-mean for mean in CAFFE_MEAN_BGR]
     bgr = keras.ops.flip(pixels, axis=-1)
     return keras.layers.Rescaling(1.0, offset=offset, name="centre")(bgr)

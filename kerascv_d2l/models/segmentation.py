@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from kerascv_d2l.colors import default_colors
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.common import any_images, as_class_names, as_image_size
+from kerascv_d2l.models.common import any_images, as_class_names
 from kerascv_d2l.models.segmenter import Segmenter
+from kerascv_d2l.ops.checks import as_image_size
 from kerascv_d2l.ops.segmentation import class_map
 
 MAX_CLASSES = 255  # masks are uint8, and 255 is ignored

@@ -60,26 +60,10 @@ def multibox_prior(data, sizes, ratios):
     columns = tf.cast(dynamic[2] if shape[2] is None else shape[2], tf.float32)
     center_y = (tf.range(rows) + 0.5) / rows  # (height,)
     center_x = (tf.range(columns) + 0.5) / columns  # (width,)
-    anchors = tf.stack(  # (height, width, pairs, 4)
-        _broadcast(
-            center_x[tf.newaxis, :, tf.newaxis],
-            center_y[:, tf.newaxis, tf.newaxis],
-            widths * (rows / columns),
-            heights,
-        ),
-        axis=-1,
-    )
+    # (height, width, pairs) each
+    y, x, w = tf.meshgrid(center_y, center_x, widths * (rows / columns), indexing="ij")
+    anchors = tf.stack([x, y, w, heights + tf.zeros_like(w)], axis=-1)
     return tf.reshape(box_center_to_corner(anchors), [1, -1, 4])
-
-
-def _broadcast(*tensors):
-    shape = tensors[0].shape
-    for tensor in tensors[1:]:
-        shape = tf.broadcast_static_shape(shape, tensor.shape)
-    if shape.is_fully_defined():
-        return [tf.broadcast_to(tensor, shape) for tensor in tensors]
-    total = tf.zeros_like(sum(tensors))
-    return [tensor + total for tensor in tensors]
 
 
 def offset_boxes(anchors, assigned_bb, eps=1e-6):

@@ -137,3 +137,19 @@ def check_fraction(value, name):
     """Raise `InputError` unless `value` is a number in [0, 1] (tensors are not checked)."""
     if not tf.is_tensor(value) and not 0 <= value <= 1:
         raise InputError(f"{name} must lie in [0, 1]; got {value!r}.")
+
+
+def as_image_size(image_size, name="image_size"):
+    """Check `(height, width)`, two positive numbers, and return them as a tuple of int.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    try:
+        height, width = image_size
+        good = min(height, width) >= 1 and height % 1 == width % 1 == 0
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise InputError(f"{name}={image_size!r}: expected (height, width) in pixels.")
+    return int(height), int(width)

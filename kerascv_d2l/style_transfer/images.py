@@ -5,8 +5,8 @@ import tensorflow as tf
 from PIL import Image
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.common import as_image_size
 from kerascv_d2l.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from kerascv_d2l.ops.checks import as_image_size
 
 PIXEL_MAX = 255.0
 # ImageNet's mean and standard deviation of RGB in [0, 1], as the book and torchvision use them.

@@ -1,5 +1,6 @@
 """Style transfer beyond the book: several styles, masks, sizes, optimizers, tiles, resuming."""
 
+import dataclasses
 import math
 
 import keras
@@ -129,18 +130,14 @@ class StyleTransfer:
         styles = styles if isinstance(styles, (list, tuple)) else [styles]
         if not styles:
             raise InputError("styles is empty: give at least one image")
-        self._styles = [s if isinstance(s, Style) else Style(s) for s in styles]
-        self._styles = [
-            Style(as_rgb(s.image, f"styles[{i}]"), s.weight, s.mask)
-            for i, s in enumerate(self._styles)
-        ]
-        if preserve_color:
-            self._grey_content = grey(self._content)
-            self._styles = [
-                Style(match_luminance(grey(s.image), self._grey_content), s.weight, s.mask)
-                for s in self._styles
-            ]
-        self._source = self._grey_content if preserve_color else self._content
+        self._source = grey(self._content) if preserve_color else self._content
+        self._styles = []
+        for i, style in enumerate(styles):
+            style = style if isinstance(style, Style) else Style(style)
+            image = as_rgb(style.image, f"styles[{i}]")
+            if preserve_color:
+                image = match_luminance(grey(image), self._source)
+            self._styles.append(dataclasses.replace(style, image=image))
         self._network = network
         self._optimizer, self._lr, self._schedule = optimizer, float(lr), schedule
         self._start, self._seed = start, seed

@@ -24,7 +24,6 @@ import os
 import platform
 import shlex
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from keras.src.random.seed_generator import global_seed_generator
 
 from kerascv_d2l import __version__
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import plain, remove_leftovers, whole, write_json
+from kerascv_d2l.files import make_folder, plain, remove_leftovers, whole, write_json
 from kerascv_d2l.plotting.curves import draw_history
 from kerascv_d2l.training import cluster
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
@@ -157,10 +156,16 @@ class Run(keras.callbacks.Callback):
         self._variables, self._optimizers, self._rates = [], {}, {}
         images = self.settings.get("batch_size")
         self._parts = [AverageReplicas()] + ([Throughput(images)] if images else [])
-        self._take_folder()
+        make_folder(self.out)
+        self._lock = _lock(self.out)
+        remove_leftovers(self.out)
         try:
-            if self._first_worker and not resume:
-                self._refuse_results()
+            taken = results_in(self.out)
+            if taken and self._first_worker and not resume:
+                raise InputError(
+                    f"out {self.out} already holds a run ({', '.join(taken)}): go on with it by "
+                    "--resume (resume=True), give another out, or delete the folder"
+                )
             self._go_on(resume)
             write_json(self.out / _SETTINGS, {"task": task, "settings": self.settings})
         except BaseException:
@@ -198,25 +203,6 @@ class Run(keras.callbacks.Callback):
             with contextlib.suppress(OSError):
                 os.close(self._lock)
             self._lock = None
-
-    def _take_folder(self):
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.out).close()
-        except OSError as error:
-            raise InputError(
-                f"out {self.out} is no folder that can be written to ({error.strerror}): give "
-                "another"
-            ) from error
-        self._lock = _lock(self.out)
-        remove_leftovers(self.out)
-
-    def _refuse_results(self):
-        if taken := results_in(self.out):
-            raise InputError(
-                f"out {self.out} already holds a run ({', '.join(taken)}): go on with it by "
-                "--resume (resume=True), give another out, or delete the folder"
-            )
 
     # Resuming
 

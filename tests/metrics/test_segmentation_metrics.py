@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.losses.segmentation import SegmentationCrossEntropy
+from kerascv_d2l.metrics.callbacks import SegmentationCallback
 from kerascv_d2l.metrics.segmentation import (
-    SegmentationCallback,
     SegmentationMetrics,
     evaluate_segmentation,
     iou_by_class,

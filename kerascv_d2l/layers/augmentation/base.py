@@ -6,10 +6,10 @@ import zlib
 from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.checks import as_image_size
 from kerascv_d2l.ops.geometry import ALGORITHM
 
 PADDING = -1  # class and coordinates of a row without an object
@@ -255,12 +255,7 @@ def pair(value, name):
     Raises:
         InputError: if it is neither, or not positive.
     """
-    sides = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
-    if len(sides) != 2 or not all(
-        isinstance(side, (int, np.integer)) and side > 0 for side in sides
-    ):
-        raise InputError(f"{name} is {value!r}; wanted pixels, or (height, width)")
-    return tuple(map(int, sides))
+    return as_image_size((value, value) if isinstance(value, int) else value, name)
 
 
 def bounds(value, name, least=None, most=None):
