@@ -173,13 +173,7 @@ def add_data_arguments(parser, names, default="generated", *, help_text, without
     """
     group = parser.add_argument_group("data")
     add = _adder(group, without)
-    add(
-        "--data",
-        type=existing_path(names),
-        default=default,
-        metavar="NAME|FOLDER",
-        help=help_text,
-    )
+    add("--data", type=existing_path(names), default=default, metavar="NAME|FOLDER", help=help_text)
     add(
         "--archive",
         metavar="FILE",
@@ -399,12 +393,7 @@ def add_run_arguments(parser, task, *, title="run", kept="its last finished epoc
         action="store_true",
         help="compute in 16 bits, keep weights in 32: float16 on a GPU, bfloat16 on a CPU",
     )
-    add(
-        "--devices",
-        type=devices,
-        default="auto",
-        help=f"{DEVICES_HELP} (default: %(default)s)",
-    )
+    add("--devices", type=devices, default="auto", help=f"{DEVICES_HELP} (default: %(default)s)")
     first = default_folder(task, 1)
     add(
         "--out",

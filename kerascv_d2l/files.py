@@ -61,7 +61,7 @@ def plain(value):
     NumPy and TensorFlow numbers and arrays become numbers and lists, paths
     become text, NaN and infinities become `None`: JSON has no word for them.
     """
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
@@ -70,10 +70,7 @@ def plain(value):
     if hasattr(value, "numpy"):
         value = value.numpy()
     if hasattr(value, "tolist"):  # NumPy arrays and scalars
-        value = value.tolist()
-        return plain(value)
-    if isinstance(value, int):
-        return value
+        return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value)

@@ -35,9 +35,7 @@ class TransposedUpsampling(keras.layers.Layer):
         """Create the weights for inputs `(batch, h, w, channels)`."""
         side = 2 * self.factor
         self.kernel = self.add_weight(
-            name="kernel",
-            shape=(side, side, self.filters, input_shape[-1]),
-            initializer=Bilinear(),
+            name="kernel", shape=(side, side, self.filters, input_shape[-1]), initializer=Bilinear()
         )
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 

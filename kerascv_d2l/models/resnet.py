@@ -26,15 +26,7 @@ _HEAD_TENSORS = r"fc\.(weight|bias)"
 
 
 def ResNet18(**arguments):  # noqa: N802 (named like those of keras.applications)
-    """Build torchvision's ResNet-18: 11,689,512 parameters with 1000 classes.
-
-    Args:
-        **arguments: see `_resnet`; the names are those of
-            `keras.applications`.
-
-    Returns:
-        `keras.Model` as `ResNet34` describes it.
-    """
+    """Build torchvision's ResNet-18, 11,689,512 parameters with 1000 classes, as `ResNet34`."""
     return _resnet("resnet18", (2, 2, 2, 2), **arguments)
 
 
@@ -57,14 +49,8 @@ def ResNet50(**arguments):  # noqa: N802
     """Build torchvision's ResNet-50: 25,557,032 parameters with 1000 classes.
 
     Bottlenecks halve the map in their 3 x 3 convolution ("v1.5"); those of
-    `keras.applications.ResNet50` in the first 1 x 1 one.
-
-    Args:
-        **arguments: see `_resnet`; the names are those of
-            `keras.applications`.
-
-    Returns:
-        `keras.Model` as `ResNet34` describes it, but with 2048 channels.
+    `keras.applications.ResNet50` in the first 1 x 1 one. Arguments and result are those of
+    `ResNet34`, but with 2048 channels.
     """
     return _resnet("resnet50_v1.5", (3, 4, 6, 3), _BOTTLENECK, **arguments)
 

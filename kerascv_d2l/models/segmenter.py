@@ -194,15 +194,9 @@ class Segmenter:
     def _segment_one(self, image, finish, specs):
         """Segment `(height, width, 3)`, one column of windows after another.
 
-        Args:
-            image: uint8 or float pixels 0-255.
-            finish: function of summed scores `(height, w, num_classes)`, the number of
-                windows that reach each pixel `(height, w, 1)`, and the column where they
-                start, to a list of tensors `(height, w, ...)`.
-            specs: list of `tf.TensorSpec` of what `finish` gives.
-
-        Returns:
-            list of tensors `(height, width, ...)`.
+        `finish` is a function of summed scores `(height, w, num_classes)`, the number of windows
+        that reach each pixel `(height, w, 1)`, and the column where they start, to a list of
+        tensors `(height, w, ...)` of `specs`. Returns the like `(height, width, ...)`.
         """
         height, width = tf.shape(image)[0], tf.shape(image)[1]
         # Only sides below one stride are padded; larger ones are reached by a further window.
@@ -288,17 +282,9 @@ class _Windows:
 def _overlap_add(windows, piece, channels, axis, finish, specs):
     """Add up maps that overlap along an axis, and keep only what `finish` makes of the sums.
 
-    Args:
-        windows: `_Windows` along that axis.
-        piece: function of the number of a window to its map, float32 `(h, w, channels)`.
-        channels: int.
-        axis: 0 or 1.
-        finish: function of the summed maps that no later window reaches and of the place
-            where they start, to a list of tensors, to be joined along their first axis.
-        specs: list of `tf.TensorSpec` of these.
-
-    Returns:
-        list of tensors.
+    `piece` is a function of the number of a window to its map, float32 `(h, w, channels)`. `finish`
+    is one of the summed maps that no later window reaches, and of the place where they start, to a
+    list of tensors of `specs`, which are joined along their first axis.
     """
 
     def one_window(i, carried, done):

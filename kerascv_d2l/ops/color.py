@@ -288,11 +288,9 @@ def _turn_hue(planes, shift, high):
 
 
 def _exchanged(channels, thirds):
-    """Move red to green, green to blue and blue to red, 0, 1 or 2 times.
+    """Move red to green, green to blue and blue to red, all `(batch, pixels)`, 0, 1 or 2 times.
 
-    Args:
-        channels: three tensors `(batch, pixels)`.
-        thirds: int32 `(1,)`, or `(batch,)`: for each image.
+    `thirds` is int32 `(1,)`, or `(batch,)`: for each image.
     """
     ways = [channels[-k:] + channels[:-k] for k in range(3)]
     if thirds.shape[0] == 1:

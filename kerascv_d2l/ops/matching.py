@@ -99,15 +99,7 @@ def _with_claims(assigned, iou, is_object):
     So each box may ask for its anchors in the order of their overlap, all boxes
     at once, each moving on when a better box wants the same anchor (Gale and
     Shapley 1962). A few rounds on tables without an anchor axis serve a hundred
-    boxes.
-
-    Args:
-        assigned: int32 `(batch, anchors)`.
-        iou: float32 `(batch, m, anchors)`.
-        is_object: bool `(batch, m)`; only these claim.
-
-    Returns:
-        int32 `(batch, anchors)`.
+    boxes. `assigned` is `(batch, anchors)`, `iou` `(batch, m, anchors)`, `is_object` `(batch, m)`.
     """
     num_boxes, num_anchors = tf.shape(iou)[1], tf.shape(assigned)[1]
     # The others can take m - 1 anchors, so a box never needs more than m wishes; it
@@ -132,15 +124,8 @@ def _with_claims(assigned, iou, is_object):
 def _best_of_blocks(iou, count):
     """`tf.math.top_k` for a small count, several times as fast, ties included.
 
-    What is among the best lies in one of the `count` blocks with the best maxima, so only
-    these are sorted.
-
-    Args:
-        iou: float32 `(batch, m, anchors)`, a whole number of blocks.
-        count: int scalar.
-
-    Returns:
-        Tuple of float32 and int32 `(batch, m, count)`: overlaps, falling, and anchors.
+    What is among the best of `iou` `(batch, m, anchors)` lies in one of the `count` blocks with the
+    best maxima, so only these are sorted: overlaps, falling, and anchors `(batch, m, count)`.
     """
     batch, num_boxes, num_anchors = tf.unstack(tf.shape(iou))
     blocks = tf.reshape(iou, [batch, num_boxes, num_anchors // _BLOCK, _BLOCK])
@@ -156,13 +141,7 @@ def _best_of_blocks(iou, count):
 
 
 def _claims(overlaps, wishes, is_object, num_anchors):
-    """Which anchor each box gets, asking for its wishes one by one.
-
-    Args:
-        overlaps: float32 `(batch, m, wishes)`, falling.
-        wishes: int32 `(batch, m, wishes)`: the anchors with these overlaps.
-        is_object: bool `(batch, m)`; only these claim.
-        num_anchors: int scalar.
+    """Which anchor each box gets, asking for its wishes `(batch, m, wishes)` one by one.
 
     Returns:
         Tuple of int32 `(batch, m)`: the anchor, or num_anchors for none; and

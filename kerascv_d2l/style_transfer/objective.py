@@ -149,15 +149,10 @@ class Objective:
         return tf.concat([losses, [loss]], 0), tape.gradient(loss, X)
 
     def _sums_of(self, X, contents, cores=None):
-        """Sum squared differences from the content, and Gram matrices, over positions.
+        """Sum squared differences from the content, and Gram matrices, over positions of a tile.
 
-        Args:
-            X: the image, or a tile of it.
-            contents: content targets `(1, h / s, w / s, c)` of the same positions.
-            cores: as `Tile.cores`, or None for all positions.
-
-        Returns:
-            `(differences, grams)`: scalars by content layer, `(c, c)` by style layer.
+        `contents` are targets `(1, h / s, w / s, c)` of the same positions; `cores` is None for
+        all. Returns scalars by content layer, and `(c, c)` by style layer.
         """
         features = self._core_features(X, cores)
         differences = [

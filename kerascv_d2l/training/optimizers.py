@@ -153,10 +153,7 @@ def layer_rates(
         if not factor >= 0:
             raise InputError(f"multipliers={{{pattern!r}: {factor}}}: expected a factor >= 0.")
     _factors(multipliers, variables)
-    for argument, patterns in (
-        ("multipliers", multipliers),
-        ("no_weight_decay", no_weight_decay),
-    ):
+    for argument, patterns in (("multipliers", multipliers), ("no_weight_decay", no_weight_decay)):
         for pattern in patterns:
             if not any(_matches(pattern, v.path) for v in variables):
                 raise InputError(

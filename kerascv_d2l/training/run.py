@@ -59,13 +59,7 @@ _DRAWING_SHARE = 0.05
 # What Keras' own callbacks count from epoch to epoch. Others take part by having `get_state()`,
 # which returns what JSON or NumPy can hold, and `set_state(state)`.
 _CALLBACK_STATE = {
-    keras.callbacks.EarlyStopping: (
-        "wait",
-        "best",
-        "best_epoch",
-        "stopped_epoch",
-        "best_weights",
-    ),
+    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch", "best_weights"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
     keras.callbacks.ModelCheckpoint: ("best", "epochs_since_last_save"),
 }
@@ -585,11 +579,8 @@ def _is_callback(item):
 def _collect(trackables):
     """List everything that training changes: weights, seeds of random layers, optimizer state.
 
-    And Keras' own seed generator, which `keras.random` uses where it is given none.
-
-    Returns:
-        `(variables, optimizers)`: a list without duplicates, and a dict `{name: optimizer}`, the
-        optimizer of `fit` under `""`.
+    And Keras' own seed generator, which `keras.random` uses where it is given none. Returns a list
+    without duplicates, and a dict of optimizers by name, that of `fit` under `""`.
     """
     variables, optimizers = [], {}
     for item in _flat(trackables):
