@@ -28,7 +28,7 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import RandomHorizontalFlip
 from kerascv_d2l.layers.augmentation.base import pair
 from kerascv_d2l.models.resnet import resnet18_small
-from kerascv_d2l.ops.geometry import random_window, resize_as
+from kerascv_d2l.ops.geometry import as_dtype, random_window, resize_as
 from kerascv_d2l.ops.windows import random_scaled_window
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.curves import LiveCurves
@@ -159,11 +159,11 @@ def load_data_hotdog(batch_size=128, *, data_dir=None, archive=None, seed=None):
         window = random_window(sizes[index], seeds[0])
         pixels = decode_content(contents[index], window, HOTDOG_CROP)
         pixels = flip.transform(resize_as(pixels, HOTDOG_CROP, antialias=None), seeds[1])
-        return _to_uint8(tf.ensure_shape(pixels, (*HOTDOG_CROP, 3))), labels[index]
+        return as_dtype(tf.ensure_shape(pixels, (*HOTDOG_CROP, 3)), tf.uint8), labels[index]
 
     train = _examples(len(data.train), example, True, seed).batch(batch_size)
     test = batches(data.val, HOTDOG_CROP, batch_size, cache=False)
-    return prefetched(train), test.map(lambda x, y: (_to_uint8(x), y)).cache()
+    return prefetched(train), test.map(lambda x, y: (as_dtype(x, tf.uint8), y)).cache()
 
 
 # ---------------------------------------------------------------- 14.9 Pascal VOC
@@ -521,16 +521,12 @@ def _check_batch_size(batch_size):
         raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
 
 
-def _to_uint8(pixels):
-    return tf.saturate_cast(tf.round(pixels), tf.uint8)
-
-
 def _resized(split, size):
     """All images of a split decoded and resized, uint8 `(n, *size, 3)`."""
     if isinstance(split.images, np.ndarray) and split.images.shape[1:3] == size:
         return split.images
     found = batches(replace(split, targets={}), size, 256, cache=False, crop_pct=1)
-    return np.concatenate([_to_uint8(images) for images in found])
+    return np.concatenate([as_dtype(images, tf.uint8) for images in found])
 
 
 def _batches_of_arrays(images, labels, batch_size, shuffle, seed, augs=None):

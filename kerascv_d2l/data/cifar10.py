@@ -73,10 +73,8 @@ def _members(path):
                 if member.isreg() and Path(member.name).name in wanted
             }
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file or folder; give cifar-10-binary.tar.gz, or the folder unpacked "
-            "from it"
-        ) from None
+        wanted = "cifar-10-binary.tar.gz, or the folder unpacked from it"
+        raise InputError(f"{path}: no such file or folder; give {wanted}") from None
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise InputError(f"{path}: no tar file, or damaged ({error}): get it again") from error
 

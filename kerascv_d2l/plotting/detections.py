@@ -218,8 +218,8 @@ def _place(box, size, frame, taken, below_first=False):
         box: `(x_min, y_min, y_max)`, y downwards.
         size: `(width, height)` of the label.
         frame: `(width, height)` of the image.
-        taken: list of `(x_min, y_min, x_max, y_max)` of the labels there are; the new
-            one is added.
+        taken: list of `(x_min, y_min, x_max, y_max)` of the labels there are, to which this is
+            added.
         below_first: bool, try the places at the bottom first.
 
     Returns:

@@ -73,15 +73,7 @@ class ObjectTargets:
         ]
 
     def __call__(self, image, info):
-        """Give `boxes`, `classes`, `ignore` (and `masks`) of an image; and what is wrong.
-
-        Args:
-            image: `LabelledImage`.
-            info: `ImageInfo`.
-
-        Returns:
-            `(targets, problems)`, as `Labels.targets`.
-        """
+        """Give `(targets, problems)` of a `LabelledImage` and its `ImageInfo`: `Labels.targets`."""
         turned, problem = self._is_turned(image, info)
         if problem:
             return None, [f"{image.where}: {problem}"]

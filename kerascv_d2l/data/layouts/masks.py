@@ -127,12 +127,10 @@ def read(root, faults, classes=None, ignore=()):
 
 
 def _find(root):
-    """Tell images and masks apart.
+    """Tell images and masks apart: `(images, masks, others)`.
 
-    Returns:
-        `(images, masks, others)`: dict from key to the file of an image; dict from key to the
-        files of its masks; and three lists: masks without an image, images elsewhere, and
-        pairs of images of one key.
+    That is a dict from key to the file of an image; one from key to the files of its masks; and
+    three lists: masks without an image, images elsewhere, and pairs of images of one key.
     """
     files = [
         file for file in walk(root) if not set(OTHER_FOLDERS) & set(map(str.lower, file.parts))
@@ -173,10 +171,9 @@ def _find(root):
 
 
 def _place(root, file):
-    """Tell by its folders what a file is, and its key: path without ending and that folder.
+    """Tell by its folders what a file is, `IMAGE`, `MASK` or None, and its key.
 
-    Returns:
-        `(role, key)`: `IMAGE`, `MASK` or None; str.
+    A key is the path without ending and that folder.
     """
     parts = list(file.relative_to(root).with_suffix("").parts)
     for k in range(len(parts) - 2, -1, -1):
