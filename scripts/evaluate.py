@@ -76,7 +76,7 @@ def in_classes_of(model, data, split):
     elif unknown := [name for name in names if name not in theirs]:
         raise InputError(
             f"{data.source}: the model does not know {', '.join(unknown)}; it knows "
-            f"{', '.join(theirs)}"
+            f"{', '.join(theirs)} (--classes names the classes of data that has no names)"
         )
     else:
         order = np.array([theirs.index(name) for name in names])
@@ -105,10 +105,7 @@ def worst_of(badness):
 
 def pixels_of(split):
     """List of the images of a split, uint8 `(height, width, 3)`."""
-    from kerascv_d2l.data.batches import image_loader
-
-    load = image_loader(split)
-    return [load(k).numpy() for k in range(len(split))]
+    return [split.image(k) for k in range(len(split))]
 
 
 def padded(targets):

@@ -22,7 +22,7 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import NewFiles, plain, writing
 
 BACKGROUND = "background"  # the class of this name leaves the overlay clear
-JUNK = ("._", "Thumbs.db", ".DS_Store", "__MACOSX")  # beginnings of names that systems leave behind
+JUNK = (".", "Thumbs.db", "__MACOSX")  # beginnings of names that systems leave behind
 MOST_SHOWN = 5  # detections or classes in the line of an image
 
 

@@ -125,13 +125,11 @@ def draw(path, args, style, split, stylize):
     import numpy as np
     from PIL import Image
 
-    from kerascv_d2l.data.batches import image_loader
     from kerascv_d2l.plotting.sheets import draw_examples
 
-    load = image_loader(split)
     images, titles = [style], [f"style: {Path(args.style).name}"]
     for i in np.linspace(0, len(split) - 1, min(NUM_DRAWN, len(split))).astype(int):
-        photograph = Image.fromarray(load(i).numpy())
+        photograph = Image.fromarray(split.image(i))
         photograph.thumbnail((DRAWN_SIDE, DRAWN_SIDE))
         images.append(np.asarray(photograph))
         titles.append(str(split.names[i]))

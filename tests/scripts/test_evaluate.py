@@ -165,6 +165,22 @@ def test_what_does_not_fit(script, use, tmp_path, monkeypatch):
         script.main(["model", "data", "--out", str(tmp_path / "file")])
 
 
+def test_images_that_pillow_reads_are_drawn(script, use, tmp_path, capsys):
+    for name in MODEL_NAMES:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(2):
+            Image.new("P", (20 + k, 30)).save(tmp_path / "data" / name / f"{k}.gif")
+    data = kerascv_d2l.data.load.load(tmp_path / "data", "classification")
+
+    def classify(images):
+        return {"probabilities": tf.constant([[1.0, 0, 0]])}
+
+    use("classification", classify, data)
+    script.main(["model", "data", "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "worst.png").exists()
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_a_drawing_that_fails_is_a_warning(script, use, tmp_path, monkeypatch, capsys):
     import kerascv_d2l.plotting.classification
 

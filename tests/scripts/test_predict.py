@@ -181,7 +181,14 @@ def test_files_folders_and_patterns(script, load, photo, tmp_path):
     folder = photo.parent
     (folder / "sub").mkdir()
     (folder / "__MACOSX").mkdir()
-    for name in ("two.JPG", "sub/three.png", "[4].png", "._two.jpg", "__MACOSX/two.jpg"):
+    for name in (
+        "two.JPG",
+        "sub/three.png",
+        "[4].png",
+        "._two.jpg",
+        ".two.jpg",
+        "__MACOSX/two.jpg",
+    ):
         Image.new("RGB", (8, 8)).save(folder / name)
     (folder / "notes.txt").write_text("?")
     names = ["[4].png", "one.png", "sub/three.png", "two.JPG"]
