@@ -240,17 +240,10 @@ def source_head(name, weights):
 def without_classifier(name, weights, input_shape, batch_norm_momentum):
     """Build a network without its classifier: `backbone` with the last feature map as output.
 
-    Args:
-        name: as for `backbone`.
-        weights: as for `backbone`.
-        input_shape: as for `backbone`.
-        batch_norm_momentum: as for `backbone`.
+    Arguments and errors are those of `backbone`.
 
     Returns:
         `keras.Model` from pixels 0-255 to one feature map.
-
-    Raises:
-        InputError: if no network has that name, or the weights do not fit.
     """
     family, constructor = _parse(name)
     pixels = keras.Input(input_shape, name="pixels")

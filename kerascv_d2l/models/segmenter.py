@@ -121,15 +121,7 @@ class Segmenter:
         return outputs
 
     def segment(self, images, return_scores=False):
-        """Do the work of a call as a plain function of a batch, for use in a graph or an export.
-
-        Args:
-            images: `(batch, height, width, 3)`, as for a call.
-            return_scores: as for a call.
-
-        Returns:
-            as a call.
-        """
+        """Do the work of a call as a plain function of a batch, for use in a graph or an export."""
         specs = [tf.TensorSpec([None, None], tf.int32)]
         if return_scores:
             specs.append(tf.TensorSpec([None, None, self.num_classes], tf.float32))

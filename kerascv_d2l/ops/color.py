@@ -75,20 +75,13 @@ def adjust_saturation(image, factor, value_range=VALUE_RANGE):
 def adjust_hue(image, shift, value_range=VALUE_RANGE):
     """Turn the hues of an image along the circle red, green, blue.
 
-    Of hue, saturation and value (HSV) the other two stay.
-
-    Args:
-        image: as for `adjust_brightness`.
-        shift: turns of the circle, in [-1/2, 1/2]: 1/3 makes red green. For all
-            images, or one for each: `(...)`.
-        value_range: as for `adjust_brightness`.
+    Of hue, saturation and value (HSV) the other two stay. Takes and raises what
+    `adjust_brightness` does, but for the factor `shift`: turns of the circle, in [-1/2, 1/2], of
+    which 1/3 makes red green.
 
     Returns:
         The same shape and dtype; uint8 rounded half up (torchvision drops
         fractions; Pillow's HSV has 8 bits and is several grey levels off).
-
-    Raises:
-        InputError: if shape or dtype are not those of RGB images, or the value range is empty.
 
     Source:
         torchvision 0.28, `transforms.functional.adjust_hue` on tensors.

@@ -40,11 +40,7 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=IGNORE_LABEL
 def confusion_cells(labels, predictions, num_classes, ignore_label=IGNORE_LABEL):
     """Number the cell of `confusion_matrix` in which each pixel counts, row by row.
 
-    Args:
-        labels: as for `confusion_matrix`.
-        predictions: as for `confusion_matrix`.
-        num_classes: int.
-        ignore_label: int or None.
+    Arguments are those of `confusion_matrix`.
 
     Returns:
         int32 `(pixels,)`; one more than the last cell for what is not counted.

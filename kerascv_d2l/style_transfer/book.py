@@ -61,12 +61,7 @@ def get_contents(image_shape, content_img, net):
 
 
 def get_styles(image_shape, style_img, net):
-    """Give the style image and its style features.
-
-    Args:
-        image_shape: `(height, width)` to resize to; the proportions are not kept.
-        style_img: `PIL.Image` or uint8 array `(h, w, 3)`.
-        net: `Network`.
+    """Give the style image and its style features, as `get_contents` does of the content image.
 
     Returns:
         `(style_X, styles_Y)`: float32 `(1, height, width, 3)` and a list of features.
