@@ -35,8 +35,9 @@ COMPARISON_INCHES = 6.0
 
 def parse(argv=None):
     parser = cli.parser(__doc__)
-    parser.add_argument("content", metavar="CONTENT", help="the image to paint")
-    parser.add_argument("style", nargs="+", metavar="STYLE", help="images whose style to take")
+    add, path = parser.add_argument, cli.existing_path()
+    add("content", type=path, metavar="CONTENT", help="the image to paint")
+    add("style", type=path, nargs="+", metavar="STYLE", help="images whose style to take")
     cli.add_style_arguments(parser, "; see --recipe")
     add_loss_arguments(parser)
     add_optimizer_arguments(parser)
@@ -73,6 +74,7 @@ def add_loss_arguments(parser):
     )
     add(
         "--style-mask",
+        type=cli.existing_path((NONE,)),
         nargs="+",
         metavar="FILE",
         help="for each style a grey image of its size, white where it shows the style, or none",

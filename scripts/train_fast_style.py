@@ -8,6 +8,7 @@ generated images. What it learns is the style: photographs only stand for what w
 expect.
 """
 
+import hashlib
 from pathlib import Path
 
 import kerascv_d2l
@@ -24,7 +25,9 @@ DRAWN_INCHES = 4.5
 
 def parse(argv=None):
     parser = cli.parser(__doc__)
-    parser.add_argument("style", metavar="STYLE", help="the image whose style to learn")
+    parser.add_argument(
+        "style", type=cli.existing_path(), metavar="STYLE", help="the image whose style to learn"
+    )
     group = cli.add_data_arguments(
         parser,
         (GENERATED,),
@@ -154,7 +157,8 @@ def main(argv=None):
 
     style, data = read_style(args), load_photographs(args)
     print(data.describe(), flush=True)
-    run = cli.start_run(args, strategy, TASK, data)
+    settings = {"style_pixels": hashlib.sha256(style.tobytes()).hexdigest()[:16]}
+    run = cli.start_run(args, strategy, TASK, data, settings)
     with strategy.scope():
         trainer = build_trainer(args, style)
     run.watch(trainer)

@@ -78,6 +78,18 @@ def test_resumed_run_ends_as_an_undisturbed_one(script, folder, run, tmp_path, c
     assert resumed["loss"] == metrics["loss"]
 
 
+def test_another_style_is_noticed_and_another_path_is_not(script, folder, run, tmp_path, capsys):
+    (tmp_path / "photos").symlink_to(folder)
+    argv = flags(tmp_path / "photos", tmp_path / "run", "--epochs", "1")
+    script.main(argv)
+    script.main([str(folder / "0.png"), *argv[1:], "--resume"])
+    assert "resuming after epoch 1" in capsys.readouterr().out
+    argv[0] = str(tmp_path / "style.png")
+    Image.open(folder / "1.png").save(argv[0])
+    with pytest.raises(InputError, match="style_pixels was"):
+        script.main([*argv, "--resume"])
+
+
 def test_generated_images_without_a_folder(script, folder, monkeypatch):
     monkeypatch.setattr(script, "GENERATED_TRAIN", 8)
     args = script.parse([str(folder / "0.png"), "--image-size", "16"])
