@@ -169,13 +169,9 @@ def _check_predictions(cls_probs, offset_preds, anchors):
             f"got shape {tuple(cls_probs.shape)}."
         )
     num_anchors = anchors.shape[1]
-    if num_anchors is None:
-        return
-    for name, tensor, size in (
-        ("cls_probs", cls_probs, num_anchors),
-        ("offset_preds", offset_preds, 4 * num_anchors),
-    ):
-        if tensor.shape[-1] not in (None, size):
+    for name, tensor, each in (("cls_probs", cls_probs, 1), ("offset_preds", offset_preds, 4)):
+        size = num_anchors and each * num_anchors
+        if None not in (size, tensor.shape[-1]) and tensor.shape[-1] != size:
             raise InputError(
                 f"{name} must end in a dimension of {size} for {num_anchors} anchors; "
                 f"got shape {tuple(tensor.shape)}."
