@@ -574,6 +574,9 @@ def run_main(main):
     Args:
         main: `main(argv=None)`; what it returns is not used.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # the names of files and classes may be in any script
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except InputError as error:

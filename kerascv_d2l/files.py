@@ -80,7 +80,8 @@ def write_json(path, value):
     """Write `plain(value)` as indented JSON, whole."""
     text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     with whole(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A file's name may be no UTF-8; JSON writes such a letter as an escape.
+        temporary.write_bytes((text + "\n").encode("utf-8", "backslashreplace"))
 
 
 @contextlib.contextmanager

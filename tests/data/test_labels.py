@@ -220,6 +220,23 @@ def test_what_is_listed_for_the_test_is_not_trained_on(tmp_path, lists):
     assert sorted(data.train.names + data.val.names) == ["a.jpg", "b.jpg"]
 
 
+def test_accents_may_be_decomposed(tmp_path):
+    composed, decomposed = "\u00e9", "e\u0301"
+    for k in range(4):
+        save(tmp_path / "images" / f"{decomposed}{k}.jpg")
+        xml(tmp_path / "annotations" / f"{decomposed}{k}.xml", f"{composed}{k}.jpg")
+    (tmp_path / "train.txt").write_text("".join(f"{composed}{k}\n" for k in range(3)))
+    (tmp_path / "val.txt").write_text(f"{composed}3\n")
+    assert [len(split) for split in read(tmp_path).splits.values()] == [3, 1]
+    for k in range(4):
+        mask = Image.fromarray(
+            (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) > k).astype("uint8")
+        )
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask.save(tmp_path / "masks" / f"{composed}{k}.png")
+    assert len(load(tmp_path, "segmentation").train) == 3
+
+
 def test_lists_of_folders_within_are_noted(tmp_path):
     for year in ("VOC2007", "VOC2012"):
         for name in "ab":
@@ -573,6 +590,19 @@ def test_yaml_names_are_text(tmp_path):
     yolo(tmp_path)
     (tmp_path / "data.yaml").write_text("names: [no, 2020-13-45]\nnc: 2\ntrain: images\nval: ~\n")
     assert read(tmp_path).class_names == ("no", "2020-13-45")
+
+
+def test_a_list_with_an_image_that_is_not_there(tmp_path):
+    yolo(tmp_path, ["0 0.5 0.5 0.2 0.2"] * 3)
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: these.txt\n")
+    (tmp_path / "these.txt").write_text("images/0.jpg\nimages/9.jpg\nimages/2.jpg\n")
+    with pytest.raises(InputError, match=r"these\.txt, line 2: .*--skip-bad"):
+        read(tmp_path)
+    assert len(read(tmp_path, skip_bad=True).skipped) == 1
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "these.txt").unlink()
+    data = read(tmp_path)
+    assert data.class_names == ("0",) and "nothing names the classes" in data.notes[0]
 
 
 def test_names_of_classes_beside_labels(tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,18 @@ def test_files_that_cannot_be_written(script, tmp_path):
     for flags in (["--out", blocked], ["--out", str(tmp_path), "--json", blocked]):
         with pytest.raises(InputError, match=r"inside.*cannot be written"):
             script.main([str(root), "--task", "detection", *flags])
+
+
+def test_folders_in_any_script(tmp_path):
+    root = voc(Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe4ta")))
+    (root / "images" / "3.jpg").write_bytes(b"no image")
+    report = tmp_path / "report.json"
+    command = [sys.executable, "scripts/inspect_data.py", str(root), "--task", "detection"]
+    command += ["--skip-bad", "--json", str(report), "--out", str(tmp_path / "out")]
+    strict = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=strict)
+    assert done.returncode == 0, done.stderr
+    assert r"d\udce4ta" in done.stdout and "3.jpg" in json.loads(report.read_text())["left_out"][0]
 
 
 def test_it_needs_no_tensorflow(tmp_path):

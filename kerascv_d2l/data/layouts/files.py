@@ -443,7 +443,7 @@ def _read_list(file, part, table, seen, faults, absence):
 
 def _spellings(name):
     """A name, without its ending, without its folders, and without both."""
-    name = name.replace("\\", "/").removeprefix("./")
+    name = unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
     whole = [name]
     for ending in IMAGE_ENDINGS + (".xml", ".txt", ".json"):
         if name.lower().endswith(ending):

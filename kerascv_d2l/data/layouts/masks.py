@@ -22,6 +22,7 @@ lines and lines that begin with # are passed over.
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,9 @@ def _place(root, file):
 
     A key is the path without ending and that folder.
     """
-    parts = list(file.relative_to(root).with_suffix("").parts)
+    # Macs decompose accents in the names of files.
+    name = unicodedata.normalize("NFC", str(file.relative_to(root).with_suffix("")))
+    parts = list(Path(name).parts)
     for k in range(len(parts) - 2, -1, -1):
         for role, pattern in _FOLDERS.items():
             if match := pattern.fullmatch(parts[k]):

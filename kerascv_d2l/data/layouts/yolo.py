@@ -31,6 +31,7 @@ LOOKS = "data.yaml, images/ and labels/ with a .txt file for each image (or trai
 TASKS = (DETECTION,)
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 IMAGE_FOLDERS, LABEL_FOLDER = ("images", "jpegimages"), "labels"
+MIN_NUMBERS = 5  # of a line of labels
 NOTHING = (None, "", "null", "~")
 PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
@@ -53,7 +54,7 @@ def read(root, faults):
     file = _config_file(root)
     config = {} if file is None else _config(file)
     names = _names(config, file, root)
-    parts = _images_by_part(config, file, root) or {}
+    parts = _images_by_part(config, file, root, faults) or {}
     if not parts:
         for image in walk(root):
             parts.setdefault(part_of_path(image, root), []).append(image)
@@ -70,7 +71,12 @@ def read(root, faults):
                 continue
             objects = [] if label_file is None else _read_objects(label_file, names)
             labels[part].append(LabelledImage(image, str(label_file or image), objects))
-    _check_files(owners, missing, faults)
+    if names is None:
+        faults.notes.append(
+            f"nothing names the classes (data.yaml in {root}, or {NAME_FILES[0]}): they are called "
+            "by their numbers"
+        )
+    _check_files(owners, missing, root, texts, faults)
     return Labels(labels, None if names is None else [names[k] for k in sorted(names)])
 
 
@@ -78,12 +84,13 @@ def _differ(one, other):
     return one != other and os.path.realpath(one) != os.path.realpath(other)
 
 
-def _check_files(owners, missing, faults):
+def _check_files(owners, missing, root, texts, faults):
     folders = {file.parent for file in owners}
-    texts = {f for folder in folders for f in visible(folder) if f.suffix.lower() == ".txt"}
-    unused = texts - set(owners)
+    unused = {f for folder in folders for f in visible(folder) if f.suffix.lower() == ".txt"}
+    if unused := unused - set(owners):  # some may be of images that no part has
+        unused -= {_label_file(image, root, texts) for image in walk(root)}
     for file in sorted(file for file in unused if file.name not in NAME_FILES):
-        if any(_numbers(line) for line in read_lines(file)[:1]):
+        if any(len(_numbers(line) or ()) >= MIN_NUMBERS for line in read_lines(file)[:1]):
             faults.add(f"{file}: there is no image for these labels")
     if missing:
         faults.notes.append(
@@ -141,7 +148,7 @@ def _listed_names(file):
     return dict(enumerate(names))
 
 
-def _images_by_part(config, file, root):
+def _images_by_part(config, file, root, faults):
     """Dict from part to image files that `data.yaml` names; empty without any."""
     parts = {}
     for key in PARTS:
@@ -153,7 +160,7 @@ def _images_by_part(config, file, root):
                 if key == "test":  # often written down and left out
                     continue
                 raise InputError(f"{file}: {key} is {entry}, and there is no such file or folder")
-            images = walk(place) if place.is_dir() else _listed(place, root)
+            images = walk(place) if place.is_dir() else _listed(place, root, faults)
             parts.setdefault(PARTS[key], []).extend(images)
     return {ALL if set(parts) == {"train"} else part: images for part, images in parts.items()}
 
@@ -168,14 +175,15 @@ def _place(entry, base, root):
     return None
 
 
-def _listed(file, root):
+def _listed(file, root, faults):
     found, images = ImageFiles(root), []
     for number, line in enumerate(read_lines(file), start=1):
         if line.strip():
             path, problem = found.find(line.strip(), (file.parent, root))
             if problem:
-                raise InputError(f"{file}, line {number}: {problem}")
-            images.append(path)
+                faults.add(f"{file}, line {number}: {problem}")
+            else:
+                images.append(path)
     return images
 
 
@@ -219,7 +227,7 @@ def _read_objects(file, names):
 def _read_line(line, item, names):
     """Fill in an object; returns what is wrong with the line, or None."""
     values = _numbers(line)
-    if values is None or len(values) < 5 or len(values) % 2 == 0:
+    if values is None or len(values) < MIN_NUMBERS or len(values) % 2 == 0:
         return f"{line.strip()!r} is not `class x y width height` or `class x y x y x y …`"
     kind, *values = values
     if not kind.is_integer() or kind < 0:
