@@ -5,7 +5,7 @@
 Prints a Markdown table. The photographs are those of `--data`, any JPEG files, or 64 that are made
 first: 500 x 375, blobs of every size and noise, about 110 kB each.
 
-- Jitter: all four at .5, of decoded 500 x 375 images, `Dataset.map` with two parallel calls,
+- Jitter: all four at 0.5, of decoded 500 x 375 images, `Dataset.map` with two parallel calls,
   batches of 32; against `keras.layers.RandomColorJitter` in the same pipeline, and against
   torchvision's `ColorJitter` on Pillow images in a DataLoader with two workers.
 - Files: JPEG file to RandomResizedCrop 224, flip, normalise, batches of 32; ours decodes only the
