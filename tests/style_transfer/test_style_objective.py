@@ -194,8 +194,13 @@ def test_files_of_the_wrong_kind_are_refused(tmp_path):
     with pytest.raises(InputError, match="the network for it is keras_vgg19"):
         st.torchvision_vgg19(tmp_path / "vgg19.weights.h5")
     (tmp_path / "mobilenet.keras").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"cannot be read.*mobilenet_0\.75"):
+    with pytest.raises(InputError, match="not a readable weights file"):
         st.mobilenet(tmp_path / "mobilenet.keras")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]).save_weights(
+        tmp_path / "other.weights.h5"
+    )
+    with pytest.raises(InputError, match=r"cannot be read.*mobilenet_0\.75"):
+        st.mobilenet(tmp_path / "other.weights.h5")
 
 
 def test_normalised_style_loss_is_one_at_the_content_and_nothing_at_the_style():
