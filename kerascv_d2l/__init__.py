@@ -4,7 +4,6 @@ The book's names are importable from here. Each is looked up when it is first
 used, so that `import kerascv_d2l` itself imports neither TensorFlow nor Keras.
 """
 
-import ast
 import importlib
 from pathlib import Path
 
@@ -12,13 +11,13 @@ __version__ = "0.1.0"
 
 # The stub file beside this one names all that is public. Editors read it too, so that completion
 # and go-to-definition work although nothing is imported until it is used.
-_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-_HOME = {
-    alias.name: node.module
-    for node in _STUB.body
-    if isinstance(node, ast.ImportFrom)
-    for alias in node.names
-}
+_HOME = {}
+for _line in Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8").splitlines():
+    _words = _line.strip(" ,").split()
+    if _words[:1] == ["from"]:
+        _module = _words[1]
+    if "as" in _words:
+        _HOME[_words[-1]] = _module
 _SUBMODULES = ("export", "style_transfer")
 
 __all__ = sorted(_HOME)

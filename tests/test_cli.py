@@ -106,7 +106,8 @@ def test_errors_of_the_library_name_flags():
         assert cli.with_flags(before) == wanted
 
 
-def test_run_main(capsys):
+def test_run_main(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_run", None)  # another test may have left one
     make_parser().parse_args([])
 
     def bad():

@@ -169,7 +169,7 @@ def test_bad_input_ends_with_a_line_and_status_2(name, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     for folder in ("missing", "empty"):
-        monkeypatch.setattr(sys, "argv", [name, "--data", folder])
+        monkeypatch.setattr(sys, "argv", [name, "--data", folder, "--weights", "none"])
         with pytest.raises(SystemExit) as ended:
             cli.run_main(load_script(name).main)
         assert ended.value.code == 2

@@ -185,6 +185,16 @@ def test_waiting_has_a_limit(monkeypatch):
             cluster.make_multi_worker_strategy(seconds=0.1)
 
 
+def _connected(port, deadline):
+    """A connection to a port on which a thread will listen soon."""
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.mark.quick
 def test_workers_meet_whoever_comes_first_or_gives_up():
     """One comes, goes and comes again; worker 0 starts last."""
@@ -197,7 +207,7 @@ def test_workers_meet_whoever_comes_first_or_gives_up():
     others[0].start()
     gather = threading.Thread(target=cluster._gather, args=(addresses, deadline))
     gather.start()
-    with socket.create_connection(("127.0.0.1", ports[0])) as gone:
+    with _connected(ports[0], deadline) as gone:
         gone.sendall(b"2")
     time.sleep(1)
     assert gather.is_alive()
