@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import tensorflow  # noqa: F401 - once, for all of the forks
-from training_data import FLAGS, arguments, load_script
+from training_data import FLAGS, ONE_STEP, arguments, load_script
 
 root = Path(sys.argv[1])
 for name in FLAGS:
     # A process each: TensorFlow's collectives remember the shapes of an earlier strategy.
     if os.fork() == 0:
-        flags = ["--devices", "cpu:2", "--sync-batch-norm", "--recipe", "book"]
+        flags = ["--devices", "cpu:2", *ONE_STEP]
         load_script(name).main(arguments(name, root / name / "data", root / name / "two", *flags))
         os._exit(0)
     if os.wait()[1]:
