@@ -34,3 +34,27 @@ def sum_over_replicas(value):
     if context is None or context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stop_gradient(value))
+
+
+def map_batch(function, elements, **options):
+    """Map a function over the images of a batch: `tf.map_fn`, which leaves nothing behind.
+
+    `tf.map_fn` changes the scope of variables while it traces, and does not change it back if
+    `function` raises: later `strategy.scope()` fails in this process (TensorFlow 2.21).
+
+    Args:
+        function: function of the elements of one image.
+        elements: tensors `(batch, ...)`, in any structure.
+        **options: as for `tf.map_fn`.
+
+    Returns:
+        As `tf.map_fn`.
+    """
+    if tf.executing_eagerly():
+        return tf.map_fn(function, elements, **options)
+    scope = tf.compat.v1.get_variable_scope()
+    before = scope.caching_device
+    try:
+        return tf.map_fn(function, elements, **options)
+    finally:
+        scope.set_caching_device(before)

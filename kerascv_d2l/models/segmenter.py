@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kerascv_d2l.devices import map_batch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.segmentation import class_map
 
@@ -132,7 +133,7 @@ class Segmenter:
             scores /= times
             return [class_map(scores), scores]
 
-        outputs = tf.map_fn(
+        outputs = map_batch(
             lambda image: self._segment_one(image, finish, specs),
             images,
             fn_output_signature=specs,
@@ -223,7 +224,7 @@ class Segmenter:
 
         def one_group(g, done):
             first = g * self.windows_at_a_time
-            windows = tf.map_fn(
+            windows = map_batch(
                 lambda top: strip[top : top + rows.side],
                 rows.starts[first : first + self.windows_at_a_time],
                 fn_output_signature=tf.TensorSpec([None, None, strip.shape[-1]], strip.dtype),

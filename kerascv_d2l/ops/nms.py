@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kerascv_d2l.devices import map_batch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.anchors import offset_inverse
 from kerascv_d2l.ops.checks import as_boxes, check_fraction
@@ -69,7 +70,7 @@ def batched_nms(boxes, scores, max_outputs, iou_threshold, score_threshold, soft
 
 @tf.function(reduce_retracing=True)  # map_fn outside a graph would be a loop in Python
 def _nms_of_images(boxes, scores, *options):
-    return tf.map_fn(
+    return map_batch(
         lambda image: _nms_of_image(image, *options),
         (boxes, scores),
         fn_output_signature=(tf.int32, tf.float32, tf.int32),

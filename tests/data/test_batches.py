@@ -527,7 +527,7 @@ def test_a_detector_s_fit_takes_them(arrays):
     [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 8, "training": True}, "batch_size is 8; wanted at most 7"),
-        ({"image_size": (0, 5)}, r"image_size is \(0, 5\)"),
+        ({"image_size": (0, 5)}, r"image_size=\(0, 5\): expected"),
         ({"image_size": None, "training": True}, "image_size is None"),
         ({"image_size": None}, "batch_size is 2 .*different sizes"),
         ({"seed": -1}, "seed is -1"),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.devices import map_batch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.checks import as_image_size
 from kerascv_d2l.ops.geometry import ALGORITHM
@@ -197,7 +198,7 @@ class RandomTransform(keras.layers.Layer):
 
     def _map(self, function, example, others):
         """Batch of `function(Example, other)` of each image."""
-        fields = tf.map_fn(
+        fields = map_batch(
             lambda both: function(Example(**both[0]), both[1]).fields(),
             (example.fields(), others),
             fn_output_signature=self._signature(example),

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.devices import map_batch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation.base import Example, RandomTransform, bounds, chance, pair
 from kerascv_d2l.layers.augmentation.windows import cut_window
@@ -98,7 +99,7 @@ class Mosaic(RandomTransform):
             return self.transform_members(member, own_seed).fields()
 
         seeds = tf.random.split(seed, count, alg=ALGORITHM)
-        fields = tf.map_fn(
+        fields = map_batch(
             one, (tf.range(count), seeds), fn_output_signature=self._signature(example)
         )
         return Example(**fields)

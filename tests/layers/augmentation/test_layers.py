@@ -497,7 +497,7 @@ def test_pipeline_of_keras_takes_them():
     ("name", "options", "message"),
     [
         ("RandomHorizontalFlip", {"p": 1.5}, "p is 1.5; wanted a probability"),
-        ("RandomResizedCrop", {"size": 0}, r"size is 0; wanted pixels"),
+        ("RandomResizedCrop", {"size": 0}, r"size=\(0, 0\): expected"),
         ("RandomResizedCrop", {"size": 8, "scale": (0.5, 0.1)}, r"scale is \(0.5, 0.1\)"),
         ("RandomResizedCrop", {"size": 8, "scale": (0.5, 1.2)}, "within 0 to 1"),
         ("ColorJitter", {"brightness": -1}, "brightness is -1"),
