@@ -33,6 +33,15 @@ from kerascv_d2l.data.images import (
     decode_image as decode_image,
     read_image as read_image,
 )
+from kerascv_d2l.data.kaggle import (
+    generate_kaggle as generate_kaggle,
+    read_csv_labels as read_csv_labels,
+    reorg_cifar10_data as reorg_cifar10_data,
+    reorg_dog_data as reorg_dog_data,
+    reorg_test as reorg_test,
+    reorg_train_valid as reorg_train_valid,
+    write_submission as write_submission,
+)
 from kerascv_d2l.data.load import (
     load as load,
 )

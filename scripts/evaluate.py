@@ -270,6 +270,8 @@ def main(argv=None):
     print(data.describe(), flush=True)
     if args.split not in data.splits:
         raise InputError(f"split {args.split}: {args.source} has {', '.join(data.splits)}")
+    if data.splits[args.split].task != data.task:
+        raise InputError(f"split {args.split}: its images have no labels; predict.py predicts them")
     split, table = in_classes_of(model, data, data.splits[args.split])
     begin = time.perf_counter()
     metrics, worst, drawings = EVALUATIONS[model.task](model, split, table, args)

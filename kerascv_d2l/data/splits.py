@@ -126,6 +126,18 @@ class Split:
         names = take(list(self.names))
         return Split(take(self.images), targets, names, self.sizes[indices], self.plain[indices])
 
+    def joined(self, other):
+        """Put the images of another split of the same task behind these, as a new split."""
+
+        def join(a, b):
+            arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+            return np.concatenate([a, b]) if arrays else [*a, *b]
+
+        targets = {name: join(self.targets[name], other.targets[name]) for name in self.targets}
+        names = join(list(self.names), list(other.names))
+        sizes, plain = join(self.sizes, other.sizes), join(self.plain, other.plain)
+        return Split(join(self.images, other.images), targets, names, sizes, plain)
+
     def mask(self, index):
         """Give the mask of an image for segmentation, uint8 `(height, width)`."""
         masks = self.targets["mask"]
@@ -196,7 +208,8 @@ class DataSet:
         val: `Split`: what results are measured on.
         source: str: where it came from, for printing.
         colors: uint8 `(classes, 3)`, RGB, to draw the classes of masks with; by default VOC's.
-        test: `Split` or None: a third split, where the source has one; nothing trains on it.
+        test: `Split` or None: a third split, where the source has one; nothing trains on it. It
+            may be unlabelled.
         seconds: float: how long it took to read or generate.
         notes: list of str: what was read otherwise than it stands in the source, such as boxes
             that were clipped.
@@ -232,6 +245,8 @@ class DataSet:
         for title, split in self.splits.items():
             if len(split) == 0:
                 raise InputError(f"{self.source}: no {title} image")
+            if title == "test" and split.task == UNLABELLED:  # those to predict
+                continue
             if split.task != self.task:
                 raise InputError(f"{self.source}: {title} is for {split.task}, not {self.task}")
             self._check_classes(title, split)
@@ -291,6 +306,8 @@ class DataSet:
 
     def _describe_targets(self, split):
         counts = split.counts(len(self.class_names))
+        if split.task == UNLABELLED:
+            return ""
         if self.task == CLASSIFICATION:
             return first_of(f"{n} {name}" for n, name in zip(counts, self.class_names, strict=True))
         if self.task == DETECTION:

@@ -4,7 +4,7 @@
     CLASS/IMAGE                          a share of each class is set apart
 
 The folders of parts may also be called training, valid, validation or testing. Where there is no
-`val`, `test` is what is validated on.
+`val`, `test` is what is validated on. Images in `test/unknown` are those to predict: no labels.
 """
 
 import re
@@ -23,6 +23,7 @@ from kerascv_d2l.data.layouts.records import LabelledImage, Labels
 from kerascv_d2l.data.splits import CLASSIFICATION, first_of
 from kerascv_d2l.errors import InputError
 
+UNKNOWN = "unknown"  # the book's only folder of test images whose classes Kaggle keeps
 TITLE = "class folders"
 LOOKS = (
     "train/CLASS/IMAGE and val/CLASS/IMAGE (or valid/, test/), or CLASS/IMAGE for at least two "
@@ -58,6 +59,10 @@ def read(root, faults):
         _check_rest(root, parts, faults)
     else:
         parts = {ALL: root}
+    names = {part: {folder.name for folder in _folders(parts[part])} for part in parts}
+    to_predict = None
+    if names.pop(TEST, None) == {UNKNOWN} and UNKNOWN not in set().union(*names.values()):
+        to_predict = parts.pop(TEST)
     if VAL not in parts and TEST in parts:
         parts[VAL] = parts.pop(TEST)
         faults.notes.append(f"{parts[VAL].name}/ is what is validated on")
@@ -72,7 +77,14 @@ def read(root, faults):
         ]
         for part, folders in found.items()
     }
-    return Labels(images, class_names, lambda image, info: ({"label": image.label}, []))
+    if to_predict:
+        files = _files(to_predict / UNKNOWN, faults)
+        images[TEST] = [LabelledImage(file, str(to_predict)) for file in files]
+    return Labels(images, class_names, _target)
+
+
+def _target(image, info):
+    return ({} if image.label is None else {"label": image.label}), []
 
 
 def _is_image(path):
