@@ -19,11 +19,17 @@ HISTORY_PANELS = (
     ("learning rate", ("learning_rate", "lr")),
 )
 
-# The curves of the book's Animator: name in a history -> line, and what the book calls it.
+# The curves of the book's Animator: name in a history -> line, and what the book calls it. Of a
+# classifier, a segmenter, a detector.
 BOOK_CURVES = {
     "loss": ("-", "train loss"),
     "accuracy": ("m--", "train acc"),
     "val_accuracy": ("g-.", "test acc"),
+    "pixel_accuracy": ("m--", "train acc"),
+    "val_pixel_accuracy": ("g-.", "test acc"),
+    "val_mean_iou": ("r:", "test mean IoU"),
+    "class_error": ("m--", "class error"),
+    "bbox_mae": ("g-.", "bbox mae"),
 }
 
 
@@ -64,34 +70,36 @@ def draw_history(path, history, unit="epoch"):
     save(path, figure)
 
 
-def draw_curves(path, history):
-    """Write the curves of a classifier's training as the book draws them, in one panel.
+def draw_curves(path, history, names=None):
+    """Write the curves of a training as the book draws them, in one panel.
 
     Args:
         path: the file, `.png`, or a binary stream for PNG.
-        history: dict from name to a list of numbers, one an epoch; of it `loss`,
-            `accuracy` and `val_accuracy` are drawn, those that are there.
+        history: dict from name to a list of numbers, one an epoch.
+        names: what of it to draw, sequence of str; None for those of `BOOK_CURVES`.
 
     Raises:
         InputError: if none of these is there.
     """
-    known = {name: style for name, style in BOOK_CURVES.items() if history.get(name)}
+    wanted = BOOK_CURVES if names is None else {n: ("-", n.replace("_", " ")) for n in names}
+    known = {name: style for name, style in wanted.items() if history.get(name)}
     if not known:
         raise InputError(
-            f"history has none of {', '.join(BOOK_CURVES)}, but {', '.join(history) or 'nothing'}"
+            f"history has none of {', '.join(wanted)}, but {', '.join(history) or 'nothing'}"
         )
     figure = Figure(figsize=(5.6, 4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    longest, top = 1, 1.0
+    longest, top, low = 1, 1.0, 0.0
     for name, (style, label) in known.items():
         values = _numbers(name, history[name])
         finite = np.flatnonzero(np.isfinite(values))
         # One point makes no line.
         axes.plot(finite + 1, values[finite], style, label=label, marker="o", markersize=4)
         longest, top = max(longest, len(values)), max(top, *values[finite], 1.0)
+        low = min(low, *values[finite], 0.0)
     axes.set_xlabel("epoch")
     axes.set_xlim(1 - 0.02 * longest, longest * 1.02)
-    axes.set_ylim(0, 1.03 * top)
+    axes.set_ylim(1.03 * low, 1.03 * top)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9, framealpha=0.8)

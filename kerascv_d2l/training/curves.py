@@ -18,13 +18,15 @@ class LiveCurves(keras.callbacks.Callback):
         history: dict of name -> list, a value an epoch, with the epochs before this training.
     """
 
-    def __init__(self, history=None):
+    def __init__(self, history=None, names=None):
         """Make the callback.
 
         Args:
             history: dict of name -> list, of epochs before, to go on from.
+            names: what to draw, as of `draw_curves`.
         """
         super().__init__()
+        self._names = names
         self.history = {name: list(values) for name, values in (history or {}).items()}
         self._shown = None  # IPython's handle of the image
 
@@ -37,7 +39,7 @@ class LiveCurves(keras.callbacks.Callback):
         if display is None:
             return
         content = io.BytesIO()
-        draw_curves(content, self.history)
+        draw_curves(content, self.history, self._names)
         content_image = display.Image(data=content.getvalue(), format="png")
         if self._shown is None:
             self._shown = display.display(content_image, display_id=True)

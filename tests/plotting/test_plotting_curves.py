@@ -110,5 +110,9 @@ def test_curves_of_the_book(tmp_path):
     stream = io.BytesIO()
     curves.draw_curves(stream, history)
     assert (tmp_path / "curves.png").read_bytes()[:4] == stream.getvalue()[:4] == b"\x89PNG"
+    (axes,) = figure_of(curves.draw_curves, history, ("seconds",)).axes
+    assert [line.get_label() for line in axes.lines] == ["seconds"]
+    (axes,) = figure_of(curves.draw_curves, {"pixel_accuracy": [0.5], "bbox_mae": [0.1]}).axes
+    assert [line.get_label() for line in axes.lines] == ["train acc", "bbox mae"]
     with pytest.raises(InputError, match="history has none of loss, accuracy, val_accuracy"):
         curves.draw_curves(stream, {"seconds": [1]})
