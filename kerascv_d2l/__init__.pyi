@@ -284,6 +284,13 @@ from kerascv_d2l.plotting.detections import (
 from kerascv_d2l.plotting.segmentation import (
     draw_segmentation as draw_segmentation,
 )
+from kerascv_d2l.rcnn.model import (
+    RCNN as RCNN,
+    RCNNSettings as RCNNSettings,
+)
+from kerascv_d2l.rcnn.selective_search import (
+    selective_search as selective_search,
+)
 from kerascv_d2l.style_transfer import (
     LossWeights as LossWeights,
     Style as Style,

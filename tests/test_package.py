@@ -25,7 +25,7 @@ LAYERS = (
     ("layers",),
     ("models",),
     ("data",),
-    ("style_transfer",),
+    ("style_transfer", "rcnn"),
     ("export", "plotting"),
     ("training",),
     ("cli", "book"),
