@@ -148,6 +148,9 @@ from kerascv_d2l.models.fpn import (
     FPN as FPN,
     feature_pyramid as feature_pyramid,
 )
+from kerascv_d2l.models.mask_rcnn import (
+    MaskRCNN as MaskRCNN,
+)
 from kerascv_d2l.models.registry import (
     DETECTORS as DETECTORS,
     Recipe as Recipe,

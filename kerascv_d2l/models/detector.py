@@ -26,6 +26,7 @@ class Detector(keras.Model):
     - `decode(outputs)`, unless `decoder(*outputs)` does it;
     - `get_config()`, if it has further arguments; its last line in `__init__` is
       `self.build((None, None, None, 3))` or a first call, so that a saved model loads;
+    - `predicts_masks = True`, if `decode` gives masks and `compute_loss` needs them;
     - and, for training by name, `RECIPES`, `LOSSES` and `BACKBONE`, if they differ; see
       `kerascv_d2l.models.registry`.
 
@@ -53,6 +54,8 @@ class Detector(keras.Model):
     LOSSES: ClassVar = {}
     # Name of the default backbone, or None if the class takes no `backbone` and `weights`.
     BACKBONE = None
+    # Whether detections have masks, and labels for training must have them.
+    predicts_masks = False
     # The smallest height and width that `call` takes, pixels.
     MIN_SIZE = 1
 
@@ -163,8 +166,10 @@ class Detector(keras.Model):
         Returns:
             dict of tensors: `boxes` float32 `(batch, n, 4)`, normalised corners; `scores`
             float32 `(batch, n)`, falling; `classes` int32 `(batch, n)`; `num_valid` int32
-            `(batch,)`. Rows from `num_valid` on are padding with class -1. Others, such as
-            `masks`, may follow.
+            `(batch,)`. Rows from `num_valid` on are padding with class -1. A model that
+            `predicts_masks` adds `masks` float32 `(batch, n, rows, columns)`, probabilities
+            within each box; from `detect` they come as uint8 `(batch, n, height, width)`, 0 or
+            1, in the images given.
         """
         return self.decoder(*outputs)
 

@@ -30,7 +30,6 @@ from kerascv_d2l.ops.roi import multilevel_roi_align
 
 STRIDES = (4, 8, 16, 32)  # of the maps that boxes are read from
 POOLED = 7  # bins along a side of a box
-LOSSES = ("objectness", "rpn_boxes", "classes", "boxes")
 _PADDING = -2  # in place of a row of the objects, where no proposal was drawn
 
 
@@ -135,6 +134,7 @@ class FasterRCNN(Detector):
 
     BACKBONE = "resnet18"
     MIN_SIZE = 64
+    PARTS = ("objectness", "rpn_boxes", "classes", "boxes")  # losses, each a metric
     RECIPES: ClassVar = {
         "default": Recipe("sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=12, batch_size=4),
         # torchvision's rate for 16 images; decay and momentum as there.
@@ -174,14 +174,18 @@ class FasterRCNN(Detector):
         with dtype_scope(self.dtype_policy):
             self.features = FPN(backbone, weights, STRIDES, channels)
             self.rpn = RPNHead(num_anchors, name="rpn")
-            self.box_head = BoxHead(self.num_classes, head_width, name="box_head")
+            self._make_heads()
         if self.freeze_norm:
             for layer in self.features.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
         self.seeds = keras.random.SeedGenerator(seed, name="sampling")
-        self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
+        self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in self.PARTS}
         self.build((None, None, None, 3))
+
+    def _make_heads(self):
+        """Make the layers that look at regions; a subclass may have more of them."""
+        self.box_head = BoxHead(self.num_classes, self.head_width, name="box_head")
 
     def compile(self, optimizer="sgd", loss=None, jit_compile=False, **kwargs):
         """Configure the model for training, as `Detector.compile`, but never by XLA.
@@ -189,7 +193,7 @@ class FasterRCNN(Detector):
         XLA has no suppression for batches, and reads regions by a slower way.
 
         Raises:
-            InputError: if `jit_compile` is True or there is a loss: the four are its own.
+            InputError: if `jit_compile` is True or there is a loss: it has its own.
         """
         if jit_compile is True or loss is not None:
             raise InputError(
@@ -251,17 +255,18 @@ class FasterRCNN(Detector):
             offsets.
         """
         batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
-        pooled = multilevel_roi_align(
-            maps[: len(STRIDES)],
-            tf.reshape(boxes, [-1, 4]),
-            tf.repeat(tf.range(batch), count),
-            POOLED,
-            STRIDES,
-            canonical_size=self.canonical_size,
-        )
+        images = tf.repeat(tf.range(batch), count)
+        pooled = self._pool(maps, tf.reshape(boxes, [-1, 4]), images, POOLED)
         logits, offsets = self.box_head(pooled)
         shape = [batch, count, self.num_classes + 1]
         return tf.reshape(logits, shape), tf.reshape(offsets, [*shape, 4])
+
+    def _pool(self, maps, boxes, image_indices, bins):
+        """RoI align of boxes `(n, 4)`, each on the level that suits it: `(n, bins, bins, c)`."""
+        maps = maps[: len(STRIDES)]
+        return multilevel_roi_align(
+            maps, boxes, image_indices, bins, STRIDES, canonical_size=self.canonical_size
+        )
 
     def decode(self, outputs):
         """Name and move the proposals; see `Detector.decode`."""
@@ -273,7 +278,7 @@ class FasterRCNN(Detector):
         return self.decoder(proposals, valid, logits, offsets, outputs["size"])
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Compute the sum of the four losses of a batch, which the metrics keep apart."""
+        """Compute the sum of the losses of a batch, which the metrics keep apart."""
         y = as_targets(y, self.num_classes)
         height, width = tf.unstack(tf.cast(y_pred["size"], tf.float32))
         y = y | {"boxes": y["boxes"] * tf.stack([width, height, width, height])}
@@ -282,16 +287,17 @@ class FasterRCNN(Detector):
             y_pred["objectness"], y_pred["offsets"], y_pred["anchors"], y,
             self.rpn_settings, seeds[0],
         )  # fmt: skip
-        losses |= self._head_losses(y_pred, y, seeds[1])
+        boxes, match = self._sample(y_pred["proposals"], y_pred["valid"], y, seeds[1])
+        losses |= self._head_losses(y_pred["maps"], y, boxes, match)
         # Each is this device's part of the whole batch's mean.
         devices = tf.distribute.get_strategy().num_replicas_in_sync
         for name, loss in losses.items():
             self.parts[name].update_state(loss * devices)
         return tf.add_n(list(losses.values()))
 
-    def _head_losses(self, outputs, y, seed):
-        boxes, match = self._sample(outputs["proposals"], outputs["valid"], y, seed)
-        logits, offsets = self.predict_regions(outputs["maps"], boxes)
+    def _head_losses(self, maps, y, boxes, match):
+        """Losses by name, of the boxes and objects that `_sample` gives."""
+        logits, offsets = self.predict_regions(maps, boxes)
         drawn, positive = match > _PADDING, match >= 0  # (batch, samples)
         classes = tf.where(positive, rows_of(y["classes"], match) + 1, 0)
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)

@@ -15,6 +15,8 @@ _MODULES = {
     r"rpn_(cls_logits|bbox_pred)": r"rpn.head.\1",
     r"(fc\d)": r"roi_heads.box_head.\1",
     r"(cls_score|bbox_pred)": r"roi_heads.box_predictor.\1",
+    r"mask_head_(\d)": r"roi_heads.mask_head.\1.0",
+    r"(conv5_mask|mask_fcn_logits)": r"roi_heads.mask_predictor.\1",
 }
 # Names in files of torchvision before 0.13 -> those since.
 _OLD_NAMES = {
@@ -51,6 +53,9 @@ def load_torchvision(model, weights):
         *(model.box_head.fc6, model.box_head.fc7),
         *(model.box_head.cls_score, model.box_head.bbox_pred),
     ]
+    if model.predicts_masks:
+        head = model.mask_head
+        layers += [*head.convs, head.conv5_mask, head.mask_fcn_logits]
     network = types.SimpleNamespace(layers=[layer for layer in layers if layer.weights])
     load_state_dict(network, tensors, key=torchvision_module, source=source)
 

@@ -15,6 +15,7 @@ DETECTORS = {
     "tinyssd": "kerascv_d2l.models.ssd:TinySSD",
     "ssd": "kerascv_d2l.models.ssd:SSD",
     "faster_rcnn": "kerascv_d2l.models.faster_rcnn:FasterRCNN",
+    "mask_rcnn": "kerascv_d2l.models.mask_rcnn:MaskRCNN",
 }
 
 

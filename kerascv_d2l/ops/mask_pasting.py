@@ -1,10 +1,13 @@
-"""Pasting: small masks of boxes back into the image."""
+"""Small masks of boxes: pasted back into the image, and cut out of it to learn from."""
 
 import tensorflow as tf
 
+from kerascv_d2l.devices import map_batch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.checks import as_boxes
-from kerascv_d2l.ops.roi_sampling import map_size
+from kerascv_d2l.ops.roi_sampling import bilinear_weights, map_size
+
+_AT_ONCE = 16  # masks of whole images in float32 at a time
 
 
 def paste_masks(masks, boxes, image_size, threshold=None, truncate=False):
@@ -46,6 +49,85 @@ def paste_masks(masks, boxes, image_size, threshold=None, truncate=False):
     # The small product first.
     pasted = tf.matmul(rows, tf.matmul(masks, columns, transpose_b=True))  # (n, height, width)
     return pasted if threshold is None else pasted >= threshold
+
+
+def paste_detections(masks, boxes, image_size, threshold=0.5):
+    """Paste the masks of a batch of detections, each into an image of its own.
+
+    Only a few are in float32 at a time.
+
+    Args:
+        masks: float32 `(batch, n, mask_height, mask_width)`, probabilities.
+        boxes: float32 `(batch, n, 4)` corners, normalised.
+        image_size: `(height, width)`, ints or int scalars.
+        threshold: the least value that belongs to the object.
+
+    Returns:
+        uint8 `(batch, n, height, width)`, 1 on the object and 0 elsewhere.
+    """
+    height, width = image_size
+    sides = tf.cast(tf.stack([width, height, width, height]), tf.float32)
+    _, _, *cells = map_size(masks)
+    pasted = _few_at_once(
+        lambda masks, boxes: tf.cast(paste_masks(masks, boxes, image_size, threshold), tf.uint8),
+        (tf.reshape(masks, [-1, *cells]), tf.reshape(boxes * sides, [-1, 4])),
+        tf.uint8,
+        [height, width],
+    )
+    return tf.reshape(pasted, [tf.shape(masks)[0], tf.shape(masks)[1], height, width])
+
+
+def crop_masks(masks, image_indices, rows, boxes, output_size):
+    """Cut one mask out at each box: RoI align of the mask with as many samples as it has pixels.
+
+    Only a few masks are in float32 at a time. No gradient reaches the boxes.
+
+    Args:
+        masks: uint8 or bool `(batch, m, height, width)`, 1 on an object and 0 elsewhere.
+        image_indices: int32 `(n,)`, the image of each box.
+        rows: int32 `(n,)`, in [0, m): which of the image's masks to cut.
+        boxes: float32 `(n, 4)` corners in pixels of the masks.
+        output_size: int, rows and columns that come out.
+
+    Returns:
+        float32 `(n, output_size, output_size)` in [0, 1]: shares, not rounded.
+
+    Source:
+        He et al. 2017, "Mask R-CNN", section 3.1; torchvision's
+        `project_masks_on_boxes`.
+    """
+    _, _, height, width = map_size(masks)
+    x_min, y_min, x_max, y_max = tf.unstack(tf.stop_gradient(boxes), axis=1)
+    y_extent, x_extent = tf.maximum(y_max - y_min, 1.0), tf.maximum(x_max - x_min, 1.0)
+    of_rows = bilinear_weights(y_min, y_extent, output_size, 0, height)  # (n, size, height)
+    of_columns = bilinear_weights(x_min, x_extent, output_size, 0, width)  # (n, size, width)
+
+    def crop(index, of_rows, of_columns):
+        lines = tf.matmul(of_rows, tf.cast(tf.gather_nd(masks, index), tf.float32))
+        return tf.matmul(lines, of_columns, transpose_b=True)  # (few, size, size)
+
+    index = tf.stack([image_indices, rows], axis=1)
+    size = [output_size, output_size]
+    return _few_at_once(crop, (index, of_rows, of_columns), tf.float32, size)
+
+
+def _few_at_once(function, tensors, dtype, shape):
+    """Call a function from tensors `(n, …)` to `(n, *shape)` for `_AT_ONCE` rows at a time."""
+    count = tf.shape(tensors[0])[0]
+    groups = -(-count // _AT_ONCE)
+
+    def grouped(tensor):
+        rest = [[0, 0]] * (tensor.shape.rank - 1)
+        padded = tf.pad(tensor, [[0, groups * _AT_ONCE - count], *rest])
+        return tf.reshape(padded, tf.concat([[groups, _AT_ONCE], tf.shape(tensor)[1:]], axis=0))
+
+    found = map_batch(
+        lambda few: function(*few),
+        tuple(map(grouped, tensors)),
+        fn_output_signature=dtype,
+        parallel_iterations=1,
+    )
+    return tf.reshape(found, [groups * _AT_ONCE, *shape])[:count]
 
 
 def _weights(start, end, size, cells):

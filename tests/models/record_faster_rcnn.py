@@ -1,12 +1,12 @@
-"""Record torchvision's Faster R-CNN with drawn weights, step by step: faster_rcnn_recorded.npz.
+"""Record torchvision's Mask R-CNN with drawn weights, step by step: faster_rcnn_recorded.npz.
 
     /usr/bin/python3 tests/models/record_faster_rcnn.py    # needs compiled torchvision; a minute
 
 The weights are drawn by name, so that the tests can draw them again without torch; `shapes` has
 all names. For each of CASES there are samples of the FPN's maps, of objectness and of offsets, all
 proposals (without and with training's numbers), samples of pooled features, the head's logits and
-samples of its offsets, the detections, and the four losses with samples so large that nothing is
-drawn at random.
+samples of its offsets, the detections, some of the values of each of their masks, and the five
+losses with samples so large that nothing is drawn at random. All but the masks is Faster R-CNN.
 """
 
 import json
@@ -18,7 +18,7 @@ from record_resnet import draw, draw_state_dict, sample
 RECORDED = Path(__file__).with_name("faster_rcnn_recorded.npz")
 CASES = {"wide": (2, 128, 160), "high": (1, 192, 96)}  # images, height, width
 NUM_CLASSES = 4
-LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -50,16 +50,28 @@ def draw_objects(case):
     return np.concatenate([low, high], 2).astype("f4"), random.randint(0, NUM_CLASSES, (batch, 3))
 
 
+def draw_masks(case, boxes):
+    """An ellipse in each box, with its upper left quarter missing: uint8 `(batch, 3, h, w)`."""
+    _, height, width = CASES[case]
+    x_min, y_min, x_max, y_max = np.moveaxis(boxes[..., None, None], 2, 0)  # (batch, 3, 1, 1) each
+    y, x = np.mgrid[:height, :width] + 0.5
+    u, v = (2 * x - x_min - x_max) / (x_max - x_min), (2 * y - y_min - y_max) / (y_max - y_min)
+    return ((u**2 + v**2 < 1) & ((u > 0) | (v > 0))).astype("uint8")
+
+
+def sample_masks(masks):
+    """25 values of each of `(n, 28, 28)`: `(n, 25)`."""
+    return np.asarray(masks)[:, 2::6, 2::6].reshape(len(masks), -1)
+
+
 def main():
     import torch
-    from torchvision.models.detection import fasterrcnn_resnet50_fpn
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
     from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
     from torchvision.models.detection.image_list import ImageList
 
     torch.manual_seed(0)
-    model = fasterrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1
-    )
+    model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     weights = {name: torch.from_numpy(a) for name, a in draw_weights(shapes).items()}
     model.load_state_dict(weights, strict=False)
@@ -91,6 +103,8 @@ def main():
             detections, _ = heads(maps, proposals, images.image_sizes)
         for i, (boxes, detected) in enumerate(zip(proposals, detections, strict=True)):
             keep(f"{case}_proposals_{i}", boxes, samples=False)
+            masks = sample_masks(detected.pop("masks")[:, 0].numpy())
+            found[f"{case}_masks_{i}"] = masks.astype("float32")
             for name, tensor in detected.items():
                 keep(f"{case}_{name}_{i}", tensor, samples=False)
 
@@ -98,8 +112,10 @@ def main():
         model.backbone.eval()
         boxes, classes = draw_objects(case)
         targets = [
-            {"boxes": torch.from_numpy(b), "labels": torch.from_numpy(c + 1)}
-            for b, c in zip(boxes, classes, strict=True)
+            {"boxes": torch.from_numpy(b), "labels": torch.from_numpy(c + 1), "masks": m}
+            for b, c, m in zip(
+                boxes, classes, torch.from_numpy(draw_masks(case, boxes)), strict=True
+            )
         ]
         for part in (model.rpn, model.roi_heads):
             part.fg_bg_sampler = BalancedPositiveNegativeSampler(10**6, 1.0)

@@ -1,4 +1,5 @@
-"""Faster R-CNN against torchvision's recorded numbers (record_faster_rcnn.py), and its own ways."""
+"""Faster and Mask R-CNN against torchvision's recorded numbers (record_faster_rcnn.py), and their
+own ways."""
 
 import json
 
@@ -9,7 +10,7 @@ import record_faster_rcnn as given
 import tensorflow as tf
 from record_resnet import sample
 
-from kerascv_d2l import FasterRCNN, InputError, load_model
+from kerascv_d2l import FasterRCNN, InputError, MaskRCNN, load_model, paste_masks
 from kerascv_d2l.export import load, save
 from kerascv_d2l.layers.region_decoder import RegionDecoder
 from kerascv_d2l.models.common import dtype_scope
@@ -25,8 +26,8 @@ def recorded():
 
 @pytest.fixture(scope="module")
 def network(recorded):
-    """Faster R-CNN as torchvision's, with the drawn weights."""
-    model = FasterRCNN(
+    """Mask R-CNN, which is Faster R-CNN and more, as torchvision's, with the drawn weights."""
+    model = MaskRCNN(
         given.NUM_CLASSES,
         "resnet50_v1.5",
         freeze_norm=True,
@@ -92,11 +93,12 @@ def test_every_step_is_that_of_torchvision(network, recorded, case):
         scores, classes = detected["scores"][i, :count], detected["classes"][i, :count] + 1
         # A proposal of a pixel's width that moves by a thousandth of it reads other features.
         np.testing.assert_allclose(scores, recorded[f"{case}_scores_{i}"], atol=5e-4)
-        expected = [recorded[f"{case}_{name}_{i}"] for name in ("boxes", "scores", "labels")]
-        # Scores and classes weigh enough not to be taken for others.
+        masks = given.sample_masks(detected["masks"][i, :count])
+        expected = [recorded[f"{case}_{k}_{i}"] for k in ("boxes", "scores", "labels", "masks")]
+        # Scores, classes and masks weigh enough not to be taken for others.
         rows = [
-            np.concatenate([b, 100 * np.stack([s, c], axis=1)], axis=1)
-            for b, s, c in ((boxes, scores, classes), expected)
+            np.concatenate([b, 100 * np.stack([s, c], axis=1), 50 * m], axis=1)
+            for b, s, c, m in ((boxes, scores, classes, masks), expected)
         ]
         same_rows(*rows, f"detections {i}")
 
@@ -110,6 +112,7 @@ def test_losses_are_those_of_torchvision(network, recorded, case):
     y = {
         "boxes": np.pad(boxes / np.float32([width, height, width, height]), padding),
         "classes": np.pad(classes, padding[:2], constant_values=-1),
+        "masks": np.pad(given.draw_masks(case, boxes), [*padding, [0, 0]]),
     }
     outputs = network(images, training=True)
     total = network.compute_loss(images, y, outputs)
@@ -135,11 +138,13 @@ def test_weights_that_do_not_fit_are_named(network, recorded):
     np.testing.assert_array_equal(network.get_weights()[0], before)
 
 
-def small(**options):
+def small(cls=FasterRCNN, **options):
     """A detector that is made and trained in seconds."""
     sizes = tuple((s,) for s in (8, 16, 32, 64, 128))
     rpn = {"train_before_nms": 100, "train_proposals": 60, "test_proposals": 50, "samples": 64}
-    return FasterRCNN(
+    if cls is MaskRCNN:
+        options["mask_channels"] = 16
+    return cls(
         ["a", "b"], "resnet18", anchor_sizes=sizes, channels=16, head_width=32,
         canonical_size=64, rpn=rpn, head={"samples": 32}, **options,
     )  # fmt: skip
@@ -157,29 +162,48 @@ def squares(count=4, side=96):
     return images, labels
 
 
+def with_masks(labels, side=96):
+    """Labels as a dict, with the upper half of each box as its mask."""
+    boxes, classes = labels[..., 1:], labels[..., 0]
+    x_min, y_min, x_max, y_max = np.moveaxis(boxes[..., None, None], 2, 0) * side
+    y, x = np.mgrid[:side, :side] + 0.5
+    masks = (x > x_min) & (x < x_max) & (y > y_min) & (y < (y_min + y_max) / 2)
+    return {"boxes": boxes, "classes": classes, "masks": masks.astype(np.uint8)}
+
+
 def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     keras.utils.set_random_seed(0)
     decoder = RegionDecoder(score_threshold=0.01, max_detections=30)
-    model = small(image_size=(96, 96), decoder=decoder, freeze_norm=True)
+    model = small(MaskRCNN, image_size=(96, 96), decoder=decoder, freeze_norm=True)
     images, labels = squares()
+    with pytest.raises(InputError, match="masks are missing"):
+        model.compute_loss(images, labels, model(images, training=True))
+    labels = with_masks(labels)
     with pytest.raises(InputError, match="jit_compile=True"):
         model.compile(jit_compile=True)
     model.compile(keras.optimizers.Adam(3e-4))
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
     history = model.fit(data, steps_per_epoch=10, epochs=2, verbose=0).history
-    names = {"loss", "loss_objectness", "loss_rpn_boxes", "loss_classes", "loss_boxes"}
-    assert names <= set(history)
+    names = ("objectness", "rpn_boxes", "classes", "boxes", "masks")
+    assert {"loss", *(f"loss_{name}" for name in names)} <= set(history)
     assert history["loss"][1] < 0.8 * history["loss"][0]
     parts = [history[name][1] for name in history if name.startswith("loss_")]
     np.testing.assert_allclose(sum(parts), history["loss"][1], rtol=1e-3)
-    found = model.detect(images.astype(np.uint8))
+    # Images of another size than the network's, which masks come back in.
+    images = np.kron(images, np.ones((1, 2, 1, 1))).astype(np.uint8)
+    found = model.detect(images)
     assert found["boxes"].shape == (4, 30, 4) and found["num_valid"].numpy().min() > 0
+    decoded = model.decode(model(model._resized(images)))
+    for i in range(4):
+        boxes = found["boxes"][i] * [96, 192, 96, 192]
+        pasted = paste_masks(decoded["masks"][i], boxes, (192, 96), 0.5)
+        np.testing.assert_array_equal(found["masks"][i], pasted)
     save(model, tmp_path / "saved")
-    served = load(tmp_path / "saved").detect(images.astype(np.uint8))
+    served = load(tmp_path / "saved").detect(images)
     model.save(tmp_path / "model.keras")
     again = load_model(tmp_path / "model.keras")
     assert again.rpn_settings == model.rpn_settings and again.class_names == ("a", "b")
-    for name, value in again.detect(images.astype(np.uint8)).items():
+    for name, value in again.detect(images).items():
         np.testing.assert_allclose(value, found[name], atol=1e-5, err_msg=name)
         np.testing.assert_allclose(served[name], found[name], atol=1e-5, err_msg=name)
 
@@ -215,16 +239,38 @@ def test_sampling_depends_on_seed_and_step_alone():
     assert losses[0][0] != losses[0][1] and losses[0] != losses[2]
 
 
-def test_images_without_objects():
+@pytest.mark.parametrize("cls", [FasterRCNN, MaskRCNN])
+def test_images_without_objects(cls):
     images, labels = squares(2)
     labels[:] = -1
-    model = small()
-    outputs = model(images, training=True)
+    model = small(cls)
+    y = with_masks(labels)
     with tf.GradientTape() as tape:
         outputs = model(images, training=True)
-        loss = model.compute_loss(images, labels, outputs)
+        loss = model.compute_loss(images, y, outputs)
     assert np.isfinite(loss) and loss > 0
     for gradient in tape.gradient(loss, model.trainable_variables):
         assert gradient is None or np.isfinite(tf.convert_to_tensor(gradient)).all()
     empty = {"boxes": np.zeros((2, 0, 4)), "classes": np.zeros((2, 0))}
+    empty["masks"] = np.zeros((2, 0, 96, 96), np.uint8)
     assert np.isfinite(model.compute_loss(images, empty, outputs))
+    model.decoder = RegionDecoder(score_threshold=1.0)
+    assert not np.asarray(model.detect(images)["num_valid"]).any()
+
+
+def test_masks_are_learned_of_objects_that_count():
+    """Masks of ignored objects and of padding rows are not looked at."""
+    images, labels = squares(2)
+    labels[:, 1] = labels[:, 0]  # an ignored object in the same place
+    y = with_masks(labels) | {"ignore": np.array([[False, True]] * 2)}
+    model = small(MaskRCNN)
+    outputs = model(images, training=True)
+    losses = []
+    for row, value in ((0, None), (1, 1), (0, 1)):
+        if value is not None:
+            y["masks"][:, row] = value
+        model.seeds.state.assign([0, 0])
+        model.compute_loss(images, y, outputs)
+        losses.append(float(model.parts["masks"].result()))
+        model.parts["masks"].reset_state()
+    assert losses[0] == losses[1] != losses[2]

@@ -1,0 +1,160 @@
+"""Mask R-CNN: Faster R-CNN, and a mask in every box."""
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.losses.detection import mean_over_replicas
+from kerascv_d2l.models.faster_rcnn import FasterRCNN
+from kerascv_d2l.ops.mask_pasting import crop_masks, paste_detections
+
+POOLED = 14  # bins along a side of a box that the mask is made from
+CHANNELS, NUM_CONVS = 256, 4
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class MaskHead(keras.layers.Layer):
+    """Four 3 × 3 convolutions, one that doubles the size, and a map of logits for every class.
+
+    Its layers `convs`, `conv5_mask` and `mask_fcn_logits` are torchvision's. Called with pooled
+    features `(n, bins, bins, c)` it gives float32 logits `(n, 2·bins, 2·bins, classes + 1)`; the
+    map of class 0, background, means nothing.
+
+    Args:
+        num_classes: int, object classes.
+        channels: int, of the convolutions.
+        **kwargs: as in `keras.layers.Layer`.
+    """
+
+    def __init__(self, num_classes, channels=CHANNELS, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes, self.channels = num_classes, channels
+
+        def options(name, dtype=None):
+            # torchvision's: normal, by the outputs of a convolution
+            initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+            dtype = dtype or self.dtype_policy
+            return {"kernel_initializer": initializer, "name": name, "dtype": dtype}
+
+        self.convs = [
+            keras.layers.Conv2D(channels, 3, padding="same", **options(f"mask_head_{i}"))
+            for i in range(NUM_CONVS)
+        ]
+        self.conv5_mask = keras.layers.Conv2DTranspose(channels, 2, 2, **options("conv5_mask"))
+        # float32 also under mixed precision, as all that losses are made of.
+        self.mask_fcn_logits = keras.layers.Conv2D(
+            num_classes + 1, 1, **options("mask_fcn_logits", "float32")
+        )
+
+    def build(self, input_shape):
+        self.convs[0].build(input_shape)
+        inner = (*input_shape[:-1], self.channels)
+        for layer in (*self.convs[1:], self.conv5_mask, self.mask_fcn_logits):
+            layer.build(inner)
+        self.built = True
+
+    def call(self, pooled):
+        hidden = pooled
+        for layer in (*self.convs, self.conv5_mask):
+            hidden = tf.nn.relu(layer(hidden))
+        return self.mask_fcn_logits(hidden)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "channels": self.channels,
+        }
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class MaskRCNN(FasterRCNN):
+    """`FasterRCNN` that finds the pixels of each object, too, as torchvision has it.
+
+    Train it with `fit` on pairs of images and dicts that have `masks` besides: uint8 `(batch, m,
+    height, width)` of the images' size, 1 on the object. `decode` then adds `masks` of 28 × 28
+    probabilities within each box, and `detect` and exports give them pasted into the images:
+    uint8 `(batch, n, height, width)`.
+
+    Args:
+        class_names: as for `FasterRCNN`.
+        *args: as for `FasterRCNN`.
+        mask_channels: int, of the mask head's convolutions.
+        **kwargs: as for `FasterRCNN`.
+
+    Source:
+        He et al. 2017, "Mask R-CNN"; torchvision's `maskrcnn_resnet50_fpn` with the
+        backbone "resnet50_v1.5".
+    """
+
+    PARTS = (*FasterRCNN.PARTS, "masks")
+    predicts_masks = True
+
+    def __init__(self, class_names, *args, mask_channels=CHANNELS, **kwargs):
+        self.mask_channels = mask_channels
+        super().__init__(class_names, *args, **kwargs)
+
+    def _make_heads(self):
+        super()._make_heads()
+        self.mask_head = MaskHead(self.num_classes, self.mask_channels, name="mask_head")
+
+    def build(self, input_shape):
+        self.mask_head.build((None, POOLED, POOLED, self.channels))
+        super().build(input_shape)
+
+    def predict_masks(self, maps, boxes, image_indices, classes):
+        """Logits of the masks of boxes.
+
+        Args:
+            maps: list of maps, as `call` gives them.
+            boxes: float32 `(n, 4)` corners, pixels.
+            image_indices: int32 `(n,)`, the image of each box.
+            classes: int32 `(n,)`, whose map to take; 0 = first object class.
+
+        Returns:
+            float32 `(n, 28, 28)`.
+        """
+        # A box more: TensorFlow's convolutions give wrong shapes for a batch of none (2.21).
+        boxes, image_indices = tf.pad(boxes, [[0, 1], [0, 0]]), tf.pad(image_indices, [[0, 1]])
+        logits = self.mask_head(self._pool(maps, boxes, image_indices, POOLED))[:-1]
+        return tf.gather(logits, classes + 1, axis=3, batch_dims=1)
+
+    def decode(self, outputs):
+        """Name and move the proposals, and make their masks; see `Detector.decode`."""
+        found = super().decode(outputs)
+        sides = tf.cast(tf.tile(outputs["size"][::-1], [2]), tf.float32)
+        index = tf.cast(tf.where(found["classes"] >= 0), tf.int32)  # (found, 2): image, row
+        logits = self.predict_masks(
+            outputs["maps"],
+            tf.gather_nd(found["boxes"], index) * sides,
+            index[:, 0],
+            tf.gather_nd(found["classes"], index),
+        )
+        shape = tf.concat([tf.shape(found["classes"]), [2 * POOLED, 2 * POOLED]], axis=0)
+        return found | {"masks": tf.scatter_nd(index, tf.sigmoid(logits), shape)}
+
+    def detect_batch(self, images):
+        """Do what `detect` does as plain operations, for other graphs."""
+        found = super().detect_batch(images)
+        pasted = paste_detections(found["masks"], found["boxes"], tf.unstack(tf.shape(images)[1:3]))
+        return found | {"masks": pasted}
+
+    def _head_losses(self, maps, y, boxes, match):
+        if "masks" not in y:
+            raise InputError(
+                f"labels have the keys {sorted(y)}; masks are missing: uint8 (batch, m, height, "
+                "width) of the images' size."
+            )
+        losses = super()._head_losses(maps, y, boxes, match)
+        # Positives only.
+        index = tf.cast(tf.where(match >= 0), tf.int32)  # (positives, 2): image, sample
+        images, boxes, rows = index[:, 0], tf.gather_nd(boxes, index), tf.gather_nd(match, index)
+        classes = tf.gather_nd(y["classes"], tf.stack([images, rows], axis=1))
+        logits = self.predict_masks(maps, boxes, images, classes)
+        targets = crop_masks(y["masks"], images, rows, boxes, 2 * POOLED)
+        entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+        count = tf.cast(tf.size(entropy), tf.float32)
+        return losses | {"masks": mean_over_replicas(tf.reduce_sum(entropy), count)}
+
+    def get_config(self):
+        return super().get_config() | {"mask_channels": self.mask_channels}
