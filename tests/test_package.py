@@ -118,7 +118,8 @@ def test_models_import_no_data():
 
 def test_requirements_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["test"] + ["-e ."]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["test"] + extras["notebooks"] + ["-e ."]
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == wanted
     for line in wanted[:-1]:
