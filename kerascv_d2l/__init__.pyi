@@ -62,6 +62,38 @@ from kerascv_d2l.devices import (
 from kerascv_d2l.errors import (
     InputError as InputError,
 )
+from kerascv_d2l.explain.cam import (
+    cam as cam,
+    grad_cam as grad_cam,
+    grad_cam_plus_plus as grad_cam_plus_plus,
+)
+from kerascv_d2l.explain.gradients import (
+    integrated_gradients as integrated_gradients,
+    saliency as saliency,
+    smooth_grad as smooth_grad,
+)
+from kerascv_d2l.explain.inside import (
+    class_visualization as class_visualization,
+    feature_maps as feature_maps,
+    first_layer_filters as first_layer_filters,
+)
+from kerascv_d2l.explain.neighbours import (
+    image_features as image_features,
+    nearest_neighbours as nearest_neighbours,
+    pca as pca,
+    tsne as tsne,
+)
+from kerascv_d2l.explain.occlusion import (
+    occlusion as occlusion,
+)
+from kerascv_d2l.explain.sanity import (
+    sanity_check as sanity_check,
+)
+from kerascv_d2l.explain.subject import (
+    Subject as Subject,
+    onto_image as onto_image,
+    share_inside as share_inside,
+)
 from kerascv_d2l.export import (
     load_model as load_model,
 )
@@ -131,6 +163,7 @@ from kerascv_d2l.metrics.segmentation import (
 from kerascv_d2l.models.backbones import (
     backbone as backbone,
     check_weights as check_weights,
+    imagenet_classifier as imagenet_classifier,
 )
 from kerascv_d2l.models.classifier import (
     Classifier as Classifier,
@@ -283,6 +316,14 @@ from kerascv_d2l.plotting.curves import (
 from kerascv_d2l.plotting.detections import (
     draw_boxes as draw_boxes,
     draw_detections as draw_detections,
+)
+from kerascv_d2l.plotting.explanations import (
+    draw_feature_maps as draw_feature_maps,
+    draw_filters as draw_filters,
+    draw_images as draw_images,
+    draw_maps as draw_maps,
+    draw_points as draw_points,
+    heat_overlay as heat_overlay,
 )
 from kerascv_d2l.plotting.segmentation import (
     draw_segmentation as draw_segmentation,

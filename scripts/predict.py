@@ -8,7 +8,6 @@ NAME_classes.png and NAME_overlay.png, NAME_stylized.png) and writes predictions
 are there already are never overwritten: new ones get a number.
 """
 
-import glob
 import os
 import time
 from pathlib import Path
@@ -17,12 +16,11 @@ import numpy as np
 from PIL import Image
 
 from kerascv_d2l import cli
-from kerascv_d2l.data.images import read_image
+from kerascv_d2l.data.images import find_images, read_image
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import NewFiles, plain, writing
 
 BACKGROUND = "background"  # the class of this name leaves the overlay clear
-JUNK = (".", "Thumbs.db", "__MACOSX")  # beginnings of names that systems leave behind
 MOST_SHOWN = 5  # detections or classes in the line of an image
 
 
@@ -57,42 +55,6 @@ def parse(argv=None):
 
 class BadImageError(InputError):
     """An image that cannot be read, or that the model cannot take."""
-
-
-def find_images(sources):
-    """List the image files that files, folders and patterns stand for, each once.
-
-    Args:
-        sources: list of str.
-
-    Returns:
-        list of str.
-
-    Raises:
-        InputError: if one of them stands for nothing.
-    """
-    found = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path)))
-            missing = "a folder without images"
-        elif path.exists() or not glob.has_magic(source):
-            files, missing = [path], None  # a missing one is named where it is read
-        else:
-            files = [Path(file) for file in sorted(glob.glob(source, recursive=True))]
-            files = [file for file in files if file.is_file()]
-            missing = "no such file, and none that matches"
-        if not files:
-            raise InputError(f"{source}: {missing}")
-        for file in files:
-            found.setdefault(os.path.realpath(file), str(file))
-    return list(found.values())
-
-
-def _is_image(path):
-    junk = any(part.startswith(JUNK) for part in path.parts)
-    return not junk and path.suffix.lower() in Image.registered_extensions()
 
 
 def _readable(name):

@@ -25,7 +25,7 @@ LAYERS = (
     ("layers",),
     ("models",),
     ("data",),
-    ("style_transfer", "rcnn"),
+    ("style_transfer", "rcnn", "explain"),
     ("export", "plotting"),
     ("training",),
     ("cli", "book"),

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import glob
 import io
 import os
 from pathlib import Path
@@ -24,6 +25,8 @@ _THREADS_PER_CORE = 2
 _JPEG_SHRINKS = (1, 2, 4, 8)
 _PNG_BIT_DEPTH = 24  # offset in the file: the header chunk is always the first
 _PNG_END = b"IEND\xaeB`\x82"
+# Beginnings of names that systems leave behind.
+_JUNK = (".", "Thumbs.db", "__MACOSX")
 
 
 class ImageInfo(NamedTuple):
@@ -42,6 +45,42 @@ class ImageInfo(NamedTuple):
     width: int
     plain: bool
     orientation: int = UPRIGHT
+
+
+def find_images(sources):
+    """List the image files that files, folders and patterns stand for, each once.
+
+    Args:
+        sources: list of str.
+
+    Returns:
+        list of str.
+
+    Raises:
+        InputError: if one of them stands for nothing.
+    """
+    found = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path)))
+            missing = "a folder without images"
+        elif path.exists() or not glob.has_magic(source):
+            files, missing = [path], None  # a missing one is named where it is read
+        else:
+            files = [Path(file) for file in sorted(glob.glob(source, recursive=True))]
+            files = [file for file in files if file.is_file()]
+            missing = "no such file, and none that matches"
+        if not files:
+            raise InputError(f"{source}: {missing}")
+        for file in files:
+            found.setdefault(os.path.realpath(file), str(file))
+    return list(found.values())
+
+
+def _is_image(path):
+    junk = any(part.startswith(_JUNK) for part in path.parts)
+    return not junk and path.suffix.lower() in Image.registered_extensions()
 
 
 def read_image(path, content=None):

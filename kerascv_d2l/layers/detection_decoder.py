@@ -105,14 +105,18 @@ class DetectionDecoder(keras.layers.Layer):
         scores = tf.where(in_image, scores, -1.0)
 
         apart = boxes if self.class_agnostic else _set_classes_apart(boxes, classes, num_classes)
+        candidates = scores
         indices, scores, num_valid = batched_nms(
             apart,
-            scores,
+            candidates,
             self.max_detections,
             1.0 if self.soft_nms_sigma else self.nms_threshold,
             self.score_threshold,
             self.soft_nms_sigma,
         )
+        if not self.soft_nms_sigma:
+            # The same numbers, but with a derivative, which suppression has not.
+            scores = tf.gather(candidates, indices, batch_dims=1)
         valid = tf.range(self.max_detections) < num_valid[:, tf.newaxis]  # (batch, detections)
         boxes = tf.gather(boxes, indices, batch_dims=1)
         return {

@@ -7,6 +7,7 @@ preprocessing is part of the model.
 import collections
 import contextlib
 import difflib
+import json
 import math
 import os
 import random
@@ -20,13 +21,19 @@ from keras.src.backend.common import global_state  # guarded by the pin of Keras
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models import preprocessing, resnet
+from kerascv_d2l.models.common import as_class_names
 from kerascv_d2l.models.weights import check_kind, fetch, identify, load_weights
+from kerascv_d2l.ops.checks import as_image_size
+from kerascv_d2l.ops.geometry import CROP_PCT
 
 # PyTorch's batch norm momentum (0.1 there). Keras' 0.99 needs hundreds of steps to follow new
 # data, more than a short fine-tuning has.
 BATCH_NORM_MOMENTUM = 0.9
 # A size at which a feature map's stride shows, also in networks that do not pad.
 _PROBE_SIZE = 1024
+_CLASS_INDEX = (
+    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
+)
 
 
 @dataclass(frozen=True)
@@ -258,6 +265,48 @@ def without_classifier(name, weights, input_shape, batch_norm_momentum):
     return network
 
 
+def imagenet_classifier(name, weights=None, image_size=(224, 224)):
+    """Build a network with its own classifier of ImageNet's 1000 classes.
+
+    Args:
+        name: as for `backbone`.
+        weights: None (random), "imagenet", or a file with the classifier.
+        image_size: `(height, width)`, pixels.
+
+    Returns:
+        `keras.Model` from pixels 0-255 `(batch, height, width, 3)`, RGB, to logits `(batch, 1000)`.
+        It has the attributes `task`, `class_names`, `image_size` and `crop_pct` of `Classifier`.
+        The names are ImageNet's where Keras has their list in its cache or, for "imagenet", can
+        fetch it; else the numbers of the classes.
+
+    Raises:
+        InputError: if no network has that name, or the weights do not fit or have no classifier.
+    """
+    family, constructor = _parse(name)
+    pixels = keras.Input((*as_image_size(image_size), 3), name="pixels")
+    arguments = {"include_top": True, "weights": weights, "classifier_activation": None}
+    network = constructor(input_tensor=family.preprocess(pixels), **arguments)
+    if weights != "imagenet":
+        _standardise_inside(network)
+    network.task, network.class_names = "classification", _imagenet_names(weights)
+    network.image_size, network.crop_pct = as_image_size(image_size), CROP_PCT
+    return network
+
+
+def _imagenet_names(weights):
+    """The names of ImageNet's classes, "Egyptian cat"; where they cannot be had, numbers."""
+    path = _keras_cache() / "imagenet_class_index.json"
+    if not path.is_file() and weights == "imagenet":
+        with contextlib.suppress(Exception):  # Keras raises a bare one when it cannot download
+            path = Path(keras.utils.get_file(path.name, _CLASS_INDEX, cache_subdir="models"))
+    if not path.is_file():
+        return as_class_names(1000)
+    index = json.loads(path.read_text(encoding="utf-8"))
+    names = [index[str(k)][1].replace("_", " ") for k in range(1000)]
+    # Two names stand for two classes each (crane, maillot): they get their numbers too.
+    return tuple(f"{n} {k}" if names.count(n) > 1 else n for k, n in enumerate(names))
+
+
 def _standardise_inside(network):
     """Give EfficientNet's own normalisation ImageNet's statistics.
 
@@ -347,13 +396,17 @@ def _how_to_fetch(message):
     if not found:
         return f"{message}. Give the path of a weights file, {without}."
     address = found[0].rstrip(".:,")
-    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    cache = _keras_cache()
     name = address.rpartition("/")[2]
     return (
         f"{name} is not in Keras' cache ({cache}) and could not be fetched ({message}). Fetch it "
         f"where there is a network, with\n    curl -LO {address}\nand put it into that folder, "
         f"give its path as weights, {without}."
     )
+
+
+def _keras_cache():
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
 def _parse(name):

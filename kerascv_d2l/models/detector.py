@@ -9,8 +9,11 @@ from kerascv_d2l.devices import resolve_jit_compile
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.common import any_images, as_class_names, dtype_scope
 from kerascv_d2l.models.registry import Recipe, one_of
+from kerascv_d2l.ops.boxes import box_iou
 from kerascv_d2l.ops.checks import as_image_size, as_targets
 from kerascv_d2l.ops.resize import resize
+
+MATCHING_IOU = 0.5  # from which a detection stands for a box
 
 
 class Detector(keras.Model):
@@ -173,6 +176,21 @@ class Detector(keras.Model):
         """
         return self.decoder(*outputs)
 
+    def score_of(self, outputs, box, class_index):
+        """Give the score of one object as a function that can be differentiated.
+
+        A subclass whose `decode` has no derivative overrides it.
+
+        Args:
+            outputs: what `call` returned.
+            box: float32 `(4,)`, normalised corners of the object.
+            class_index: int32 scalar.
+
+        Returns:
+            float32 `(batch,)`, see `matching_score`.
+        """
+        return matching_score(self.decode(outputs), box, class_index)
+
     def detect(self, images):
         """Find objects.
 
@@ -273,3 +291,21 @@ class Detector(keras.Model):
         decoder = keras.saving.deserialize_keras_object(config.get("decoder"), custom_objects)
         with dtype_scope(config.get("dtype")):
             return cls(**{**config, "decoder": decoder})
+
+
+def matching_score(found, box, class_index):
+    """Find the score of the detection that stands for an object.
+
+    Args:
+        found: dict as `Detector.decode` gives it.
+        box: float32 `(4,)`, normalised corners of the object.
+        class_index: int32 scalar.
+
+    Returns:
+        float32 `(batch,)`: of each image the highest score of this class in a box whose IoU with
+        the object's is at least 0.5; 0 where there is none.
+    """
+    shape = tf.shape(found["scores"])  # (batch, n)
+    ious = tf.reshape(box_iou(tf.reshape(found["boxes"], [-1, 4]), box[tf.newaxis]), shape)
+    matching = (found["classes"] == class_index) & (ious >= MATCHING_IOU)
+    return tf.reduce_max(tf.where(matching, found["scores"], 0.0), axis=1)

@@ -277,6 +277,14 @@ class FasterRCNN(Detector):
         logits, offsets = self.predict_regions(outputs["maps"], proposals)
         return self.decoder(proposals, valid, logits, offsets, outputs["size"])
 
+    def score_of(self, outputs, box, class_index):
+        """Give what the head says of a box that is not moved; see `Detector.score_of`."""
+        height, width = tf.unstack(tf.cast(outputs["size"], tf.float32))
+        box = tf.reshape(box * tf.stack([width, height, width, height]), [1, 1, 4])
+        boxes = tf.tile(box, [tf.shape(outputs["maps"][0])[0], 1, 1])
+        logits, _ = self.predict_regions(outputs["maps"], boxes)  # (batch, 1, classes + 1)
+        return tf.gather(tf.nn.softmax(logits)[:, 0], class_index + 1, axis=-1)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Compute the sum of the losses of a batch, which the metrics keep apart."""
         y = as_targets(y, self.num_classes)

@@ -1,0 +1,92 @@
+"""`scripts/explain.py` on small models that were written to files."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_networks import small_backbone
+
+import kerascv_d2l as d2l
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "explain.py"
+NAMES = ("cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("explain", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Folder with `model.keras`, `saved_model/` and `data/`, a classifier and its images."""
+    folder = tmp_path_factory.mktemp("explain")
+    model = d2l.Classifier(small_backbone(8), NAMES, image_size=(32, 32))
+    model.save(folder / "model.keras")
+    d2l.export.save(model, folder / "saved_model")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in NAMES:
+            (folder / "data" / split / name).mkdir(parents=True)
+            for k in range(2):
+                pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / "data" / split / name / f"{name}{k}.png")
+    return folder
+
+
+def test_all_methods(script, files, tmp_path):
+    photo = files / "data" / "val" / "cat" / "cat0.png"
+    methods = [m for m in script.METHODS if m != "tsne"]
+    result = script.main([
+        str(files / "model.keras"), str(photo), "--method", ",".join(methods), "--target", "dog",
+        "--box", "left,0,0,25,40", "--samples", "2", "--steps", "2", "--data", str(files / "data"),
+        "--out", str(tmp_path),
+    ])  # fmt: skip
+    assert json.loads((tmp_path / "explanations.json").read_text()) == result
+    (entry,) = result["images"]
+    assert entry["target"] == "dog" and result["task"] == "classification"
+    assert [row["method"] for row in entry["maps"]] == list(script.MAPS)
+    assert all(0 <= row["inside"]["left"] <= 1 for row in entry["maps"] if row["inside"]["left"])
+    drawn = result["drawn"]
+    assert drawn["neighbours"][str(photo)][0].endswith("cat0.png")
+    paths = [entry["drawn"], entry["feature_maps"], drawn["filters"], drawn["class"], drawn["pca"]]
+    for path in [*paths, tmp_path / "cat0_neighbours.png"]:
+        assert Image.open(path).size > (50, 50)
+
+
+def test_saved_model_and_sanity(script, files, tmp_path, capsys):
+    photo = str(files / "data" / "val" / "dog" / "dog1.png")
+    quick = ["--samples", "2", "--out", str(tmp_path)]
+    result = script.main([str(files / "saved_model"), photo, *quick])
+    found = [row["method"] for row in result["images"][0]["maps"]]
+    assert found == ["saliency", "smooth-grad", "occlusion"]
+    result = script.main([str(files / "model.keras"), photo, "--method", "grad-cam", "--sanity",
+                          *quick])  # fmt: skip
+    assert [row["stage"] for row in result["images"][0]["maps"]][1:] == [
+        "output layer", "upper half", "all layers"
+    ]  # fmt: skip
+    assert "grad-cam, all layers:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["model.keras"], "no IMAGE is given"),
+        (["model.keras", "--method", "pca"], "data is missing"),
+        (["model.keras", "--method", "class"], "target is missing"),
+        (["model.keras", "--method", "nonsense"], "not among grad-cam"),
+        (["nonsense", "data", "--weights", "none"], "nonsense: no such file, and as a network"),
+        (["saved_model", "data", "--method", "grad-cam"], "a SavedModel has none"),
+        (["model.keras", "data", "--target", "cow"], "target 'cow': no such class"),
+    ],
+)
+def test_errors(script, files, tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(files)
+    with pytest.raises(d2l.InputError, match=message):
+        script.main([*argv, "--out", str(tmp_path)])
