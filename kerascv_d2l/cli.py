@@ -145,7 +145,11 @@ def parser(doc):
         `argparse.ArgumentParser`. After parsing, `run_main` writes the flag's name for the
         argument's in error messages of the library.
     """
-    return _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return _Parser(
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `--data` is not `--data-dir` where there is no `--data`
+    )
 
 
 def _adder(group, without):
@@ -214,6 +218,19 @@ def add_boxes_on_argument(group):
         choices=("stored", "upright"),
         help="images with an EXIF rotation: whether boxes were drawn on the stored or on the "
         "upright pixels, where the labels do not tell",
+    )
+
+
+def add_ignore_argument(group):
+    """Add `--ignore`, a list of str, to the group of `add_data_arguments`, for data with masks."""
+    group.add_argument(
+        "--ignore",
+        action="extend",
+        type=comma_list,
+        default=[],
+        metavar="CLASS,CLASS",
+        help="classes of the masks to ignore, by index or name, as index 255 is ignored (may be "
+        "repeated)",
     )
 
 

@@ -22,6 +22,7 @@ from kerascv_d2l.files import NewFiles, plain
 NUM_DRAWN = 8  # of the images with the worst answers
 BATCH_SIZE = 16  # where all images have one size; others go one by one
 IGNORED = 255  # label of mask pixels
+ALL = "all"  # splits together
 
 
 def parse(argv=None):
@@ -31,9 +32,9 @@ def parse(argv=None):
     add("source", metavar="SOURCE", help="folder, name of a prepared data set, or generated")
     add(
         "--split",
-        choices=("train", "val", "test"),
+        choices=("train", "val", "test", ALL),
         default="val",
-        help="the images to measure on (default: %(default)s)",
+        help=f"the images to measure on; {ALL}: of all splits together (default: %(default)s)",
     )
     add(
         "--classes",
@@ -42,6 +43,7 @@ def parse(argv=None):
         help="names of the classes, for data that has none",
     )
     group = cli.add_data_arguments(parser, (), help_text="", without=("--data",))
+    cli.add_ignore_argument(group)
     cli.add_boxes_on_argument(group)
     add("--out", metavar="FOLDER", help="output folder (default: runs/evaluate, …-2, …)")
     add(
@@ -251,6 +253,7 @@ def main(argv=None):
     output = NewFiles(cli.output_folder(args.out, "evaluate"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from kerascv_d2l.data.load import load as load_data
+    from kerascv_d2l.data.splits import join
     from kerascv_d2l.export import load as load_model
 
     model = load_model(args.model)
@@ -265,14 +268,18 @@ def main(argv=None):
         archive=args.archive,
         data_dir=args.data_dir,
         classes=args.classes,
+        ignore=args.ignore or None,
         boxes_on=args.boxes_on,
     )
     print(data.describe(), flush=True)
-    if args.split not in data.splits:
-        raise InputError(f"split {args.split}: {args.source} has {', '.join(data.splits)}")
-    if data.splits[args.split].task != data.task:
+    labelled = {title: part for title, part in data.splits.items() if part.task == data.task}
+    splits = data.splits | {ALL: join(labelled)} if args.split == ALL else data.splits
+    if args.split not in splits:
+        raise InputError(f"split {args.split}: {args.source} has {', '.join(splits)}, and {ALL}")
+    if splits[args.split].task != data.task:
         raise InputError(f"split {args.split}: its images have no labels; predict.py predicts them")
-    split, table = in_classes_of(model, data, data.splits[args.split])
+    split, table = in_classes_of(model, data, splits[args.split])
+    print(f"measuring on split {args.split}: {len(split)} images", flush=True)
     begin = time.perf_counter()
     metrics, worst, drawings = EVALUATIONS[model.task](model, split, table, args)
     seconds = time.perf_counter() - begin

@@ -8,11 +8,13 @@ name, or `generated`. Look at the sheet: boxes and masks lie on their objects, o
 vain. Nothing is trained; 300 photographs take a few seconds.
 """
 
+import os
 from pathlib import Path
 
 from kerascv_d2l import cli
 from kerascv_d2l.data.inspect import COUNTED, find_problems, summarize
 from kerascv_d2l.data.load import GENERATED, PREPARED, load
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import write_json, writing
 
 NUM_DRAWN = 12
@@ -32,12 +34,7 @@ def parse(argv=None):
     group.add_argument(
         "--classes", type=cli.comma_list, metavar="NAME,NAME", help="class names, in their order"
     )
-    group.add_argument(
-        "--ignore",
-        type=cli.comma_list,
-        metavar="CLASS,CLASS",
-        help="segmentation: classes that are ignored, by index or name",
-    )
+    cli.add_ignore_argument(group)
     cli.add_boxes_on_argument(group)
     parser.add_argument(
         "--image-size",
@@ -46,7 +43,7 @@ def parse(argv=None):
         metavar="N|HxW",
         help="detection: size to train at, for warnings of small objects (default: 256)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the same numbers there")
+    parser.add_argument("--json", metavar="FILE", help="write the same numbers there, to a new file")
     parser.add_argument(
         "--out", default="runs/inspect_data", metavar="FOLDER", help="(default: %(default)s)"
     )
@@ -63,10 +60,13 @@ def main(argv=None):
         dict: `splits`, `left_out`, `warnings`, and `sheet`, the file with the examples.
 
     Raises:
-        InputError: for a source that cannot be read, or a file that cannot be written.
+        InputError: for a source that cannot be read, or a file that cannot be written or is
+            there already.
     """
     args = parse(argv)
-    options = {name: getattr(args, name) for name in ("classes", "ignore", "boxes_on")}
+    if args.json and os.path.lexists(args.json):
+        raise InputError(f"json: {args.json} is there already; give another name, or remove it")
+    options = {name: getattr(args, name) or None for name in ("classes", "ignore", "boxes_on")}
     data = load(
         args.source,
         args.task,

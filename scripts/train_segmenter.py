@@ -55,13 +55,7 @@ def parse(argv=None):
         metavar="NAME,NAME,…",
         help="names of the indices 0, 1, … in the masks, instead of classes.txt in the folder",
     )
-    group.add_argument(
-        "--ignore",
-        action="append",
-        default=[],
-        metavar="INDEX|NAME",
-        help="class of the masks to ignore, as index 255 is ignored (may be repeated)",
-    )
+    cli.add_ignore_argument(group)
     group.add_argument(
         "--crop-size",
         type=cli.image_size,

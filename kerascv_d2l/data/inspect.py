@@ -17,6 +17,8 @@ from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, fir
 # Images are nearly the same if grey thumbnails of them correlate by this; brightness, contrast,
 # size and compression hardly change it (0.97 and more), other images come up to 0.9.
 SAME_CORRELATION = 0.96
+# Of more images than these, only exact copies are looked for within a split.
+MOST_COMPARED = 10_000
 THUMBNAIL = 32  # pixels a side
 FEW_EXAMPLES = 10  # of a class, to train on
 UNBALANCED, UNBALANCED_PIXELS = 10, 50  # times as many of one class as of another
@@ -91,29 +93,72 @@ def _thumbnail(image):
 
 
 def _copies(data):
-    """Images that are in two splits."""
+    """Images that are in two splits, or in two classes."""
     problems = []
     seen = {title: _thumbnails(split) for title, split in data.splits.items()}
     for first, second in itertools.combinations(seen, 2):
         if pairs := _near(seen[first], seen[second]):
             known, names = data.splits[first].names, data.splits[second].names
+            shown = (f"{names[b]} = {known[a]}{' mirrored' * turned}" for a, b, turned in pairs)
             problems.append(
                 f"{len(pairs)} of {len(names)} {second} images are nearly the same as {first} "
-                f"images, so results on {second} are too good: "
-                f"{first_of(f'{names[b]} = {known[a]}' for a, b in pairs)}. Keep them in one "
+                f"images, so results on {second} are too good: {first_of(shown)}. Keep them in one "
                 "split (frames of one video too)"
             )
+    if data.task == CLASSIFICATION:
+        problems += _in_two_classes(data, np.concatenate(list(seen.values())))
     return problems
 
 
-def _near(first, second):
-    """Pairs of indices of thumbnails that are nearly the same, of `first` the nearest."""
-    first, second = _standardized(first), _standardized(second)
+def _in_two_classes(data, thumbnails):
+    """Images that are in two classes, in any splits."""
+    labels = np.concatenate([split.targets["label"] for split in data.splits.values()])  # (n,)
+    names = [f"{title}/{name}" for title, split in data.splits.items() for name in split.names]
+    if len(labels) <= MOST_COMPARED:
+        pairs = _near(thumbnails, thumbnails, lambda rows: labels[rows, None] > labels)
+    else:
+        first = {}
+        pairs = [(first.setdefault(t.tobytes(), k), k, False) for k, t in enumerate(thumbnails)]
+        pairs = [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
+    if not pairs:
+        return []
+    kinds = [data.class_names[label] for label in labels]
+    shown = (f"{names[a]} ({kinds[a]}) = {names[b]} ({kinds[b]})" for a, b, _ in pairs)
+    return [
+        f"{len(pairs)} pairs of the {len(labels)} images are nearly the same, but of two classes: "
+        f"{first_of(shown)}. Keep each in the right class only"
+    ]
+
+
+def _near(first, second, allowed=None):
+    """Find thumbnails that are nearly the same, upright or mirrored.
+
+    Args:
+        first: thumbnails `(m, 32, 32)`.
+        second: thumbnails `(n, 32, 32)`.
+        allowed: function from rows of `second`, a slice, to bool `(rows, m)`: which pairs count.
+
+    Returns:
+        list of `(index in first, index in second, whether mirrored)`: for each of `second` that
+        has any the nearest.
+    """
+    ways = [_standardized(first), _standardized(first[:, :, ::-1])]
+    second = _standardized(second)
     pairs = []
     for start in range(0, len(second), ROWS_AT_ONCE):
-        alike = second[start : start + ROWS_AT_ONCE] @ first.T  # (rows, first)
-        for k in np.flatnonzero(alike.max(1) >= SAME_CORRELATION):
-            pairs.append((int(alike[k].argmax()), start + int(k)))
+        rows = slice(start, start + ROWS_AT_ONCE)
+        found = []  # of each way, the nearest: (rows,) indices and correlations
+        for way in ways:
+            alike = second[rows] @ way.T  # (rows, m)
+            if allowed is not None:
+                alike[~allowed(rows)] = 0
+            nearest = alike.argmax(1)
+            found.append((nearest, alike[np.arange(len(alike)), nearest]))
+        (upright, same), (mirrored, turned) = found
+        for k in np.flatnonzero(np.maximum(same, turned) >= SAME_CORRELATION):
+            is_turned = bool(turned[k] > same[k])
+            nearest = mirrored if is_turned else upright
+            pairs.append((int(nearest[k]), start + int(k), is_turned))
     return pairs
 
 

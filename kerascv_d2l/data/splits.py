@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from kerascv_d2l.colors import default_colors
+from kerascv_d2l.colors import default_colors, told_apart
 from kerascv_d2l.data.images import read_image
 from kerascv_d2l.errors import InputError, first_of
 
@@ -242,6 +242,12 @@ class DataSet:
                 raise InputError(
                     f"{self.source}: colors are {self.colors.shape}; wanted ({count}, 3)"
                 )
+            self.colors, changed = told_apart(self.colors)
+            if changed:
+                self.notes.append(
+                    f"{first_of(self.class_names[k] for k in changed)}: drawn in another colour "
+                    "than given, which another class has too, or nearly"
+                )
         for title, split in self.splits.items():
             if len(split) == 0:
                 raise InputError(f"{self.source}: no {title} image")
@@ -342,6 +348,26 @@ class DataSet:
         counts = self.train.counts(len(self.class_names)).astype(np.float64)
         median = np.median(counts[counts > 0])
         return np.divide(median, counts, out=np.ones_like(counts), where=counts > 0)
+
+
+def join(splits):
+    """Join splits of one task, a dict from title to `Split`; images are called `TITLE/NAME`."""
+
+    def chain(values):
+        values = list(values)
+        if all(isinstance(v, np.ndarray) for v in values) and len({v.shape[1:] for v in values}) < 2:
+            return np.concatenate(values)
+        return [item for part in values for item in part]
+
+    parts = list(splits.values())
+    return Split(
+        chain(part.images for part in parts),
+        {name: chain(part.targets[name] for part in parts) for name in parts[0].targets},
+        [f"{title}/{name}" for title, part in splits.items() for name in part.names],
+        chain(part.sizes for part in parts),
+        chain(part.plain for part in parts),
+        [reason for part in parts for reason in part.skipped],
+    )
 
 
 def check_objects(boxes, classes, ignore, name):

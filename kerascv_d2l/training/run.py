@@ -52,6 +52,9 @@ FREE = {
     *("map_every", "validate_every", "save_every", "tile"),
 }
 
+# These choose images: as long as the images are the same ones, they may differ too.
+_CHOOSING = {"split_seed", "val_fraction"}
+
 _CHECK_LOSS = 0.1  # seconds between two looks at the loss: each waits for the device
 # Drawing the curves takes about 0.3 s: at most this share of the time is spent on it.
 _DRAWING_SHARE = 0.05
@@ -238,10 +241,12 @@ class Run(keras.callbacks.Callback):
             self._more_epochs = True
             if (present.get("schedule") or "constant") == "constant":
                 present[length] = was
-        different = []
+        different, free = [], self._free
+        if stored.get("images") and stored["images"] == present.get("images"):
+            free = free | _CHOOSING
         for name in {**stored, **present}:
             was, now = stored.get(name, "nothing"), present.get(name, "nothing")
-            if name not in self._free and was != now:
+            if name not in free and was != now:
                 different.append(f"{name} was {_short(was)} and is now {_short(now)}")
         if not different:
             return

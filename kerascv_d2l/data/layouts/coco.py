@@ -22,7 +22,7 @@ from kerascv_d2l.data.layouts.files import (
     visible,
 )
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels
-from kerascv_d2l.data.splits import DETECTION
+from kerascv_d2l.data.splits import DETECTION, first_of
 from kerascv_d2l.errors import InputError
 
 TITLE = "COCO JSON"
@@ -103,8 +103,17 @@ def _class_names(names, supers, used, faults):
                 "class"
             )
         else:
-            kept.append(name)
-    return list(dict.fromkeys(kept))
+            kept.append(number)
+    same = {}
+    for number in kept:
+        same.setdefault(names[number], []).append(number)
+    for name, numbers in same.items():
+        if len(numbers) > 1:
+            faults.notes.append(
+                f"{len(numbers)} categories ({first_of(numbers)}) are named {name!r}: read as one "
+                "class"
+            )
+    return list(same)
 
 
 def _read_images(content, file, part, folders, faults, names, found):
