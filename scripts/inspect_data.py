@@ -43,7 +43,9 @@ def parse(argv=None):
         metavar="N|HxW",
         help="detection: size to train at, for warnings of small objects (default: 256)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the same numbers there, to a new file")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the same numbers there, to a new file"
+    )
     parser.add_argument(
         "--out", default="runs/inspect_data", metavar="FOLDER", help="(default: %(default)s)"
     )

@@ -21,6 +21,7 @@ SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width are exchanged
 _DRAFT_SHRINK = 8
 # Pillow decodes outside the interpreter's lock, and disks like a few requests at once.
 _THREADS_PER_CORE = 2
+_MOST_AT_ONCE = 64  # images handed over to a thread
 # By how much a JPEG can be shrunk while it is decoded, for less than the whole work.
 _JPEG_SHRINKS = (1, 2, 4, 8)
 _PNG_BIT_DEPTH = 24  # offset in the file: the header chunk is always the first
@@ -152,21 +153,38 @@ def check_images(paths, skip_bad=False):
     Raises:
         InputError: for the first bad file, unless `skip_bad`.
     """
-    threads = _THREADS_PER_CORE * (os.cpu_count() or 1)
+
+    def check(path):
+        try:
+            return check_image(path)
+        except InputError as error:
+            return error
+
     infos, reasons = [], []
+    for info in on_threads(check, paths, _THREADS_PER_CORE):
+        if isinstance(info, InputError):
+            if not skip_bad:
+                raise info
+            reasons.append(str(info))
+        infos.append(None if isinstance(info, InputError) else info)
+    return infos, reasons
+
+
+def on_threads(function, items, threads_per_core=1):
+    """Yield `function(item)` in the order of a sequence of items, computed on several threads.
+
+    Whoever stops asking before the end, stops the threads.
+    """
+    threads = threads_per_core * (os.cpu_count() or 1)
+    # Handing over takes as long as a small image: several at once, but so that all have some.
+    size = min(max(len(items) // (8 * threads), 1), _MOST_AT_ONCE)
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     try:
-        for future in [pool.submit(check_image, path) for path in paths]:
-            try:
-                infos.append(future.result())
-            except InputError as error:
-                if not skip_bad:
-                    raise
-                infos.append(None)
-                reasons.append(str(error))
+        for results in pool.map(lambda chunk: list(map(function, chunk)), chunks):
+            yield from results
     finally:
         pool.shutdown(cancel_futures=True)
-    return infos, reasons
 
 
 def decode_image(path, plain, window=None, enough=None):

@@ -355,7 +355,10 @@ def join(splits):
 
     def chain(values):
         values = list(values)
-        if all(isinstance(v, np.ndarray) for v in values) and len({v.shape[1:] for v in values}) < 2:
+        if (
+            all(isinstance(v, np.ndarray) for v in values)
+            and len({v.shape[1:] for v in values}) < 2
+        ):
             return np.concatenate(values)
         return [item for part in values for item in part]
 

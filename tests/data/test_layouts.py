@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def write_voc(root, lists=("train", "val", "test"), **xml):
 
 def write_voc_with_namespace(root):
     write_voc(root, namespace=' xmlns="http://example.com/voc"', wrapped=True)
+
+
+def write_voc_wrapped(root):
+    """Inside <annotations>; val is what `trainval.txt` has more than `train.txt`."""
+    write_voc(root, lists=("train", "test"))
+    for file in root.rglob("*.xml"):
+        file.write_text(f"<annotations>{file.read_text()}</annotations>")
+    stems = [name.rsplit(".", 1)[0].upper() for part in ("train", "val") for name in PARTS[part]]
+    write(root / "ImageSets" / "Main" / "trainval.txt", "\n".join(stems))
 
 
 def write_voc_trainval(root):
@@ -143,6 +153,14 @@ def write_coco_roboflow(root):
         write(root / VALID[part] / "_annotations.coco.json", coco(entries, roboflow=True))
 
 
+def write_coco_single(root):
+    """A file for each image, with numbers of its own; names are written in capitals."""
+    for part, name, size, objects in images():
+        save(root / part / "images" / name, size)
+        content = coco({name.upper(): (size, objects)})
+        write(root / part / "annotations" / f"{name.rsplit('.', 1)[0]}.json", content)
+
+
 def write_label_studio(root):
     def file_name(name):
         folder = "..\\..\\label-studio\\media\\upload\\1\\" if name < "c" else "images/"
@@ -151,6 +169,42 @@ def write_label_studio(root):
     for _, name, size, _ in images():
         save(root / "images" / name, size)
     write(root / "result.json", coco(entries_of_all(), file_name))
+
+
+def write_label_studio_tasks(root):
+    """Label Studio's own JSON: one rectangle's label is a result of its own, one is a polygon."""
+    for part, name, size, _ in images():
+        save(root / part / name, size)
+    for part, entries in PARTS.items():
+        tasks = [{"data": {"image": "/data/upload/1/none.jpg"}, "annotations": []}]
+        for name, (size, objects) in entries.items():
+            results, (height, width) = [], size
+            for k, (kind, left, top, right, bottom) in enumerate(objects):
+                value = {"x": 100 * left / width, "y": 100 * top / height, "rotation": 0}
+                value |= {"width": 100 * (right - left) / width}
+                value |= {"height": 100 * (bottom - top) / height}
+                more = {"id": f"r{k}", "original_width": width, "original_height": height}
+                if kind == "ant":
+                    results += [{"type": "rectangle", "value": value} | more]
+                    results += [{"type": "labels", "value": value | {"labels": [kind]}} | more]
+                elif kind == "bee":
+                    points = np.reshape(corners(left, top, right, bottom), (4, 2))
+                    points = (points * 100 / [width, height]).tolist()
+                    value = {"points": points, "polygonlabels": [kind]}
+                    results += [{"type": "polygonlabels", "value": value} | more]
+                else:  # turned by a quarter around the first corner
+                    value |= {"rotation": 90, "x": 100 * right / width}
+                    value |= {"width": 100 * (bottom - top) / width}
+                    value |= {"height": 100 * (right - left) / height, "rectanglelabels": [kind]}
+                    results += [{"type": "rectanglelabels", "value": value} | more]
+            results += [{"type": "choices", "value": {"choices": ["good"]}}]
+            address = f"/data/upload/1/0a1b2c3d-{name.replace(' ', '%20')}"
+            if name > "e":
+                address = f"/data/local-files/?d={part}/{name}"
+            cancelled = {"was_cancelled": True, "result": []}
+            annotations = [cancelled, {"result": results}]
+            tasks.append({"data": {"image": address}, "annotations": annotations})
+        write(root / f"{part}.json", tasks)
 
 
 def entries_of_all():
@@ -263,6 +317,15 @@ def write_tables(root):
         write(root / f"{part}_labels.csv", text)
 
 
+def write_tables_without_endings(root):
+    write_tables(root)
+    for file in root.glob("*.csv"):
+        text = file.read_text()
+        for _, name, _, _ in images():
+            text = text.replace(name, name.rsplit(".", 1)[0])
+        file.write_text(text)
+
+
 def write_bananas(root):
     for part, name, size, _ in images():
         save(root / f"bananas_{part}" / "images" / name, size)
@@ -279,6 +342,7 @@ UNSPLIT |= {write_label_studio: tuple(PARTS)}
 WRITERS = [
     write_voc,
     write_voc_with_namespace,
+    write_voc_wrapped,
     write_voc_trainval,
     write_voc_roboflow,
     write_voc_subfolders,
@@ -286,7 +350,9 @@ WRITERS = [
     write_coco_short_names,
     write_coco_trainval,
     write_coco_roboflow,
+    write_coco_single,
     write_label_studio,
+    write_label_studio_tasks,
     write_yolo,
     write_yolo_polygons,
     write_yolo_roboflow,
@@ -297,6 +363,7 @@ WRITERS = [
     write_cvat,
     write_cvat_polygons,
     write_tables,
+    write_tables_without_endings,
     write_bananas,
 ]
 layouts = pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__[6:])
@@ -385,6 +452,51 @@ def test_an_image_in_two_parts_is_refused(tmp_path, writer):
     second.unlink()
     second.symlink_to(first)
     with pytest.raises(InputError, match=r"(g|a)\.png is the same image as in .*(and test)"):
+        load(tmp_path, DETECTION)
+
+
+def test_other_names_are_counted(tmp_path):
+    """What is found in spite of its name is said, and what may be two images is refused."""
+    for writer, note in (
+        (write_coco_single, "6 names that differ .* in upper and lower case: .*A.PNG (a.png)"),
+        (write_tables_without_endings, "6 names of images without an ending: a (a.png), b (b.JPG)"),
+        (write_voc_wrapped, "val is what trainval.txt has and train.txt has not"),
+        (write_label_studio_tasks, "1 of 4 tasks are not labelled"),
+    ):
+        writer(root := tmp_path / writer.__name__)
+        notes = " ".join(load(root, DETECTION).notes)
+        assert re.search(note.replace("(", "\\(").replace(")", "\\)"), notes), notes
+    save(tmp_path / "write_tables_without_endings" / "images" / "train" / "a.gif", SIZES[0])
+    with pytest.raises(InputError, match=r"a may be .*a\.gif, .*a\.png"):
+        load(tmp_path / "write_tables_without_endings", DETECTION)
+    save(tmp_path / "write_coco_single" / "train" / "images" / "A.png", SIZES[0])
+    with pytest.raises(InputError, match=r"A\.PNG may be .*A\.png, .*a\.png"):
+        load(tmp_path / "write_coco_single", DETECTION)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": [{"result": []}] * 2}, "2 annotations, as of several people"),
+        ({"annotations": [{"result": [{"type": "brushlabels"}]}]}, "a brushlabels, where rect"),
+        ({"data": {"image": "/data/upload/1/0a1b2c3d-x.png"}}, "the image .*x.png does not exist"),
+        ({"data": {"front": "a.png", "back": "b.png"}}, "which is the image"),
+    ],
+)
+def test_tasks_that_cannot_be_read(tmp_path, change, message):
+    write_label_studio_tasks(tmp_path)
+    tasks = json.loads((tmp_path / "train.json").read_text())
+    write(tmp_path / "train.json", [tasks[0], tasks[1] | change, *tasks[2:]])
+    with pytest.raises(InputError, match=rf"train\.json, tasks\[1\].*{message}"):
+        load(tmp_path, DETECTION)
+
+
+def test_one_file_of_several_annotations_says_what_to_do(tmp_path):
+    write_voc_wrapped(tmp_path)
+    file = tmp_path / "Annotations" / "a.xml"
+    text = file.read_text().replace("<annotations>", "").replace("</annotations>", "")
+    file.write_text(f"<annotations>{text * 2}</annotations>")
+    with pytest.raises(InputError, match=r"a\.xml: it has 2 <annotation>; save each as a file"):
         load(tmp_path, DETECTION)
 
 

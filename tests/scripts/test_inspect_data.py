@@ -50,9 +50,12 @@ def voc(root, count=10):
 
 def run(script, root, task, *flags):
     out = root.parent / "out"
-    arguments = [str(root), "--task", task, "--out", str(out), "--json", str(out / "report.json")]
+    report = out / f"report-{len(list(out.glob('*')))}.json"
+    arguments = [str(root), "--task", task, "--out", str(out), "--json", str(report)]
     result = script.main([*arguments, *flags])
-    return result, json.loads((out / "report.json").read_text())
+    with pytest.raises(InputError, match=r"json: .* is there already"):
+        script.main(arguments)
+    return result, json.loads(report.read_text())
 
 
 def test_detection(script, tmp_path, capsys):

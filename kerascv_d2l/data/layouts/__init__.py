@@ -24,6 +24,7 @@ from kerascv_d2l.data.layouts import (
     class_folders,
     coco,
     cvat,
+    label_studio,
     labelme,
     masks,
     photographs,
@@ -35,9 +36,11 @@ from kerascv_d2l.data.layouts.boxes import ObjectTargets
 from kerascv_d2l.data.layouts.files import (
     ALL,
     LIST_FOLDERS,
+    listed_once,
     listing,
     note_other_lists,
     read_lists,
+    relative,
     unwrapped,
     walk,
 )
@@ -52,7 +55,7 @@ from kerascv_d2l.data.splits import (
 )
 from kerascv_d2l.errors import InputError
 
-LAYOUTS = (class_folders, masks, photographs, voc, coco, yolo, labelme, cvat, tables)
+LAYOUTS = (class_folders, masks, photographs, voc, coco, yolo, labelme, label_studio, cvat, tables)
 
 
 def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **options):
@@ -82,8 +85,14 @@ def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **optio
     start = time.perf_counter()
     if not 0 < val_fraction < 1:
         raise InputError(f"val_fraction is {val_fraction}; wanted a share between 0 and 1")
+    with listed_once():
+        data = _read_folder(path, task, val_fraction, seed, Faults(skip_bad), options)
+    data.seconds = time.perf_counter() - start
+    return data
+
+
+def _read_folder(path, task, val_fraction, seed, faults, options):
     root, layout, others = recognise(path, task)
-    faults = Faults(skip_bad)
     if others:
         faults.notes.append(f"read as {layout.TITLE}; it also looks like {first_of(others)}")
     given = {name: value for name, value in options.items() if value is not None}
@@ -96,11 +105,11 @@ def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **optio
             labels.images = _listed(labels.images[ALL], root, faults)
     else:
         labels = layout.read(root, faults, **_checked(given, layout.read, layout))
+    faults.sum_up()
     data = build_data_set(labels, faults, f"{root}, {layout.TITLE}", val_fraction, seed)
     if task == DETECTION:
         data.notes += labels.targets.notes()
     _check_learnable(data, labels.named_in)
-    data.seconds = time.perf_counter() - start
     return data
 
 
@@ -161,10 +170,10 @@ def _checked(options, function, layout):
 
 
 def _note_unlabelled(root, labels, faults):
-    labelled = {image.path for part in labels.images.values() for image in part}
-    if others := [file for file in walk(root) if file not in labelled]:
+    labelled = {str(image.path) for part in labels.images.values() for image in part}
+    if others := [file for file in walk(root) if str(file) not in labelled]:
         labelled = set(map(os.path.realpath, labelled))  # of a link under both names
-        others = [f.relative_to(root) for f in others if os.path.realpath(f) not in labelled]
+        others = [relative(f, root) for f in others if os.path.realpath(f) not in labelled]
     if others:
         faults.notes.append(
             f"{len(others)} image(s) have no labels, and are not read: {first_of(others, 3)}"
@@ -173,7 +182,7 @@ def _note_unlabelled(root, labels, faults):
 
 def _listed(images, root, faults):
     """Parts by `train.txt` and so on, where the labels tell none."""
-    known = {image.path.relative_to(root).as_posix(): image for image in images}
+    known = {relative(image.path, root): image for image in images}
     parts = read_lists(root, LIST_FOLDERS, known, faults, "labels")
     if parts is None or len(known) < len(images):  # of one image given twice more is said later
         if parts is None:

@@ -3,6 +3,7 @@
     annotations*.json, result.json, …        one file, of which a share is set apart; or
     annotations/instances_train*.json and
     annotations/instances_val*.json          (also without the folder, `train.json`, `_test`); or
+    a.json, b.json …                         a file for each image, beside it or in annotations/; or
     train/_annotations.coco.json and valid/, test/ as Roboflow exports them
 
 Images lie in `images/`, in a folder named as the JSON file is after `instances_` (`train2017/`),
@@ -11,11 +12,14 @@ are `[x, y, width, height]` in pixels, counted from 0. Crowds (`iscrowd`) are ig
 without an annotation are kept as images without objects.
 """
 
+import os
+
 from kerascv_d2l.data.layouts.files import (
     ImageFiles,
     files_by_part,
     image_folders,
     part_of,
+    part_of_path,
     read_flag,
     read_json,
     size_of,
@@ -34,7 +38,7 @@ LOOKS = (
 TASKS = (DETECTION,)
 PREFIXES = ("instances", "annotations", "_annotations")
 OTHERS = ("person_keypoints", "stuff", "panoptic", "captions")  # that come with COCO itself
-ANNOTATION_FOLDERS = ("annotations", "annots", "labels")
+ANNOTATION_FOLDERS = ("annotations", "annots", "labels", "json", "images")
 KEYS = ("images", "annotations", "categories")
 MOST_FILES = 50  # more JSON files in a folder than these are labels of one image each
 
@@ -46,29 +50,58 @@ def recognises(root):
 
 def read(root, faults):
     """Read the labels, classes in the order of their ids."""
-    files = files_by_part(_label_files(root), root)
-    contents = {part: (file, read_json(file, KEYS, "COCO")) for part, file in files.items()}
+    parts = _by_part(_label_files(root), root)
+    contents = {file: read_json(file, KEYS, "COCO") for _, file in parts}
     names, supers = {}, {}
-    for file, content in contents.values():
-        _read_categories(content["categories"], file, names, supers)
-    found, labels = ImageFiles(root), {}
-    for part, (file, content) in contents.items():
+    for _, file in parts:
+        _read_categories(contents[file]["categories"], file, names, supers)
+    found, labels = ImageFiles(root, faults), {}
+    for part, file in parts:
         folders = image_folders(file, root, part)
-        labels[part] = _read_images(content, file, part, folders, faults, names, found)
+        images = _read_images(contents[file], file, part, folders, faults, names, found)
+        labels.setdefault(part, []).extend(images)
     used = {item.kind for part in labels.values() for image in part for item in image.objects}
     return Labels(labels, _class_names(names, supers, used, faults))
 
 
 def _label_files(root):
     """The JSON files of all parts: by their names or, where none has one, by what is in them."""
-    folders = [child for child in visible(root) if child.is_dir()]
+    inside = _folders(root)
     found = []
-    for folder in (root, *folders):
-        if folder == root or folder.name.lower() in ANNOTATION_FOLDERS or part_of(folder.name):
-            files = [file for file in visible(folder) if file.suffix.lower() == ".json"]
-            found += files if len(files) <= MOST_FILES else []
+    for folder in (root, *inside, *(deep for one in inside for deep in _folders(one))):
+        files = [file for file in visible(folder) if file.suffix.lower() == ".json"]
+        # Of very many, look into one: labelme's, too, are one for each image.
+        if len(files) <= MOST_FILES or _looks_like_coco(files[0]):
+            found += files
     found = [f for f in found if f.stem.lower().startswith(PREFIXES) or _looks_like_coco(f)]
     return [file for file in found if not file.stem.lower().startswith(OTHERS)] or found
+
+
+def _folders(folder):
+    """The folders in a folder that may have label files."""
+    return [
+        child
+        for child in visible(folder)
+        if (child.name.lower() in ANNOTATION_FOLDERS or part_of(child.name)) and child.is_dir()
+    ]
+
+
+def _by_part(files, root):
+    """List of `(part, file)`; the folder tells it, where there is a file for each image."""
+    named = {part_of_path(file, root, own_name=True) for file in files}
+    if len(named) < len(files) and all(map(_is_of_one_image, files)):
+        return [(part_of_path(file, root), file) for file in files]
+    return list(files_by_part(files, root).items())
+
+
+def _is_of_one_image(file):
+    """Whether a file has but the image that it is named after."""
+    try:
+        (image,) = read_json(file, KEYS, "COCO")["images"]
+        name = image["file_name"].replace("\\", "/").rpartition("/")[2]
+    except (InputError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+    return file.stem.casefold() in (name.casefold(), os.path.splitext(name)[0].casefold())
 
 
 def _looks_like_coco(file):

@@ -25,7 +25,7 @@ from kerascv_d2l.errors import InputError
 TITLE = "CVAT XML"
 LOOKS = "annotations.xml (CVAT for images) and images/"
 TASKS = (DETECTION,)
-ROOT_TAG = re.compile(rb"<(\w+:)?annotations[\s>]")
+ROOT_TAG = re.compile(rb"<(\w+:)?annotations[\s>](?!.*<(\w+:)?annotation[\s>])", re.S)
 BOX = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -36,7 +36,7 @@ def recognises(root):
 
 def read(root, faults):
     """Read the labels."""
-    images, labels, names = ImageFiles(root), {}, []
+    images, labels, names = ImageFiles(root, faults), {}, []
     for file_part, file in files_by_part(_label_files(root), root).items():
         tree = read_xml(file)
         if tree.find("track") is not None:

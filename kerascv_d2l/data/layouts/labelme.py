@@ -26,7 +26,7 @@ def recognises(root):
 
 def read(root, faults):
     """Read the labels."""
-    images, labels = ImageFiles(root), {}
+    images, labels = ImageFiles(root, faults), {}
     for file in walk(root, (".json",)):
         try:
             image = _read_file(file, root, images)

@@ -2,7 +2,7 @@
 
     images/a.jpg  masks/a.png         also train/images/a.jpg and train/masks/a.png, or
                                       images/train/a.jpg and masks/train/a.png, in folders or not
-    a.jpg  a_mask.png                 beside each other
+    a.jpg  a_mask.png                 beside each other; also mask_a.png, and image_a.jpg with it
     masks/a/1.png, 2.png …            one file for each instance; or a_mask_1.png; or, with one
                                       image in a folder images/, all files in masks/ beside it
     JPEGImages/  SegmentationClass/   Pascal VOC 2012
@@ -27,14 +27,22 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascv_d2l.data.layouts.files import ALL, TEST, TRAIN, part_of_path, read_lists, walk
+from kerascv_d2l.data.layouts.files import (
+    ALL,
+    OTHER_CASE,
+    TEST,
+    TRAIN,
+    part_of_path,
+    read_lists,
+    walk,
+)
 from kerascv_d2l.data.layouts.mask_classes import (
     leave_out,
     read_classes,
     read_instance,
     read_labels,
 )
-from kerascv_d2l.data.layouts.records import LabelledImage, Labels
+from kerascv_d2l.data.layouts.records import Faults, LabelledImage, Labels
 from kerascv_d2l.data.splits import SEGMENTATION, encode_mask, first_of
 from kerascv_d2l.errors import InputError
 
@@ -46,6 +54,7 @@ LOOKS = (
 TASKS = (SEGMENTATION,)
 
 IMAGE, MASK = "image", "mask"
+NAME, FOLDER = "name", "folder"  # how the image of a mask is found
 # What the names of folders say: `masks`, `train_masks`, `trainannot` hold masks.
 _FOLDERS = {
     IMAGE: re.compile(r"(|.*[ _-]|train|val|valid|test)(jpeg)?(images?|imgs?)", re.I),
@@ -56,15 +65,19 @@ _FOLDERS = {
     ),
 }
 OTHER_FOLDERS = ("segmentationobject",)  # VOC's instances
-# What the name of a mask has behind that of its image; a number where there are several.
-_MASK_NAME = re.compile(
-    r"(.+?)[ _.-](mask|masks|seg|segmentation|label|labels|gt)([ _-]?\d+)?", re.I
+# What the name of a mask has behind that of its image (with a number where there are several), or
+# before it; and the name of an image beside that of an object.
+_MASK_WORD, _IMAGE_WORD = "masks?|seg|segmentation|labels?|gt", "image|img|im|photo"
+_MASK_SUFFIX = re.compile(rf"(.+?)[ _.-]({_MASK_WORD})([ _-]?\d+)?", re.I)
+_MASK_PREFIX = re.compile(rf"({_MASK_WORD})([ _.-]|(?=\d))(.+)", re.I)
+_IMAGE_NAME = re.compile(
+    rf"({_IMAGE_WORD})([ _.-]|(?=\d))(?P<before>.+)|(?P<behind>.+?)[ _.-]({_IMAGE_WORD})", re.I
 )
 
 
 def recognises(root):
     """Whether any image file in `root` is, by its name or folder, a mask of another."""
-    _, masks, _ = _find(root)
+    _, masks, _ = _find(root, Faults())
     return bool(masks)
 
 
@@ -86,7 +99,7 @@ def read(root, faults, classes=None, ignore=()):
         InputError: for an image without a mask or a mask without an image, unless `faults`
             skips it; a bad line in a list; indices that cannot be class numbers.
     """
-    images, masks, (orphans, elsewhere, twice) = _find(root)
+    images, masks, (orphans, elsewhere, twice) = _find(root, faults)
     if twice:
         raise InputError(
             f"{twice[0][0]}: {twice[0][1].name} is there too, and names without their endings "
@@ -127,7 +140,7 @@ def read(root, faults, classes=None, ignore=()):
 # ---------------------------------------------------------------- files
 
 
-def _find(root):
+def _find(root, faults):
     """Tell images and masks apart: `(images, masks, others)`.
 
     That is a dict from key to the file of an image; one from key to the files of its masks; and
@@ -136,9 +149,9 @@ def _find(root):
     files = [
         file for file in walk(root) if not set(OTHER_FOLDERS) & set(map(str.lower, file.parts))
     ]
-    stems = {file.with_suffix("") for file in files}
-    named = {file: _MASK_NAME.fullmatch(file.stem) for file in files}
-    beside = any(match and file.with_name(match[1]) in stems for file, match in named.items())
+    named = {file: _mask_name(file.stem) for file in files}
+    stems = {(f.parent, stem) for f in files for stem in (f.stem, None if named[f] else _bare(f))}
+    beside = any(found and (file.parent, found[0]) in stems for file, found in named.items())
     found = {IMAGE: {}, MASK: {}, None: {}}  # role -> file -> key
     for file in files:
         role, key = _place(root, file)
@@ -149,16 +162,18 @@ def _find(root):
             twice.append((file, images[key]))
         images[key] = file
     masks, orphans, whole = {}, [], {}
+    tables = _tables(images)
     for file, key in found[MASK].items():
-        image = _image_of(key, images)
+        image, how = _image_of(key, named[file], images, tables)
         if image is None:
             orphans.append(file)
         else:
             masks.setdefault(image, []).append(file)
+            if how == OTHER_CASE:
+                faults.count(OTHER_CASE, f"{file.name} ({images[image].name})")
             # Of masks of instances there are several: they have a number, or a folder.
-            match = named[file]
-            ending = file.stem[len(match[1]) :] if match and not match[3] else ""
-            if key == image + ending and whole.setdefault(image, file) != file:
+            numbered = named[file] and named[file][1]
+            if how != FOLDER and not numbered and whole.setdefault(image, file) != file:
                 twice.append((file, whole[image]))
     if not masks:  # one side is in folders, the other is not
         stems = [key.rpartition("/")[2] for key in images]
@@ -187,15 +202,52 @@ def _place(root, file):
     return None, "/".join(parts)
 
 
-def _image_of(key, images):
-    """The key of the image that a mask of some key belongs to, or None."""
+def _mask_name(stem):
+    """`(name of the image, number or None)` that the name of a mask says, or None."""
+    if match := _MASK_SUFFIX.fullmatch(stem):
+        return match[1], match[3]
+    match = _MASK_PREFIX.fullmatch(stem)
+    return match and (match[3], None)
+
+
+def _bare(name):
+    """The name of an image without `image_` or the like; of a key without folders, of a `Path`."""
+    stem = name.stem if isinstance(name, Path) else name
+    match = _IMAGE_NAME.fullmatch(stem)
+    return match["before"] or match["behind"] if match else stem
+
+
+def _tables(images):
+    """What to look images up by: dicts to lists of keys, by bare name, in lower case, by folder."""
+    bare, lower, inside = {}, {}, {}
+    for key in images:
+        folder, _, stem = key.rpartition("/")
+        bare.setdefault((folder, _bare(stem)), []).append(key)
+        lower.setdefault((folder.casefold(), stem.casefold()), []).append(key)
+        inside.setdefault(folder, []).append(key)
+    return bare, lower, inside
+
+
+def _image_of(key, named, images, tables):
+    """`(key of the image that a mask belongs to, how it was found)`; `(None, None)` for none.
+
+    `named` is what `_mask_name` says of the mask's name.
+    """
     folder, _, stem = key.rpartition("/")
-    named = _MASK_NAME.fullmatch(stem)
-    for candidate in (key, key[: len(key) - len(stem)] + named[1] if named else None, folder):
-        if candidate in images:
-            return candidate
-    beside = [other for other in images if other.rpartition("/")[0] == folder]
-    return beside[0] if folder and len(beside) == 1 else None
+    bare, lower, inside = tables
+    stems = [stem, *([named[0]] if named else [])]
+    for candidate in stems:
+        if (other := f"{folder}/{candidate}" if folder else candidate) in images:
+            return other, NAME
+    if folder in images:
+        return folder, FOLDER
+    several = [(bare.get((folder, candidate), ()), NAME) for candidate in stems]
+    several += [
+        (lower.get((folder.casefold(), candidate.casefold()), ()), OTHER_CASE)
+        for candidate in stems
+    ]
+    several.append((inside.get(folder, ()) if folder else (), FOLDER))
+    return next(((found[0], how) for found, how in several if len(found) == 1), (None, None))
 
 
 def _common_folder(root, images, masks):

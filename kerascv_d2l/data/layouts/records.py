@@ -1,6 +1,5 @@
 """What the layouts give, and how it becomes a `DataSet`."""
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import os
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kerascv_d2l.data.images import UPRIGHT, check_images
-from kerascv_d2l.data.layouts.files import ALL, TEST, TRAIN, VAL
+from kerascv_d2l.data.images import UPRIGHT, check_images, on_threads
+from kerascv_d2l.data.layouts.files import ALL, TEST, TRAIN, VAL, relative
 from kerascv_d2l.data.splits import DataSet, Split, first_of
 from kerascv_d2l.errors import InputError
 
@@ -96,6 +95,17 @@ class Faults:
         self.skip_bad = skip_bad
         self.reasons = []
         self.notes = []
+        self._counted = {}
+
+    def count(self, kind, example):
+        """Count something that is read otherwise than it stands there, for `sum_up`."""
+        self._counted.setdefault(kind, []).append(example)
+
+    def sum_up(self):
+        """Add a note for each kind of what was counted."""
+        for kind, examples in self._counted.items():
+            self.notes.append(f"{len(examples)} {kind}: {first_of(examples, 3)}")
+        self._counted = {}
 
     def add(self, message):
         """Report something bad; return only if it is to be left out."""
@@ -236,12 +246,17 @@ def _arrange(parts, source):
 
 def _distinct(parts, faults):
     """Parts in which every image file is there, and in none twice."""
-    seen, distinct = {}, {}
+    seen, distinct, folders = {}, {}, {}
     for part, images in parts.items():
         distinct[part] = []
         for image in images:
-            real = os.path.realpath(image.path)
-            if not image.path.is_file():
+            folder, name = os.path.split(image.path)
+            if os.path.islink(image.path):
+                real = os.path.realpath(image.path)
+            else:  # the folder's path is resolved once
+                real = os.path.join(folders.get(folder) or os.path.realpath(folder), name)
+                folders[folder] = os.path.dirname(real)
+            if not os.path.isfile(image.path):
                 faults.add(f"{image.where}: the image {image.path} does not exist")
             elif real in seen:
                 first, other = seen[real]
@@ -269,8 +284,7 @@ def _check_part(images, targets_of, faults):
     faults.reasons += reasons
     good = [(image, info) for image, info in zip(images, infos, strict=True) if info is not None]
     targets_of = targets_of or (lambda image, info: ({}, []))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda pair: targets_of(*pair), good))
+    found = list(on_threads(lambda pair: targets_of(*pair), good))
     checked = []
     for (image, info), (targets, problems) in zip(good, found, strict=True):
         for problem in problems:
@@ -282,9 +296,9 @@ def _check_part(images, targets_of, faults):
 
 def _name(images):
     """Call images by their paths from the innermost folder that all are in."""
-    common = os.path.commonpath([image.path.parent for image in images])
+    common = os.path.commonpath({os.path.dirname(image.path) or "." for image in images})
     for image in images:
-        image.name = image.path.relative_to(common).as_posix()
+        image.name = relative(image.path, common)
 
 
 def _split(images, skipped):

@@ -49,7 +49,7 @@ def recognises(root):
 
 def read(root, faults):
     """Read the labels. Where those of all objects are whole numbers, these are the classes."""
-    images, labels = ImageFiles(root), {}
+    images, labels = ImageFiles(root, faults), {}
     for part, file in files_by_part(_label_files(root), root).items():
         found = _read_table(file, root, part, images, faults)
         if not found:

@@ -15,18 +15,20 @@ on one side by that, and clipped at the border.) Objects marked as difficult are
 """
 
 from kerascv_d2l.data.layouts.files import (
+    ABSENT,
     LIST_FOLDERS,
     ImageFiles,
     part_of_path,
     read_flag,
     read_lists,
     read_xml,
+    relative,
     size_of,
     visible,
     walk,
 )
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels
-from kerascv_d2l.data.splits import DETECTION, first_of
+from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
 
 TITLE = "Pascal VOC XML"
@@ -35,7 +37,7 @@ LOOKS = (
     "JPEGImages/), with or without train.txt and val.txt there or in ImageSets/Main/"
 )
 TASKS = (DETECTION,)
-ROOT_TAG = "annotation"
+ROOT_TAG, WRAPPER_TAG = "annotation", "annotations"
 MOST_TRIED = 10  # files are looked into to recognise the layout
 # Folders of labels, and those of the images beside them.
 ANNOTATION_FOLDERS = ("annotations", "annots", "labels", "xml", "xmls")
@@ -50,7 +52,10 @@ def recognises(root):
     files = walk(root, (".xml",))[:MOST_TRIED]
     for file in files:
         try:
-            if read_xml(file).tag == ROOT_TAG:
+            tree = read_xml(file)
+            if tree.tag == ROOT_TAG or (
+                tree.tag == WRAPPER_TAG and tree.find(ROOT_TAG) is not None
+            ):
                 return True
         except InputError:  # nothing but the folder says what it should be
             if file.parent == root or file.parent.name.lower() in ANNOTATION_FOLDERS:
@@ -66,15 +71,10 @@ def read(root, faults):
         parts = {}
         for stem, file in files.items():
             parts.setdefault(part_of_path(file, root), []).append(stem)
-    images, labels, others = ImageFiles(root), {}, []
+    images, labels = ImageFiles(root, faults), {}
     for part, stems in parts.items():
-        found = (_read_xml(files[stem], root, images, faults, others) for stem in stems)
+        found = (_read_xml(files[stem], root, images, faults) for stem in stems)
         labels[part] = [image for image in found if image is not None]
-    if others:
-        faults.notes.append(
-            f"{len(others)} XML file(s) have the name of one image and the <filename> of another, "
-            f"which is there too; the XML file's own name is what counts: {first_of(others, 3)}"
-        )
     return Labels(labels)
 
 
@@ -111,9 +111,15 @@ def _label_files(root):
 
 def _stem(file, root):
     """The path of a file in the folder of the labels, without its ending."""
-    parts = file.relative_to(root).parts
+    parts = relative(file, root).split("/")
     is_inside = len(parts) > 1 and parts[0].lower() in ANNOTATION_FOLDERS
     return "/".join(parts[is_inside:])[: -len(file.suffix)]
+
+
+def _unwrapped(tree):
+    """The only <annotation> of a file, which may stand in <annotations>; else the top element."""
+    inside = tree.findall(ROOT_TAG) if tree.tag == WRAPPER_TAG else []
+    return inside[0] if len(inside) == 1 else tree
 
 
 def _objects(tree):
@@ -122,6 +128,8 @@ def _objects(tree):
 
 def _problem(tree):
     """Why a file does not say what is on its image, or None."""
+    if tree.tag == WRAPPER_TAG and (number := len(tree.findall(ROOT_TAG))):
+        return f"it has {number} <{ROOT_TAG}>; save each as a file of its own, named as its image"
     if tree.tag != ROOT_TAG:
         return f"its top element is <{tree.tag}>, where VOC has <{ROOT_TAG}>"
     objects = _objects(tree)
@@ -136,16 +144,16 @@ def _problem(tree):
     return None
 
 
-def _read_xml(file, root, images, faults, others):
+def _read_xml(file, root, images, faults):
     try:
-        tree = read_xml(file)
+        tree = _unwrapped(read_xml(file))
         problem = _problem(tree)
     except InputError as error:
         faults.add(str(error))
         return None
     path = None
     if problem is None:
-        path, problem = _find(file, tree, root, images, others)
+        path, problem = _find(file, tree, root, images, faults)
     if problem:
         faults.add(f"{file}: {problem}")
         return None
@@ -155,26 +163,30 @@ def _read_xml(file, root, images, faults, others):
     )
 
 
-def _find(file, tree, root, images, others):
+def _find(file, tree, root, images, faults):
     """`(path of the image or None, what is wrong)`: by the XML file's name, or by <filename>."""
     folders, part = _image_folders(file, root), part_of_path(file, root)
     stem = _stem(file, root)
-    path, problem = images.find(stem, folders, part)  # x.jpg.xml is of x.jpg
+    path, problem = images.find(stem, folders, part, stem=False)  # x.jpg.xml is of x.jpg
     if path is None:
         path, problem = images.find(stem, folders, part, stem=True)
     filename = (tree.findtext("filename") or "").strip()
     if path is not None:
         named, _ = images.find(filename, [path.parent], part) if filename else (None, None)
         if named not in (None, path):
-            others.append(f"{file} ({filename})")
+            faults.count(
+                "XML file(s) have the name of one image and the <filename> of another, which is "
+                "there too; the XML file's own name is what counts",
+                f"{file} ({filename})",
+            )
         return path, None
     folder = (tree.findtext("folder") or "").strip()
     for name in (f"{folder}/{filename}", filename) if filename else ():
         path, _ = images.find(name, folders, part)
         # Of several images of the XML file's name <filename> tells which; with none it counts.
-        if path is not None and (path.stem == file.stem or "does not exist" in problem):
+        if path is not None and (path.stem == file.stem or ABSENT in problem):
             return path, None
-    if "does not exist" in problem:
+    if ABSENT in problem:
         named = f" ({filename} in the file)" if filename else ""
         tried = " or ".join(str(folder) for folder in folders)
         return None, f"no image of the name {file.stem}{named} in {tried}"

@@ -15,6 +15,7 @@ import yaml
 
 from kerascv_d2l.data.layouts.files import (
     ALL,
+    OTHER_CASE,
     ImageFiles,
     part_of_path,
     read_lines,
@@ -69,6 +70,8 @@ def read(root, faults):
                 faults.add(f"{label_file}: is it of {owners[label_file]} or of {image}?")
                 labels[part] = [i for i in labels[part] if i.path != owners[label_file]]
                 continue
+            elif label_file.stem != image.stem:
+                faults.count(OTHER_CASE, f"{label_file.name} ({image.name})")
             objects = [] if label_file is None else _read_objects(label_file, names)
             labels[part].append(LabelledImage(image, str(label_file or image), objects))
     if names is None:
@@ -176,7 +179,7 @@ def _place(entry, base, root):
 
 
 def _listed(file, root, faults):
-    found, images = ImageFiles(root), []
+    found, images = ImageFiles(root, faults), []
     for number, line in enumerate(read_lines(file), start=1):
         if line.strip():
             path, problem = found.find(line.strip(), (file.parent, root))
