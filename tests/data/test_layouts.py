@@ -459,7 +459,7 @@ def test_other_names_are_counted(tmp_path):
     """What is found in spite of its name is said, and what may be two images is refused."""
     for writer, note in (
         (write_coco_single, "6 names that differ .* in upper and lower case: .*A.PNG (a.png)"),
-        (write_tables_without_endings, "6 names of images without an ending: a (a.png), b (b.JPG)"),
+        (write_tables_without_endings, "6 names of images without an ending: .*a (a.png)"),
         (write_voc_wrapped, "val is what trainval.txt has and train.txt has not"),
         (write_label_studio_tasks, "1 of 4 tasks are not labelled"),
     ):

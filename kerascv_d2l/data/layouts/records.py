@@ -99,7 +99,7 @@ class Faults:
 
     def count(self, kind, example):
         """Count something that is read otherwise than it stands there, for `sum_up`."""
-        self._counted.setdefault(kind, []).append(example)
+        self._counted.setdefault(kind, {})[example] = True  # each once
 
     def sum_up(self):
         """Add a note for each kind of what was counted."""
