@@ -10,6 +10,7 @@ are never overwritten: new ones get a number.
 """
 
 import dataclasses
+import functools
 import os
 import time
 
@@ -253,7 +254,7 @@ def main(argv=None):
     output = NewFiles(cli.output_folder(args.out, "evaluate"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from kerascv_d2l.data.load import load as load_data
-    from kerascv_d2l.data.splits import join
+    from kerascv_d2l.data.splits import Split
     from kerascv_d2l.export import load as load_model
 
     model = load_model(args.model)
@@ -272,10 +273,12 @@ def main(argv=None):
         boxes_on=args.boxes_on,
     )
     print(data.describe(), flush=True)
-    labelled = {title: part for title, part in data.splits.items() if part.task == data.task}
-    splits = data.splits | {ALL: join(labelled)} if args.split == ALL else data.splits
+    labelled = [split for split in data.splits.values() if split.task == data.task]
+    splits = data.splits
+    if args.split == ALL:
+        splits = {ALL: functools.reduce(Split.joined, labelled)}
     if args.split not in splits:
-        raise InputError(f"split {args.split}: {args.source} has {', '.join(splits)}, and {ALL}")
+        raise InputError(f"split {args.split}: {args.source} has {', '.join(splits)}, {ALL}")
     if splits[args.split].task != data.task:
         raise InputError(f"split {args.split}: its images have no labels; predict.py predicts them")
     split, table = in_classes_of(model, data, splits[args.split])

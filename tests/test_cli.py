@@ -137,3 +137,11 @@ def test_help_waits_for_no_tensorflow():
 
     code = "import sys, kerascv_d2l.cli; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_flags_are_not_abbreviated(capsys):
+    parser = cli.parser("about")
+    cli.add_data_arguments(parser, (), help_text="", without=("--data",))
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--data", "x"])
+    assert "unrecognized arguments: --data x" in capsys.readouterr().err

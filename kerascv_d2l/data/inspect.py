@@ -106,14 +106,16 @@ def _copies(data):
                 "split (frames of one video too)"
             )
     if data.task == CLASSIFICATION:
-        problems += _in_two_classes(data, np.concatenate(list(seen.values())))
+        problems += _in_two_classes(data, seen)
     return problems
 
 
-def _in_two_classes(data, thumbnails):
-    """Images that are in two classes, in any splits."""
-    labels = np.concatenate([split.targets["label"] for split in data.splits.values()])  # (n,)
-    names = [f"{title}/{name}" for title, split in data.splits.items() for name in split.names]
+def _in_two_classes(data, seen):
+    """Images that are in two classes, in any splits; `seen`: dict from split to thumbnails."""
+    splits = {title: split for title, split in data.splits.items() if split.task == data.task}
+    labels = np.concatenate([split.targets["label"] for split in splits.values()])  # (n,)
+    names = [f"{title}/{name}" for title, split in splits.items() for name in split.names]
+    thumbnails = np.concatenate([seen[title] for title in splits])
     if len(labels) <= MOST_COMPARED:
         pairs = _near(thumbnails, thumbnails, lambda rows: labels[rows, None] > labels)
     else:

@@ -350,29 +350,6 @@ class DataSet:
         return np.divide(median, counts, out=np.ones_like(counts), where=counts > 0)
 
 
-def join(splits):
-    """Join splits of one task, a dict from title to `Split`; images are called `TITLE/NAME`."""
-
-    def chain(values):
-        values = list(values)
-        if (
-            all(isinstance(v, np.ndarray) for v in values)
-            and len({v.shape[1:] for v in values}) < 2
-        ):
-            return np.concatenate(values)
-        return [item for part in values for item in part]
-
-    parts = list(splits.values())
-    return Split(
-        chain(part.images for part in parts),
-        {name: chain(part.targets[name] for part in parts) for name in parts[0].targets},
-        [f"{title}/{name}" for title, part in splits.items() for name in part.names],
-        chain(part.sizes for part in parts),
-        chain(part.plain for part in parts),
-        [reason for part in parts for reason in part.skipped],
-    )
-
-
 def check_objects(boxes, classes, ignore, name):
     """Check the objects of one image.
 

@@ -572,3 +572,12 @@ def test_wrong_arguments(tmp_path):
         load(root, "detecting")
     with pytest.raises(InputError, match="no-such-thing: no such folder, and no data set of that"):
         read("no-such-thing")
+
+
+def test_coco_categories_of_one_name_are_one_class(tmp_path):
+    content = coco_content([(0, 3, [4, 2, 16, 8]), (1, 8, [4, 2, 16, 8])])
+    content["categories"] = [{"id": 3, "name": "cat"}, {"id": 8, "name": "cat"}]
+    write_coco(tmp_path, content, "annotations.json", "images")
+    data = read(tmp_path)
+    assert data.class_names == ("cat",)
+    assert "2 categories (3, 8) are named 'cat': read as one class" in data.notes

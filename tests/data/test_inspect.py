@@ -117,3 +117,28 @@ def test_pixels():
     assert "pixels of sky and 768 of sun" in unbalanced
     assert summarize(data)["train"]["ignored"] == 3 * 8 * 64
     assert summarize(data)["val"]["pixels_by_class"] == {"sky": 12 * 64 * 64, "sun": 0}
+
+
+def test_mirrored_copies_and_images_in_two_classes(sound):
+    """A mirror image in the other split; the same photograph in two classes of one split."""
+    images = [encoded(image, 90) for image in sound.train.images]
+    labels = sound.train.targets["label"].copy()
+    images[4] = encoded(sound.train.images[8], 50, (70, 60))
+    labels[[4, 8]] = 1, 0
+    flipped = [encoded(image, 90) for image in sound.val.images]
+    flipped[2] = encoded(sound.train.images[11][:, ::-1], 80)
+    size = np.array([[64, 80]])
+
+    def split(title, images, labels):
+        names = [f"{title}{k}.jpg" for k in range(len(images))]
+        return Split(images, {"label": labels}, names, np.repeat(size, len(images), 0))
+
+    val_labels = sound.val.targets["label"].copy()
+    val_labels[2] = labels[11]
+    data = DataSet(
+        sound.class_names, split("a", images, labels), split("b", flipped, val_labels), "here"
+    )
+    copies, two = find_problems(data)
+    assert copies.startswith("1 of 20 val images") and ": b2.jpg = a11.jpg mirrored." in copies
+    assert two.startswith("1 pairs of the 80 images are nearly the same, but of two classes: train")
+    assert "train/a8.jpg (star) = train/a4.jpg (ring)" in two

@@ -503,3 +503,14 @@ def test_masks_of_turned_images_are_noted(tmp_path):
     exif[0x112] = 3
     Image.open(root / "images" / "1.jpg").save(root / "images" / "1.jpg", exif=exif)
     assert any("1 image(s) are stored turned (EXIF)" in note for note in read(root).notes)
+
+
+def test_two_classes_of_one_colour_are_drawn_in_two(tmp_path):
+    images_and_masks(tmp_path, "abcde", "images/{}.jpg", "masks/{}.png")
+    lines = [f"9 {60 + k // 2} 9 class {k}" for k in range(3)]
+    (tmp_path / "classes.txt").write_text("\n".join(lines))
+    data = read(tmp_path)
+    assert data.colors[0].tolist() == [9, 60, 9]
+    apart = np.abs(data.colors[:, None].astype(int) - data.colors).max(-1)
+    assert apart[~np.eye(3, dtype=bool)].min() >= 32
+    assert any("class 1, class 2: drawn in another colour than given" in n for n in data.notes)

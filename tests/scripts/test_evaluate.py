@@ -85,6 +85,11 @@ def test_classification(script, use, tmp_path, capsys):
         len(script.main(["model", "data", "--out", str(tmp_path), "--split", "train"])["worst"])
         == 1
     )
+    metrics = script.main(["model", "data", "--out", str(tmp_path), "--split", "all"])
+    assert metrics["num_images"] == 8 and metrics["accuracy"] == pytest.approx(
+        (right.sum() + right[0]) / 8
+    )
+    assert "measuring on split all: 8 images" in capsys.readouterr().out
     assert (tmp_path / "metrics-2.json").exists() and (tmp_path / "worst-2.png").exists()
 
 
@@ -150,7 +155,7 @@ def test_what_does_not_fit(script, use, tmp_path, monkeypatch):
     flags = ["model", "data", "--out", str(tmp_path)]
     data = data_of({"label": [0]})
     use("classification", classify, data)
-    with pytest.raises(InputError, match="split test: data has train, val"):
+    with pytest.raises(InputError, match="split test: data has train, val, all"):
         script.main([*flags, "--split", "test"])
     data.class_names = ("ant", "bee", "wasp")
     with pytest.raises(InputError, match=r"does not know bee, wasp; it knows dog, cat \$x\$, ant"):

@@ -280,6 +280,18 @@ def test_settings_that_do_not_are_free(tmp_path, monkeypatch):
         Run("a", other | {"data": "a"}, task="toy", resume=True, free=["mine"])
 
 
+def test_what_chooses_images_is_free_while_they_are_the_same(tmp_path):
+    first = {"split_seed": 0, "val_fraction": 0.2, "images": {"train": "3 images, a"}}
+    run = Run(tmp_path / "a", first, task="toy")
+    run.save(1)
+    run.close()
+    other = first | {"split_seed": 3, "val_fraction": 0.4}
+    Run(tmp_path / "a", other, task="toy", resume=True).close()
+    with pytest.raises(InputError, match="split_seed was 3 and is now 4"):
+        images = {"train": "3 images, b"}
+        Run(tmp_path / "a", other | {"split_seed": 4, "images": images}, task="toy", resume=True)
+
+
 def _data(labels=(0, 1, 1), names="abc", size=(4, 5)):
     images = np.zeros((len(labels), *size, 3), np.uint8)
     split = Split(images, {"label": list(labels)}, list(names))
