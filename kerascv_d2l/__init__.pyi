@@ -352,6 +352,9 @@ from kerascv_d2l.training.devices import (
     make_strategy as make_strategy,
     synchronize_batch_norm as synchronize_batch_norm,
 )
+from kerascv_d2l.training.divergence import (
+    explain_by_batches as explain_by_batches,
+)
 from kerascv_d2l.training.optimizers import (
     LogRates as LogRates,
     freeze as freeze,

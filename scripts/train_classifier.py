@@ -241,21 +241,15 @@ def build_model(args, data, steps):
     return model
 
 
-def train_batches(args, data, initial_epoch):
+def train_batches(args, data, run):
     """Endless augmented batches of the training images."""
     if args.augment == "crop":
         area = GENERATED_CROP_AREA if args.data == GENERATED else CROP_AREA
         transform = d2l.classification_augmentation(args.image_size, (area, 1.0))
     else:
         transform = d2l.small_augmentation(args.augment)
-    return d2l.batches(
-        data.train,
-        args.image_size,
-        args.batch_size,
-        training=True,
-        transform=transform,
-        seed=args.seed,
-        initial_epoch=initial_epoch,
+    return run.batches(
+        data.train, args.image_size, args.batch_size, transform=transform, seed=args.seed
     )
 
 
@@ -296,7 +290,7 @@ def main(argv=None):
     )
     balanced = args.class_weights == "balanced"
     model.fit(
-        train_batches(args, data, run.initial_epoch),
+        train_batches(args, data, run),
         epochs=args.epochs,
         initial_epoch=run.initial_epoch,
         steps_per_epoch=steps,

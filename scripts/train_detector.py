@@ -142,14 +142,12 @@ def main(argv=None):
         run.watch(model)
 
     augment = AUGMENTATIONS.get(args.augment)
-    train = d2l.batches(
+    train = run.batches(
         data.train,
         args.image_size,
         args.batch_size,
-        training=True,
         transform=augment and getattr(d2l, augment)(args.image_size),
         seed=args.seed,
-        initial_epoch=run.initial_epoch,
     )
     validation = d2l.batches(
         data.val,

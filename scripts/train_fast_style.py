@@ -163,14 +163,7 @@ def main(argv=None):
         trainer = build_trainer(args, style)
     run.watch(trainer)
     trainer.fit(
-        kerascv_d2l.batches(
-            data.train,
-            args.image_size,
-            args.batch_size,
-            training=True,
-            seed=args.seed,
-            initial_epoch=run.initial_epoch,
-        ),
+        run.batches(data.train, args.image_size, args.batch_size, seed=args.seed),
         steps_per_epoch=kerascv_d2l.steps_per_epoch(data.train, args.batch_size),
         epochs=args.epochs,
         initial_epoch=run.initial_epoch,

@@ -180,14 +180,12 @@ def main(argv=None):
         model = build_model(args, data, steps * args.epochs)
         run.watch(model)
 
-    train = d2l.batches(
+    train = run.batches(
         data.train,
         args.crop_size,
         args.batch_size,
-        training=True,
         transform=d2l.segmentation_augmentation(args.crop_size, args.augment),
         seed=args.seed,
-        initial_epoch=run.initial_epoch,
     )
     # The same windows of whole images for validation, for metrics.json and in the export.
     segment = d2l.Segmenter(model)

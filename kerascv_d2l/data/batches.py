@@ -161,6 +161,15 @@ def steps_per_epoch(split, batch_size):
     return len(split) // batch_size
 
 
+def names_of_batch(split, batch_size, seed, epoch, step):
+    """List the names of the images in a training batch of `batches`; epoch and step count from 0.
+
+    Where the transform puts several images together, these are those that each is made around.
+    """
+    order = _order(seed, tf.constant(epoch, tf.int64), len(split)).numpy()
+    return [split.names[k] for k in order[step * batch_size : (step + 1) * batch_size]]
+
+
 def whole_images(split, indices=None):
     """Give images at their own sizes with their segmentation masks, one by one and in order.
 

@@ -16,6 +16,7 @@ same bits, provided that the batches of an epoch depend only on seed and epoch.
 import collections
 import contextlib
 import csv
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -32,6 +33,7 @@ import numpy as np
 from keras.src.random.seed_generator import global_seed_generator
 
 from kerascv_d2l import __version__
+from kerascv_d2l.data.batches import batches, names_of_batch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import make_folder, plain, remove_leftovers, whole, write_json
 from kerascv_d2l.plotting.curves import draw_history
@@ -39,6 +41,7 @@ from kerascv_d2l.training import cluster
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_checkpoint
 from kerascv_d2l.training.devices import synchronize_batch_norm
+from kerascv_d2l.training.divergence import explain_by_batches
 from kerascv_d2l.training.optimizers import find_optimizers, is_scheduled, rate_logs
 
 _CHECKPOINT, _SETTINGS, _METRICS = "checkpoint", "settings.json", "metrics.json"
@@ -93,8 +96,9 @@ class Run(keras.callbacks.Callback):
         epochs_done: int, finished epochs, or steps.
         progress: what `save` was given, where a run is resumed that uses it; else None.
         unit: str, what is counted: `"epoch"`, or `"step"` where there are none.
-        explain_divergence: None, or a function without arguments that says why the loss may be
-            NaN, as text, or None if it does not know.
+        explain_divergence: None, or a function of an epoch and a range of its steps, ints from
+            0, that says what is wrong with these batches, as text, or None if they are fine:
+            `batches` sets it, and for other data `explain_by_batches` makes one.
     """
 
     _lock = None
@@ -103,7 +107,7 @@ class Run(keras.callbacks.Callback):
     _stopped_at = None  # first epoch of `fit` with nothing left, if it stopped early
     _more_epochs = False  # than the run was started with
     _watched = _callbacks = ()
-    _epoch, _began, _looked = 0, 0.0, 0.0
+    _epoch, _began, _looked, _good = 0, 0.0, 0.0, 0
     _drawn, _drawing_seconds, _drawn_epochs = -math.inf, 0.0, None
 
     def __init__(
@@ -338,6 +342,33 @@ class Run(keras.callbacks.Callback):
             self._callback_states = self._stored.state["callbacks"]
             self._stored = None
 
+    def batches(self, split, image_size, batch_size, *, seed=0, **options):
+        """Make the training batches of this run, from where it stands.
+
+        If the loss becomes NaN, they are looked at before the learning rate is blamed, and the
+        image is named whose pixels or labels are at fault.
+
+        Args:
+            split: as for `data.batches`, and so are the others.
+            image_size: as above.
+            batch_size: as above.
+            seed: as above.
+            **options: as above.
+
+        Returns:
+            `tf.data.Dataset`, as `data.batches` with `training=True`.
+        """
+        make = functools.partial(
+            batches, split, image_size, batch_size, training=True, seed=seed, **options
+        )
+        names = self.settings.get("class_names")
+        self.explain_divergence = explain_by_batches(
+            functools.partial(make, cache=False),
+            num_classes=len(names) if names else None,
+            names_of=functools.partial(names_of_batch, split, batch_size, seed),
+        )
+        return make(initial_epoch=self.initial_epoch)
+
     def save(self, done, progress=None, history=None):
         """Write a checkpoint from a training loop that is not `fit`.
 
@@ -388,13 +419,14 @@ class Run(keras.callbacks.Callback):
                 f"run.watch(model) is missing: {self.model.name} was not watched, or was compiled "
                 "or frozen after it"
             )
+        self._check_weights()
         # The other callbacks, which come before this one, have just reset themselves.
         if self._callback_states is not None:
             _set_callback_states(self._callbacks, self._callback_states)
             self._callback_states = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._began, self._rates = epoch, time.perf_counter(), {}
+        self._epoch, self._began, self._rates, self._good = epoch, time.perf_counter(), {}, 0
         for part in self._parts:
             part.on_epoch_begin(epoch, logs)
 
@@ -404,8 +436,8 @@ class Run(keras.callbacks.Callback):
         # Losses in the logs are means since the epoch began: once NaN, they stay NaN.
         now = time.perf_counter()
         if now - self._looked >= _CHECK_LOSS:
-            self._check_losses(logs, f"by step {batch + 1} of epoch {self._epoch + 1}")
-            self._looked = time.perf_counter()
+            self._check_losses(logs, f"by step {batch + 1} of epoch {self._epoch + 1}", batch + 1)
+            self._looked, self._good = time.perf_counter(), batch + 1
         if batch + 1 == self.params.get("steps"):
             # Before the other callbacks change them for the next epoch.
             self._rates = rate_logs(self._optimizers)
@@ -415,7 +447,7 @@ class Run(keras.callbacks.Callback):
             part.on_test_begin(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._check_losses(logs, f"in epoch {epoch + 1}")
+        self._check_losses(logs, f"in epoch {epoch + 1}", self.params.get("steps") or 2**31)
         for part in self._parts:
             part.on_epoch_end(epoch, logs)
         logs.update(self._rates or rate_logs(self._optimizers))
@@ -432,13 +464,31 @@ class Run(keras.callbacks.Callback):
         if self.history:
             self._write_history(draw=True)
 
-    def _check_losses(self, logs, where):
+    def _check_weights(self):
+        """Raise `DivergenceError` for weights that are NaN before anything is trained."""
+        for variable in self.model.variables:
+            values = keras.ops.convert_to_numpy(variable)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise DivergenceError(
+                    f"{variable.path} of {self.model.name} is NaN or infinite before the first "
+                    "step: the file of weights is damaged, or belongs to a run that diverged"
+                )
+
+    def _check_losses(self, logs, where, steps):
+        """Raise `DivergenceError` if a loss of the first `steps` steps of an epoch is no number."""
         for name, value in (logs or {}).items():
             if (name == "loss" or name.endswith("_loss")) and not name.startswith("val_"):
                 if math.isfinite(float(value)):
                     continue
-                why = self.explain_divergence() if self.explain_divergence else None
-                why = why or "the steps may be too large: start again with a smaller learning_rate"
+                why = None
+                if self.explain_divergence:  # a gradient may be NaN a step before the loss
+                    why = self.explain_divergence(self._epoch, range(max(self._good - 1, 0), steps))
+                if not why:
+                    why = "the batches are fine, so " if self.explain_divergence else ""
+                    why += "the steps may be too large: start again with a smaller learning_rate"
+                    why += ", or without mixed_precision" * bool(
+                        self.settings.get("mixed_precision")
+                    )
                 kept = f"no {self.unit} was finished"
                 if self.can_resume:
                     kept = f"the state after {self.where} is kept"

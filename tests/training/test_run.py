@@ -287,7 +287,7 @@ def test_what_chooses_images_is_free_while_they_are_the_same(tmp_path):
     run.close()
     other = first | {"split_seed": 3, "val_fraction": 0.4}
     Run(tmp_path / "a", other, task="toy", resume=True).close()
-    with pytest.raises(InputError, match="split_seed was 3 and is now 4"):
+    with pytest.raises(InputError, match="split_seed was 0 and is now 4"):
         images = {"train": "3 images, b"}
         Run(tmp_path / "a", other | {"split_seed": 4, "images": images}, task="toy", resume=True)
 
@@ -390,8 +390,10 @@ def test_nan_stops_with_advice_and_keeps_the_last_epoch(tmp_path):
     assert kept["epochs_done"] == 2 and np.isfinite(kept["history"]["loss"]).all()
 
     args, run = _start(["--out", str(tmp_path / "b")])
-    run.explain_divergence = lambda: "b.jpg has a box without area"
-    with pytest.raises(DivergenceError, match=r"epoch 3: b\.jpg has a box without area; the state"):
+    run.explain_divergence = lambda epoch, steps: f"{epoch} {steps} b.jpg has a box without area"
+    with pytest.raises(
+        DivergenceError, match=r"epoch 3: 2 range\(0, \d\) b\.jpg has a box without"
+    ):
         toy.fit(run, toy.make_model(args), args, [_Break()])
 
 
