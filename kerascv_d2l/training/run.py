@@ -474,7 +474,7 @@ class Run(keras.callbacks.Callback):
                     "step: the file of weights is damaged, or belongs to a run that diverged"
                 )
 
-    def _check_losses(self, logs, where, steps):
+    def _check_losses(self, logs, where, steps=1):
         """Raise `DivergenceError` if a loss of the first `steps` steps of an epoch is no number."""
         for name, value in (logs or {}).items():
             if (name == "loss" or name.endswith("_loss")) and not name.startswith("val_"):
