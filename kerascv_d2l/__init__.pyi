@@ -177,6 +177,9 @@ from kerascv_d2l.models.faster_rcnn import (
 from kerascv_d2l.models.fcn import (
     FCN as FCN,
 )
+from kerascv_d2l.models.fcos import (
+    FCOS as FCOS,
+)
 from kerascv_d2l.models.fpn import (
     FPN as FPN,
     feature_pyramid as feature_pyramid,
@@ -195,6 +198,9 @@ from kerascv_d2l.models.resnet import (
     ResNet18 as ResNet18,
     ResNet34 as ResNet34,
     resnet18_small as resnet18_small,
+)
+from kerascv_d2l.models.retinanet import (
+    RetinaNet as RetinaNet,
 )
 from kerascv_d2l.models.segmenter import (
     Segmenter as Segmenter,

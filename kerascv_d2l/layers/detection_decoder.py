@@ -104,27 +104,16 @@ class DetectionDecoder(keras.layers.Layer):
         in_image = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
         scores = tf.where(in_image, scores, -1.0)
 
-        apart = boxes if self.class_agnostic else _set_classes_apart(boxes, classes, num_classes)
-        candidates = scores
-        indices, scores, num_valid = batched_nms(
-            apart,
-            candidates,
+        return best_of_each(
+            boxes,
+            scores,
+            classes,
+            1 if self.class_agnostic else num_classes,
             self.max_detections,
             1.0 if self.soft_nms_sigma else self.nms_threshold,
             self.score_threshold,
             self.soft_nms_sigma,
         )
-        if not self.soft_nms_sigma:
-            # The same numbers, but with a derivative, which suppression has not.
-            scores = tf.gather(candidates, indices, batch_dims=1)
-        valid = tf.range(self.max_detections) < num_valid[:, tf.newaxis]  # (batch, detections)
-        boxes = tf.gather(boxes, indices, batch_dims=1)
-        return {
-            "boxes": tf.where(valid[..., tf.newaxis], boxes, 0.0),
-            "scores": tf.where(valid, scores, 0.0),
-            "classes": tf.where(valid, tf.gather(classes, indices, batch_dims=1), -1),
-            "num_valid": num_valid,
-        }
 
     def compute_output_spec(self, anchors, cls_preds, bbox_preds):
         batch, rows = cls_preds.shape[0], self.max_detections
@@ -145,6 +134,46 @@ class DetectionDecoder(keras.layers.Layer):
             "class_agnostic": self.class_agnostic,
             "soft_nms_sigma": self.soft_nms_sigma,
         }
+
+
+def best_of_each(
+    boxes, scores, classes, num_classes, count, nms_threshold, score_threshold, soft_sigma=0.0
+):
+    """Suppress candidates that overlap a better one of their class, and fill up with padding.
+
+    Args:
+        boxes: float32 `(batch, n, 4)` corners in [0, 1].
+        scores: float32 `(batch, n)`.
+        classes: int32 `(batch, n)`.
+        num_classes: int or int scalar; 1 lets all classes suppress each other.
+        count: int, detections of an image.
+        nms_threshold: float, as `iou_threshold` of `batched_nms`.
+        score_threshold: float, as of `batched_nms`.
+        soft_sigma: float, as of `batched_nms`.
+
+    Returns:
+        dict of `boxes`, `scores`, `classes` and `num_valid`, as `DetectionDecoder.call` gives it.
+    """
+    apart = (
+        boxes
+        if isinstance(num_classes, int) and num_classes == 1
+        else _set_classes_apart(boxes, classes, num_classes)
+    )
+    candidates = scores
+    indices, scores, num_valid = batched_nms(
+        apart, candidates, count, nms_threshold, score_threshold, soft_sigma
+    )
+    if not soft_sigma:
+        # The same numbers, but with a derivative, which suppression has not.
+        scores = tf.gather(candidates, indices, batch_dims=1)
+    valid = tf.range(count) < num_valid[:, tf.newaxis]  # (batch, count)
+    boxes = tf.gather(boxes, indices, batch_dims=1)
+    return {
+        "boxes": tf.where(valid[..., tf.newaxis], boxes, 0.0),
+        "scores": tf.where(valid, scores, 0.0),
+        "classes": tf.where(valid, tf.gather(classes, indices, batch_dims=1), -1),
+        "num_valid": num_valid,
+    }
 
 
 def _object_probabilities(logits):

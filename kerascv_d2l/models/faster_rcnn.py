@@ -335,6 +335,12 @@ class FasterRCNN(Detector):
         match = tf.where(drawn, tf.gather(match, index, batch_dims=1), _PADDING)
         return tf.gather(proposals, index, batch_dims=1), match
 
+    def torchvision_layers(self):
+        """List the layers that torchvision's model has too."""
+        rpn, head = self.rpn, self.box_head
+        heads = [rpn.conv, rpn.cls_logits, rpn.bbox_pred, head.fc6, head.fc7]
+        return [*self.features.layers, *heads, head.cls_score, head.bbox_pred]
+
     def get_config(self):
         return super().get_config() | {
             "backbone": self.backbone_name,

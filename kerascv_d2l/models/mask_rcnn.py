@@ -156,5 +156,10 @@ class MaskRCNN(FasterRCNN):
         count = tf.cast(tf.size(entropy), tf.float32)
         return losses | {"masks": mean_over_replicas(tf.reduce_sum(entropy), count)}
 
+    def torchvision_layers(self):
+        """List the layers that torchvision's model has too."""
+        head = self.mask_head
+        return [*super().torchvision_layers(), *head.convs, head.conv5_mask, head.mask_fcn_logits]
+
     def get_config(self):
         return super().get_config() | {"mask_channels": self.mask_channels}

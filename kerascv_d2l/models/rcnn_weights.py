@@ -1,5 +1,6 @@
-"""torchvision's weights in our R-CNNs: which tensor is which layer's."""
+"""torchvision's weights in our detectors: which tensor is which layer's."""
 
+import functools
 import re
 import types
 from pathlib import Path
@@ -11,6 +12,9 @@ _BACKBONE = "backbone.body."
 _MODULES = {
     r"fpn_inner_(\d)": r"backbone.fpn.inner_blocks.\1.0",
     r"fpn_layer_(\d)": r"backbone.fpn.layer_blocks.\1.0",
+    r"fpn_(p\d)": r"backbone.fpn.extra_blocks.\1",
+    r"cls_logits": r"head.classification_head.cls_logits",
+    r"(bbox_reg|bbox_ctrness)": r"head.regression_head.\1",
     r"rpn_conv": r"rpn.head.conv.0.0",
     r"rpn_(cls_logits|bbox_pred)": r"rpn.head.\1",
     r"(fc\d)": r"roi_heads.box_head.\1",
@@ -23,15 +27,17 @@ _OLD_NAMES = {
     r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1.0.\2",
     r"rpn\.head\.conv\.(weight|bias)": r"rpn.head.conv.0.0.\1",
 }
+# The towers of one-stage detectors.
+_TOWERS = {"class_tower": "head.classification_head", "box_tower": "head.regression_head"}
 _FIRST_DENSE = "roi_heads.box_head.fc6.weight"
 
 
 def load_torchvision(model, weights):
-    """Load the weights of torchvision's Faster R-CNN with a ResNet and FPN, or raise.
+    """Load the weights of a detector of torchvision with a ResNet and FPN, or raise.
 
     Args:
-        model: `FasterRCNN` with the backbone "resnet50_v1.5" (or another of
-            torchvision's ResNets) and as many classes.
+        model: `FasterRCNN`, `MaskRCNN`, `RetinaNet` or `FCOS` with the backbone
+            "resnet50_v1.5" (or another of torchvision's ResNets) and as many classes.
         weights: path of a safetensors file, or dict name -> NumPy array.
 
     Raises:
@@ -47,21 +53,27 @@ def load_torchvision(model, weights):
         channels = model.channels
         kernel = kernel.reshape(len(kernel), channels, -1).swapaxes(1, 2)
         tensors[_FIRST_DENSE] = kernel.reshape(len(kernel), -1)
-    layers = [
-        *model.features.layers,
-        *(model.rpn.conv, model.rpn.cls_logits, model.rpn.bbox_pred),
-        *(model.box_head.fc6, model.box_head.fc7),
-        *(model.box_head.cls_score, model.box_head.bbox_pred),
-    ]
-    if model.predicts_masks:
-        head = model.mask_head
-        layers += [*head.convs, head.conv5_mask, head.mask_fcn_logits]
+    layers = model.torchvision_layers()
+    key = functools.partial(torchvision_module, norm=getattr(model, "norm", False))
     network = types.SimpleNamespace(layers=[layer for layer in layers if layer.weights])
-    load_state_dict(network, tensors, key=torchvision_module, source=source)
+    load_state_dict(network, tensors, key=key, source=source)
 
 
-def torchvision_module(name):
-    """Name torchvision's module: `layer1_0_conv1` is `backbone.body.layer1.0.conv1`."""
+def torchvision_module(name, norm=False):
+    """Name torchvision's module: `layer1_0_conv1` is `backbone.body.layer1.0.conv1`.
+
+    Args:
+        name: str, of our layer.
+        norm: whether the towers of a one-stage detector have norms between their convolutions.
+
+    Returns:
+        str.
+    """
+    if match := re.fullmatch(r"(class_tower|box_tower)_(conv|norm)_(\d)", name):
+        tower, kind, i = match.groups()
+        # FCOS counts convolution, norm and ReLU; RetinaNet blocks of convolution and ReLU.
+        place = f"{3 * int(i) + (kind == 'norm')}" if norm else f"{i}.0"
+        return f"{_TOWERS[tower]}.conv.{place}"
     return _renamed(name, _MODULES) or _BACKBONE + name.replace("_", ".")
 
 

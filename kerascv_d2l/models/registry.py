@@ -14,6 +14,8 @@ from kerascv_d2l.errors import InputError
 DETECTORS = {
     "tinyssd": "kerascv_d2l.models.ssd:TinySSD",
     "ssd": "kerascv_d2l.models.ssd:SSD",
+    "retinanet": "kerascv_d2l.models.retinanet:RetinaNet",
+    "fcos": "kerascv_d2l.models.fcos:FCOS",
     "faster_rcnn": "kerascv_d2l.models.faster_rcnn:FasterRCNN",
     "mask_rcnn": "kerascv_d2l.models.mask_rcnn:MaskRCNN",
 }

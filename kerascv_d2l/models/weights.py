@@ -246,8 +246,9 @@ def _targets(model, key):
         prefix = key(layer.name)
         if prefix is None:
             continue
-        batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        for torch_name, name in (_BATCH_NORM if batch_norm else _DENSE_OR_CONV).items():
+        norms = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
+        names = _BATCH_NORM if isinstance(layer, norms) else _DENSE_OR_CONV
+        for torch_name, name in names.items():
             variable = getattr(layer, name, None)
             if variable is not None:
                 targets[f"{prefix}.{torch_name}"] = (layer, variable)

@@ -1,0 +1,231 @@
+"""What one-stage detectors on a feature pyramid share: towers, and places in pixels."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.layers.dense_decoder import DenseDecoder
+from kerascv_d2l.models.common import dtype_scope
+from kerascv_d2l.models.detector import Detector
+from kerascv_d2l.models.fpn import FPN
+from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
+from kerascv_d2l.ops.roi_sampling import map_size
+
+STRIDES = (8, 16, 32)  # of the backbone's maps; two coarser ones are made of the last
+LEVELS = 5
+PRIOR = 0.01  # probability that a place holds a class, before anything is learned
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class Tower(keras.layers.Layer):
+    """3 × 3 convolutions, the same for all levels, and one that predicts.
+
+    Called with a list of maps `(batch, h, w, c)` it gives the tower's maps, of the same shapes.
+
+    Args:
+        depth: int, convolutions before the last.
+        channels: int, of each.
+        norm: whether a group norm of 32 groups follows each.
+        **kwargs: as in `keras.layers.Layer`.
+    """
+
+    def __init__(self, depth, channels, norm, **kwargs):
+        super().__init__(**kwargs)
+        self.depth, self.channels, self.norm = depth, channels, norm
+        policy = self.dtype_policy
+        self.convs = [predictor(channels, f"{self.name}_conv_{i}", policy) for i in range(depth)]
+        self.norms = []
+        if norm:
+            self.norms = [
+                keras.layers.GroupNormalization(
+                    math.gcd(32, channels), epsilon=1e-5, name=f"{self.name}_norm_{i}", dtype=policy
+                )
+                for i in range(depth)
+            ]
+
+    def build(self, input_shape):
+        for layer in (*self.convs, *self.norms):
+            layer.build((None, None, None, self.channels))
+        self.built = True
+
+    def call(self, maps):
+        return [self._one(x) for x in maps]
+
+    def _one(self, x):
+        for i, conv in enumerate(self.convs):
+            x = conv(x)
+            x = tf.nn.relu(self.norms[i](x) if self.norm else x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {
+            "depth": self.depth,
+            "channels": self.channels,
+            "norm": self.norm,
+        }
+
+
+def predictor(channels, name, dtype=None, bias=0.0):
+    """Make a 3 × 3 convolution with small random weights, as the paper has them.
+
+    Args:
+        channels: int, of the result.
+        name: str.
+        dtype: dtype policy.
+        bias: float, at the start.
+
+    Returns:
+        `keras.layers.Conv2D`.
+
+    Source:
+        Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1.
+    """
+    return keras.layers.Conv2D(
+        channels,
+        3,
+        padding="same",
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        bias_initializer=keras.initializers.Constant(bias),
+        name=name,
+        dtype=dtype,
+    )
+
+
+def class_predictor(channels, name, dtype=None):
+    """Make a `predictor` of logits that starts at the probability `PRIOR`."""
+    return predictor(channels, name, dtype, bias=-math.log((1 - PRIOR) / PRIOR))
+
+
+def flat(tensor, size):
+    """`(batch, h, w, a·size)` to float32 `(batch, h·w·a, size)`."""
+    shape = tensor.shape
+    places = None if None in shape[1:] else math.prod(shape[1:]) // size
+    batch = tf.shape(tensor)[0] if places else -1
+    places = places or tf.reduce_prod(tf.shape(tensor)[1:]) // size
+    return tf.cast(tf.reshape(tensor, [batch, places, size]), tf.float32)
+
+
+class DenseDetector(Detector):
+    """A one-stage detector: every place of five maps says what is there, and where.
+
+    A subclass defines `anchor_sizes` and `anchor_ratios`; `make_predictors`; `call` to a dict
+    with a list for each kind of prediction, one tensor a level, and `size`; `scores_of(outputs)`
+    and `boxes_of(outputs)`, lists likewise; and the loss.
+
+    Args:
+        class_names: sequence of str, or the number of classes.
+        backbone: name of a network with maps at strides 8, 16 and 32, see
+            `kerascv_d2l.models.backbones`.
+        weights: of the backbone: None (random), "imagenet" or a path.
+        image_size: as for `Detector`.
+        channels: int, of the pyramid's maps and of the towers.
+        depth: int, convolutions of a tower.
+        norm: whether a group norm follows each of them.
+        freeze_norm: whether the backbone's batch norm keeps its statistics and
+            weights; None for where the backbone has `weights`.
+        decoder: `DenseDecoder`, or None for one with its defaults.
+        **kwargs: as in `keras.Model`.
+    """
+
+    BACKBONE = "resnet18"
+    MIN_SIZE = 64
+
+    def __init__(
+        self,
+        class_names,
+        backbone="resnet18",
+        weights=None,
+        image_size=None,
+        channels=128,
+        depth=2,
+        norm=True,
+        freeze_norm=None,
+        decoder=None,
+        **kwargs,
+    ):
+        super().__init__(class_names, image_size, decoder or DenseDecoder(), **kwargs)
+        self.num_classes = len(self.class_names)
+        self.backbone_name, self.channels, self.depth, self.norm = backbone, channels, depth, norm
+        self.freeze_norm = weights is not None if freeze_norm is None else freeze_norm
+        with dtype_scope(self.dtype_policy):
+            self.features = FPN(backbone, weights, STRIDES, channels, extra="p6p7")
+            self.class_tower = Tower(depth, channels, norm, name="class_tower")
+            self.box_tower = Tower(depth, channels, norm, name="box_tower")
+            self.make_predictors()
+        if self.freeze_norm:
+            for layer in self.features.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
+        self.build((None, None, None, 3))
+
+    def make_predictors(self):
+        """Make what stands on the towers, as `self.predictors`: dict of name to convolution."""
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        shapes = [tensor.shape for tensor in self.features.outputs]
+        for layer in (self.class_tower, self.box_tower):
+            layer.build(shapes)
+        for layer in self.predictors.values():
+            layer.build(shapes[0])
+        self.built = True
+
+    def towers(self, images, training):
+        """Maps of the class tower and of the box tower, and the anchors of each level.
+
+        Args:
+            images: pixels 0-255 `(batch, height, width, 3)`, uint8 or float.
+            training: bool.
+
+        Returns:
+            Tuple of two lists of `(batch, h, w, channels)`; a list of float32 `(places, 4)`
+            corners in pixels; and int32 `(2,)`, height and width of the images.
+        """
+        self.check_images(images)
+        maps = self.features(images, training=training)
+        sizes = [map_size(m)[1:3] for m in (images, *maps)]
+        anchors = pyramid_anchors(sizes[0], sizes[1:], self.anchor_sizes, self.anchor_ratios)
+        return self.class_tower(maps), self.box_tower(maps), anchors, tf.shape(images)[1:3]
+
+    def sum_of_parts(self, losses):
+        """Add up this device's parts of the losses, and keep each in the metric of its name.
+
+        Args:
+            losses: dict of float32 scalars, as `mean_over_replicas` gives them.
+
+        Returns:
+            float32 scalar.
+        """
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        for name, loss in losses.items():
+            self.parts[name].update_state(loss * devices)
+        return tf.add_n(list(losses.values()))
+
+    def decode(self, outputs):
+        """Turn outputs into detections; see `Detector.decode`."""
+        return self.decoder(self.scores_of(outputs), self.boxes_of(outputs), outputs["size"])
+
+    def torchvision_layers(self):
+        """List the layers that torchvision's model has too."""
+        towers = (self.class_tower, self.box_tower)
+        parts = [layer for tower in towers for layer in (*tower.convs, *tower.norms)]
+        return [*self.features.layers, *parts, *self.predictors.values()]
+
+    def get_config(self):
+        return super().get_config() | {
+            "backbone": self.backbone_name,
+            "channels": self.channels,
+            "depth": self.depth,
+            "norm": self.norm,
+            "freeze_norm": self.freeze_norm,
+        }
+
+
+def in_pixels(y, size):
+    """Labels as of `as_targets`, with boxes in pixels of images of `size`, int32 `(2,)`."""
+    height, width = tf.unstack(tf.cast(size, tf.float32))
+    return y | {"boxes": y["boxes"] * tf.stack([width, height, width, height])}

@@ -1,0 +1,176 @@
+"""FCOS: no anchors; every place says how far the sides of its object are."""
+
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.losses.detection import mean_over_replicas
+from kerascv_d2l.losses.regions import ciou_loss, giou_loss, sigmoid_focal_loss
+from kerascv_d2l.models.dense import DenseDetector, class_predictor, flat, in_pixels, predictor
+from kerascv_d2l.models.registry import Recipe
+from kerascv_d2l.models.rpn import rows_of, sum_where
+from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
+from kerascv_d2l.ops.task_aligned import match_by_distance, match_task_aligned
+
+ASSIGNMENTS = ("task_aligned", "centre")
+SIZES = ((8,), (16,), (32,), (64,), (128,))  # pixels: the unit of distances, a stride of each level
+LARGEST_LOG = 6.0  # of a distance in strides: beyond any image
+BOX_WEIGHT = 2.0  # of the boxes' part, as in GFL
+LOSSES = ("classes", "boxes", "centerness")
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class FCOS(DenseDetector):
+    """A one-stage detector without anchors.
+
+    Call it on pixels 0-255 `(batch, height, width, 3)` for a dict of lists, one entry a level:
+    `logits` float32 `(batch, n, classes)`; `distances` float32 `(batch, n, 4)` to the left,
+    top, right and bottom side, in strides; `anchors` float32 `(n, 4)`, squares of a stride around
+    each place, in pixels; with `assignment="centre"` also `centerness` `(batch, n, 1)`; and `size`.
+
+    With "task_aligned" (the default) those places learn to be an object's that already
+    predict it best, the score is trained to be the IoU, and boxes by CIoU. With "centre",
+    `channels=256, depth=4` and the backbone "resnet50_v1.5" it is torchvision's
+    `fcos_resnet50_fpn`: places near the centre, focal loss, GIoU, and centerness.
+
+    Args:
+        class_names: sequence of str, or the number of classes.
+        assignment: "task_aligned" or "centre".
+        **kwargs: as in `DenseDetector`.
+
+    Raises:
+        InputError: if there is no such assignment.
+
+    Source:
+        Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2; Li et al. 2020,
+        "Generalized Focal Loss", equation 2.
+    """
+
+    RECIPES: ClassVar = {
+        "default": Recipe(learning_rate=1e-3, weight_decay=1e-4, batch_size=16),
+        "torchvision": Recipe(
+            "sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
+        ),
+    }
+    anchor_sizes, anchor_ratios = SIZES, (1.0,)
+
+    def __init__(self, class_names, assignment="task_aligned", **kwargs):
+        if assignment not in ASSIGNMENTS:
+            raise InputError(
+                f"assignment must be one of {', '.join(ASSIGNMENTS)}; got {assignment!r}."
+            )
+        self.assignment = assignment
+        names = LOSSES if assignment == "centre" else LOSSES[:2]
+        self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
+        super().__init__(class_names, **kwargs)
+
+    def make_predictors(self):
+        self.predictors = {
+            "logits": class_predictor(self.num_classes, "cls_logits"),
+            "distances": predictor(4, "bbox_reg"),
+        }
+        if self.assignment == "centre":
+            self.predictors["centerness"] = predictor(1, "bbox_ctrness")
+
+    def call(self, images, training=False):
+        """Predict for all places; see the class."""
+        class_maps, box_maps, anchors, size = self.towers(images, training)
+        outputs = {
+            "logits": [flat(self.predictors["logits"](m), self.num_classes) for m in class_maps],
+            "anchors": anchors,
+            "size": size,
+        }
+        raw = [flat(self.predictors["distances"](m), 4) for m in box_maps]
+        if self.assignment == "centre":
+            outputs["distances"] = [tf.nn.relu(r) for r in raw]
+            outputs["centerness"] = [flat(self.predictors["centerness"](m), 1) for m in box_maps]
+        else:
+            # torchvision's places are at whole multiples of the stride, these in the middle.
+            outputs["anchors"] = [a + (a[:, 2:3] - a[:, :1]) / 2 for a in anchors]
+            outputs["distances"] = [tf.exp(tf.minimum(r, LARGEST_LOG)) for r in raw]
+        return outputs
+
+    def scores_of(self, outputs):
+        scores = [tf.sigmoid(logits) for logits in outputs["logits"]]
+        if self.assignment == "task_aligned":
+            return scores
+        pairs = zip(scores, outputs["centerness"], strict=True)
+        return [tf.sqrt(s * tf.sigmoid(c)) for s, c in pairs]
+
+    def boxes_of(self, outputs):
+        pairs = zip(outputs["distances"], outputs["anchors"], strict=True)
+        return [_boxes_at(distances, *_places(anchors)) for distances, anchors in pairs]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Compute the sum of the losses of a batch, which the metrics keep apart."""
+        y = in_pixels(as_targets(y, self.num_classes), y_pred["size"])
+        logits = tf.concat(y_pred["logits"], axis=1)
+        predicted = tf.concat(self.boxes_of(y_pred), axis=1)  # (batch, n, 4)
+        points, strides = _places(tf.concat(y_pred["anchors"], axis=0))
+        objects = y["boxes"], y["classes"], y["ignore"]
+        if self.assignment == "task_aligned":
+            scores, found = tf.stop_gradient(tf.sigmoid(logits)), tf.stop_gradient(predicted)
+            match, quality = match_task_aligned(*objects, scores, found, points, strides)
+            losses = self._quality_losses(y, logits, predicted, match, quality)
+        else:
+            levels = [tf.shape(y_pred["anchors"][i])[0] for i in (0, -1)]
+            match = match_by_distance(*objects, points, strides, levels)
+            centerness = tf.concat(y_pred["centerness"], axis=1)[..., 0]
+            losses = self._centre_losses(y, logits, predicted, centerness, points, match)
+        return self.sum_of_parts(losses)
+
+    def _quality_losses(self, y, logits, predicted, match, quality):
+        """Quality focal loss and CIoU, weighted by the quality and over its sum."""
+        targets = quality[..., tf.newaxis] * self._one_hot(y, match)
+        entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+        entropy *= tf.square(targets - tf.sigmoid(logits))
+        counted = (match != IGNORED)[..., tf.newaxis]
+        apart = ciou_loss(predicted, rows_of(y["boxes"], match))  # (batch, n)
+        positive = match > BACKGROUND
+        total = tf.reduce_sum(quality)
+        return {
+            "classes": mean_over_replicas(sum_where(counted, entropy), total),
+            "boxes": BOX_WEIGHT * mean_over_replicas(sum_where(positive, quality * apart), total),
+        }
+
+    def _centre_losses(self, y, logits, predicted, centerness, points, match):
+        """Focal loss, GIoU and centerness, each over the number of positive places."""
+        positive = match > BACKGROUND
+        count = tf.reduce_sum(tf.cast(positive, tf.float32))
+        focal = sigmoid_focal_loss(self._one_hot(y, match), logits)
+        boxes = rows_of(y["boxes"], match)
+        # (batch, n, 2) each: distances to left and top, to right and bottom
+        low, high = points - boxes[..., :2], boxes[..., 2:] - points
+        ratio = tf.math.divide_no_nan(tf.minimum(low, high), tf.maximum(low, high))
+        ratio = tf.where(positive[..., tf.newaxis], ratio, 0.0)
+        entropy = tf.nn.sigmoid_cross_entropy_with_logits(
+            labels=tf.sqrt(tf.reduce_prod(ratio, axis=-1)), logits=centerness
+        )
+        sums = (
+            sum_where((match != IGNORED)[..., tf.newaxis], focal),
+            sum_where(positive, giou_loss(predicted, boxes)),
+            sum_where(positive, entropy),
+        )
+        return {n: mean_over_replicas(s, count) for n, s in zip(LOSSES, sums, strict=True)}
+
+    def _one_hot(self, y, match):
+        """1 for the class of the object that a place stands for: float32 `(batch, n, classes)`."""
+        classes = tf.where(match > BACKGROUND, rows_of(y["classes"], match), -1)
+        return tf.one_hot(classes, self.num_classes)
+
+    def get_config(self):
+        return super().get_config() | {"assignment": self.assignment}
+
+
+def _places(anchors):
+    """Centre `(n, 2)` and side `(n,)` of squares `(n, 4)`."""
+    return (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
+
+
+def _boxes_at(distances, points, strides):
+    """Corners `(batch, n, 4)` from distances in strides."""
+    low, high = tf.split(distances * strides[:, tf.newaxis], 2, axis=-1)
+    return tf.concat([points - low, points + high], axis=-1)

@@ -1,0 +1,227 @@
+"""RetinaNet and FCOS against torchvision's numbers (record_dense.py), and their own ways."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import record_dense as given
+import tensorflow as tf
+from record_faster_rcnn import CASES, NUM_CLASSES, draw_objects, draw_pixels
+from record_resnet import sample
+
+from kerascv_d2l import FCOS, InputError, RetinaNet
+from kerascv_d2l.models.rcnn_weights import load_torchvision
+from kerascv_d2l.ops.task_aligned import match_by_distance, match_task_aligned
+
+TORCHVISION = {"backbone": "resnet50_v1.5", "channels": 256, "depth": 4, "freeze_norm": True}
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return np.load(given.RECORDED)
+
+
+@pytest.fixture(scope="module", params=["retinanet", "fcos"])
+def network(request, recorded):
+    """A detector as torchvision's, with the drawn weights."""
+    if request.param == "retinanet":
+        model = RetinaNet(NUM_CLASSES, norm=False, **TORCHVISION)
+    else:
+        model = FCOS(NUM_CLASSES, assignment="centre", **TORCHVISION)
+    shapes = json.loads(str(recorded[f"{request.param}_shapes"]))
+    load_torchvision(model, given.draw_weights({k: tuple(v) for k, v in shapes.items()}))
+    model.kind = request.param
+    return model
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_is_that_of_torchvision(network, recorded, case):
+    prefix = f"{network.kind}_{case}"
+    images = draw_pixels(case)
+    outputs = network(images)
+    for name in given.OUTPUTS[network.kind].values():
+        found, expected = (sample(np.concatenate(outputs[name], 1)), recorded[f"{prefix}_{name}"])
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * scale, err_msg=name)
+
+    network.decoder.nms_threshold = {"retinanet": 0.5, "fcos": 0.6}[network.kind]
+    network.decoder.score_threshold = {"retinanet": 0.05, "fcos": 0.2}[network.kind]
+    detected = network.decode(outputs)
+    _, height, width = CASES[case]
+    for i in range(len(images)):
+        scores = recorded[f"{prefix}_scores_{i}"]
+        assert int(detected["num_valid"][i]) == len(scores) == 100
+        np.testing.assert_allclose(detected["scores"][i], scores, atol=1e-4)
+        rows = np.concatenate(
+            [
+                detected["boxes"][i] * [width, height, width, height],
+                100 * detected["classes"][i].numpy()[:, None],
+            ],
+            axis=1,
+        )
+        expected = np.concatenate(
+            [recorded[f"{prefix}_boxes_{i}"], 100 * recorded[f"{prefix}_labels_{i}"][:, None]], 1
+        )
+        # Equal scores may swap by rounding, but for the last place.
+        distance = np.abs(rows[:, None] - expected).max(axis=-1)
+        assert (np.sort(distance.min(axis=1))[:99] < 0.05).all()
+
+    boxes, classes = draw_objects(case)
+    padding = [[0, 0], [0, 2], [0, 0]]
+    y = {
+        "boxes": np.pad(boxes / np.float32([width, height, width, height]), padding),
+        "classes": np.pad(classes, padding[:2], constant_values=-1),
+    }
+    total = network.compute_loss(images, y, outputs)
+    found = [metric.result().numpy() for metric in network.parts.values()]
+    for metric in network.parts.values():
+        metric.reset_state()
+    np.testing.assert_allclose(found, recorded[f"{prefix}_losses"], rtol=2e-4)
+    np.testing.assert_allclose(total, recorded[f"{prefix}_losses"].sum(), rtol=2e-4)
+
+
+def slow_task_aligned(boxes, classes, ignore, scores, predicted, points, strides):
+    """One object and one place after the other, for one image."""
+
+    def iou(a, b):
+        low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+        both = np.prod(np.maximum(high - low, 0))
+        return both / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both)
+
+    match = np.full(len(points), -1)
+    overlap = np.zeros(len(points))
+    fits = {}
+    for j, (box, k) in enumerate(zip(boxes, classes, strict=True)):
+        if k < 0:
+            continue
+        centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+        inside = [
+            i
+            for i, p in enumerate(points)
+            if (np.abs(p - centre) <= np.maximum(half, strides[i] / 2)).all()
+        ]
+        if ignore[j]:
+            for i in inside:
+                match[i] = -2 if match[i] == -1 else match[i]
+            continue
+        fit = {i: scores[i, k] ** 0.5 * iou(predicted[i], box) ** 6 for i in inside}
+        for i in sorted(fit, key=lambda i: -fit[i])[:10]:
+            if fit[i] > 0:
+                fits[i, j] = fit[i]
+                if iou(predicted[i], box) > overlap[i]:
+                    match[i], overlap[i] = j, iou(predicted[i], box)
+    quality = np.zeros(len(points))
+    for j in range(len(boxes)):
+        mine = [i for i in range(len(points)) if match[i] == j]
+        for i in mine:
+            best_fit = max(fits[q, j] for q in mine)
+            quality[i] = fits[i, j] / best_fit * max(overlap[q] for q in mine)
+    return match, quality
+
+
+def places(random):
+    """Two levels of places on 64 x 48 pixels, and predictions near them."""
+    points, strides = [], []
+    for stride in (8, 16):
+        y, x = np.mgrid[0 : 48 // stride, 0 : 64 // stride].reshape(2, -1)
+        points.append(np.stack([x + 0.5, y + 0.5], axis=1) * stride)
+        strides.append(np.full(len(x), stride))
+    points, strides = (np.concatenate(p).astype(np.float32) for p in (points, strides))
+    reach = random.uniform(4, 24, (2, len(points), 4)).astype(np.float32)
+    predicted = np.concatenate([points - reach[..., :2], points + reach[..., 2:]], axis=-1)
+    scores = random.uniform(0.05, 0.9, (2, len(points), 3)).astype(np.float32)
+    return points, strides, predicted, scores
+
+
+def test_task_aligned_matching_equals_a_slow_one():
+    """With objects that overlap, one without a place inside, an ignored one, and padding."""
+    random = np.random.default_rng(1)
+    points, strides, predicted, scores = places(random)
+    boxes = np.array(
+        [
+            [[2, 2, 40, 30], [10, 8, 50, 44], [60.5, 20.5, 62, 22], [0, 30, 20, 48], [0, 0, 0, 0]],
+            [[0, 0, 64, 48], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+        ],
+        np.float32,
+    )
+    classes = np.array([[0, 2, 1, 1, -1], [1, -1, -1, -1, -1]])
+    ignore = np.array([[False, False, False, True, False], [False] * 5])
+    match, quality = match_task_aligned(boxes, classes, ignore, scores, predicted, points, strides)
+    for b in range(2):
+        expected = slow_task_aligned(
+            boxes[b], classes[b], ignore[b], scores[b], predicted[b], points, strides
+        )
+        np.testing.assert_array_equal(match[b], expected[0])
+        np.testing.assert_allclose(quality[b], expected[1], rtol=1e-5, atol=1e-7)
+    assert {0, 1, 2, -1, -2} <= set(match[0].numpy())
+
+
+def test_ignored_objects_and_padding_match_nothing_by_distance():
+    points, strides, _, _ = places(np.random.default_rng(0))
+    boxes = np.array([[[4, 4, 36, 36], [36, 4, 60, 28], [0, 0, 0, 0]]], np.float32)
+    classes, ignore = np.array([[0, 1, -1]]), np.array([[False, True, False]])
+    match = match_by_distance(boxes, classes, ignore, points, strides, [48, 12])[0].numpy()
+    for p, stride, found in zip(points, strides, match, strict=True):
+        inside = [(p > b[:2]).all() and (p < b[2:]).all() for b in boxes[0]]
+        longest = max(*(p - boxes[0, 0, :2]), *(boxes[0, 0, 2:] - p))
+        fits = longest < 64 if stride == 8 else longest > 64
+        near = (np.abs(p - [20, 20]) < 1.5 * stride).all()
+        assert found == (0 if inside[0] and near and fits else -2 if inside[1] else -1)
+
+
+def test_what_is_ignored_does_not_change_the_loss():
+    """An object more that is ignored takes its places out of the loss; padding changes nothing."""
+    keras.utils.set_random_seed(0)
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    y = {
+        "boxes": np.array([[[0.1, 0.1, 0.5, 0.6]]], np.float32),
+        "classes": np.array([[1]]),
+        "ignore": np.array([[False]]),
+    }
+    more = {
+        "boxes": np.pad(y["boxes"], [[0, 0], [0, 7], [0, 0]]),
+        "classes": np.pad(y["classes"], [[0, 0], [0, 7]], constant_values=-1),
+        "ignore": np.pad(y["ignore"], [[0, 0], [0, 7]]),
+    }
+    hidden = {k: v.copy() for k, v in more.items()}
+    hidden["boxes"][0, 1], hidden["classes"][0, 1] = [0.6, 0.6, 1, 1], 0
+    hidden["ignore"][0, 1] = True
+    wrong = {**hidden, "ignore": more["ignore"]}
+    options = {"backbone": "mobilenet_0.25", "channels": 32, "depth": 1}
+    for model in (
+        RetinaNet(2, anchor_sizes=[[s] for s in (8, 16, 32, 64, 128)], **options),
+        FCOS(2, **options),
+        FCOS(2, assignment="centre", **options),
+    ):
+        outputs = model(image)
+        for name in model.predictors:  # at first all places say the same
+            outputs[name] = [t + tf.random.uniform(t.shape, seed=1) for t in outputs[name]]
+        losses = [float(model.compute_loss(image, t, outputs)) for t in (y, more, hidden, wrong)]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+        assert losses[2] < losses[0]
+        assert abs(losses[3] - losses[2]) > 0.01
+        copy = type(model).from_config(model.get_config())
+        assert copy.get_config() == model.get_config()
+    with pytest.raises(InputError, match=r"assignment must be one of task_aligned, centre"):
+        FCOS(2, assignment="center")
+
+
+def test_they_learn_two_images_by_heart():
+    """And find them after being saved and loaded, in bfloat16 too."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (2, 64, 96, 3)).astype(np.uint8)
+    y = {
+        "boxes": np.array([[[0.1, 0.2, 0.5, 0.9]], [[0.4, 0.1, 0.9, 0.8]]], np.float32),
+        "classes": np.array([[1], [0]]),
+    }
+    for x0, y0, x1, y1, i in ((10, 13, 48, 58, 0), (38, 6, 86, 51, 1)):
+        images[i, y0:y1, x0:x1] = (250, 30, 30) if i else (30, 30, 250)
+    keras.utils.set_random_seed(1)
+    model = FCOS(2, backbone="mobilenet_0.25", channels=32, depth=1, dtype="mixed_bfloat16")
+    model.compile(keras.optimizers.Adam(3e-3))
+    data = tf.data.Dataset.from_tensors((images, y)).repeat()
+    model.fit(data, steps_per_epoch=60, verbose=0, shuffle=False)
+    found = model.detect(images)
+    np.testing.assert_array_equal(found["classes"][:, 0], [1, 0])
+    np.testing.assert_allclose(found["boxes"][:, 0], y["boxes"][:, 0], atol=0.1)
