@@ -125,9 +125,21 @@ def run(path, cells):
     )
     NotebookClient(notebook, timeout=TIMEOUT, record_timing=False).execute()
     for cell, done in zip(code, notebook.cells, strict=True):
-        cell.outputs = [kept for output in done.outputs if (kept := cleaned(output))]
+        cell.outputs = [kept for output in joined(done.outputs) if (kept := cleaned(output))]
         if is_check(cell) and cell.outputs:
             print(f"{path.name}: {cell.outputs}", flush=True)
+
+
+def joined(outputs):
+    """Join texts that the kernel happened to send in pieces."""
+    kept = []
+    for output in outputs:
+        text = output.output_type == "stream" and output.name
+        if text and kept and kept[-1].get("name") == text:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def cleaned(output):

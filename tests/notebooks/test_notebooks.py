@@ -70,7 +70,7 @@ def test_both_languages_say_the_same(path):
 
 def facts(text):
     """Set of what is in code font, the formulas and the decimal fractions of a text."""
-    return set(re.findall(r"`[^`]+`|\$[^$]+\$|\d+\.\d+", text))
+    return set(re.findall(r"`[^`]+`|\$\$[^$]+\$\$|\$[^$]+\$|\d+\.\d+", text))
 
 
 def test_the_folder_stays_small():
