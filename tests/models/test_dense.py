@@ -221,7 +221,7 @@ def test_they_learn_two_images_by_heart():
     model = FCOS(2, backbone="mobilenet_0.25", channels=32, depth=1, dtype="mixed_bfloat16")
     model.compile(keras.optimizers.Adam(3e-3))
     data = tf.data.Dataset.from_tensors((images, y)).repeat()
-    model.fit(data, steps_per_epoch=60, verbose=0, shuffle=False)
+    model.fit(data, steps_per_epoch=120, verbose=0, shuffle=False)
     found = model.detect(images)
     np.testing.assert_array_equal(found["classes"][:, 0], [1, 0])
     np.testing.assert_allclose(found["boxes"][:, 0], y["boxes"][:, 0], atol=0.1)
