@@ -36,9 +36,9 @@ def save(model, path):
     images are large.
 
     Signatures: `serving_default` (uint8) and `float` (float32), both with the input `images`;
-    `NAME` and `float_NAME` for every further function; and without input `info` (`task`, and
-    the names of the `functions`), `class_names`, and `colors` (uint8 `(classes, 3)`) if the
-    model has them.
+    `NAME` and `float_NAME` for every further function; and without input `info` (`task`, the
+    names of the `functions`, `predicts_masks`), `class_names`, and `colors` (uint8
+    `(classes, 3)`) if the model has them.
 
     Args:
         model: has `endpoints()`, `task` and `variables`; and `class_names` and `colors` if the
@@ -103,6 +103,7 @@ def _for_all_dtypes(function, signature):
 def _facts(model):
     """What an export tells about itself: `{signature: {output: constant}}`."""
     facts = {"info": {"task": model.task, "functions": list(model.endpoints())}}
+    facts["info"]["predicts_masks"] = getattr(model, "predicts_masks", False)
     if getattr(model, "class_names", None):
         facts["class_names"] = {"class_names": list(model.class_names)}
     if getattr(model, "colors", None) is not None:
@@ -180,10 +181,12 @@ class LoadedModel:
         class_names: tuple of str, empty for a style network.
         colors: uint8 `(classes, 3)`, RGB, or None where the task has none.
         functions: dict from names to functions of images; each is an attribute too.
+        predicts_masks: bool: whether detections have `masks`.
     """
 
-    def __init__(self, task, class_names, colors, functions):
+    def __init__(self, task, class_names, colors, functions, predicts_masks=False):
         self.task = task
+        self.predicts_masks = bool(predicts_masks)
         self.class_names = tuple(class_names)
         self.colors = colors
         self.functions = functions
@@ -221,7 +224,8 @@ def load(path):
         for name, (function, signature) in model.endpoints().items()
     }
     names = getattr(model, "class_names", None) or ()
-    return LoadedModel(model.task, names, getattr(model, "colors", None), functions)
+    colors, masks = getattr(model, "colors", None), getattr(model, "predicts_masks", False)
+    return LoadedModel(model.task, names, colors, functions, masks)
 
 
 def _on_any_images(function, signature):
@@ -255,7 +259,8 @@ def _load_saved_model(path):
         }
         names = [name.decode() for name in facts.get("class_names", {}).get("class_names", ())]
         colors = facts.get("colors", {}).get("colors")
-        return LoadedModel(info["task"].decode(), names, colors, functions)
+        masks = info.get("predicts_masks", False)  # exports of before have no masks
+        return LoadedModel(info["task"].decode(), names, colors, functions, masks)
     except (
         AttributeError,
         KeyError,

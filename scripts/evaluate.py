@@ -4,9 +4,9 @@
 
 MODEL is a SavedModel or a .keras file of a training script; it knows its task. SOURCE is whatever
 the training scripts take: a folder in any layout, a prepared data set's name, or generated. Its
-classes are matched by name. Writes metrics.json (mAP; accuracy and confusion; mean IoU, each with
-its figure by class), curves, and the images with the worst answers. Files that are there already
-are never overwritten: new ones get a number.
+classes are matched by name. Writes metrics.json (mAP, of masks too; accuracy and confusion; mean
+IoU, each with its figure by class), curves, and the images with the worst answers. Files that are
+there already are never overwritten: new ones get a number.
 """
 
 import dataclasses
@@ -137,7 +137,7 @@ def evaluate_detector(model, split, table, args):
     from kerascv_d2l.plotting.detections import draw_detections
     from kerascv_d2l.plotting.evaluation import draw_precision_recall
 
-    evaluator = DetectionEvaluator()
+    evaluator = DetectionEvaluator(split if model.predicts_masks else None)
     for images, labels in batches_of(split):
         evaluator.update(labels, model.detect(images))
     metrics = evaluator.result()
@@ -150,8 +150,10 @@ def evaluate_detector(model, split, table, args):
     def draw_worst(path):
         images = pixels_of(part)
         found = [model.detect(image[None]) for image in images]
+        masks = {"masks": [f["masks"][0] for f in found]} if model.predicts_masks else {}
         found = {k: np.concatenate([f[k] for f in found]) for k in ("boxes", "scores", "classes")}
-        draw_detections(path, images, found, padded(part.targets), names, args.score_threshold)
+        labels = padded(part.targets)
+        draw_detections(path, images, found | masks, labels, names, args.score_threshold)
 
     curves = {names[k]: curve[:2] for k, curve in evaluator.precision_recall().items()}
     drawings = {"worst": draw_worst}
@@ -271,6 +273,7 @@ def main(argv=None):
         classes=args.classes,
         ignore=args.ignore or None,
         boxes_on=args.boxes_on,
+        masks=model.predicts_masks if model.task == "detection" else None,
     )
     print(data.describe(), flush=True)
     labelled = [split for split in data.splits.values() if split.task == data.task]

@@ -146,6 +146,8 @@ def draw(path, data):
             )
             for k in chosen
         ]
+        if split.has_masks:
+            drawing["instances"] = [split.instance_masks(k) for k in chosen]
     draw_examples(path, [split.image(k) for k in chosen], names, **drawing)
 
 

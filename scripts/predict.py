@@ -4,8 +4,9 @@
 
 MODEL is a SavedModel or a .keras file of a training script; it knows its task. IMAGE is a file, a
 folder or a pattern such as 'photos/*.jpg'. Draws what is found (NAME_detections.png,
-NAME_classes.png and NAME_overlay.png, NAME_stylized.png) and writes predictions.json. Files that
-are there already are never overwritten: new ones get a number.
+NAME_classes.png and NAME_overlay.png, NAME_stylized.png) and writes predictions.json. A detector
+that predicts masks writes NAME_instances.png, too: pixel k belongs to detection k, counted from 1.
+Files that are there already are never overwritten: new ones get a number.
 """
 
 import os
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 from kerascv_d2l import cli
 from kerascv_d2l.data.images import find_images, read_image
@@ -22,6 +23,7 @@ from kerascv_d2l.files import NewFiles, plain, writing
 
 BACKGROUND = "background"  # the class of this name leaves the overlay clear
 MOST_SHOWN = 5  # detections or classes in the line of an image
+MOST_COLOURS = 255  # of a palette beside black; more objects are a PNG of 16 bits
 
 
 def parse(argv=None):
@@ -82,6 +84,7 @@ def detect(model, image, stem, output, args):
         }
         for i in rows
     ]
+    masks = found["masks"][rows] if "masks" in found else ()
     (path,) = output.paths(stem, "_detections.png")
     with writing(path):
         draw_boxes(
@@ -90,11 +93,40 @@ def detect(model, image, stem, output, args):
             [d["box"] for d in detections],
             [f"{d['class']} {d['score']:.2f}" for d in detections],
             [class_color(found["classes"][i]) for i in rows],
+            masks,
         )
     best = ", ".join(f"{d['class']} {d['score']:.2f}" for d in detections[:MOST_SHOWN])
     height, width = image.shape[:2]
     entry = {"height": height, "width": width, "drawn": path, "detections": detections}
+    if "masks" in found:
+        entry["instances"] = write_masks(masks, detections, image.shape[:2], stem, output)
     return entry, f"{len(detections)} object(s) {best}"
+
+
+def write_masks(masks, detections, size, stem, output):
+    """Add the masks, uint8 `(n, h, w)`, to n detections, and write a PNG of their numbers.
+
+    Returns:
+        str: the file.
+    """
+    from kerascv_d2l.ops.rle import encode_masks
+    from kerascv_d2l.plotting.common import class_color
+
+    numbers = np.zeros(size, np.uint16)
+    for k in reversed(range(len(masks))):  # the best is on top
+        numbers[masks[k] != 0] = k + 1
+        (encoding,) = encode_masks(masks[k : k + 1])
+        counts = encoding["counts"].decode()
+        detections[k] |= {"id": k + 1, "mask": {"size": list(size), "counts": counts}}
+    (path,) = output.paths(stem, "_instances.png")
+    if len(masks) > MOST_COLOURS:
+        output.save_image(path, Image.fromarray(numbers))
+        return path
+    drawn = Image.fromarray(numbers.astype(np.uint8)).convert("P")
+    colours = [class_color(k) for k in range(len(masks))]
+    drawn.putpalette(sum(map(ImageColor.getrgb, ["#000000", *colours]), ()))
+    output.save_image(path, drawn)
+    return path
 
 
 def classify(model, image, stem, output, args):

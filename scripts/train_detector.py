@@ -88,6 +88,7 @@ def load_data(args):
         skip_bad=args.skip_bad,
         archive=args.archive,
         data_dir=args.data_dir,
+        masks=d2l.detector_class(args.model).predicts_masks,
         **(generated if args.data == GENERATED else {"boxes_on": args.boxes_on}),
     )
 
@@ -109,10 +110,10 @@ def build_model(args, class_names, steps):
     return model
 
 
-def draw(path, model, data, image_size):
+def draw(path, model, data, image_size, masks):
     """Draw the first validation images with what the model finds in them."""
     shown = data.val.subset(range(min(NUM_DRAWN, len(data.val))))
-    images, targets = next(iter(d2l.batches(shown, image_size, len(shown))))
+    images, targets = next(iter(d2l.batches(shown, image_size, len(shown), masks=masks)))
     found = model.detect(images)
     d2l.draw_detections(path, images.numpy(), found, targets, data.class_names, DRAWN_SCORE)
 
@@ -141,6 +142,7 @@ def main(argv=None):
         model = build_model(args, data.class_names, steps * args.epochs)
         run.watch(model)
 
+    masks = model.predicts_masks
     augment = AUGMENTATIONS.get(args.augment)
     train = run.batches(
         data.train,
@@ -148,13 +150,16 @@ def main(argv=None):
         args.batch_size,
         transform=augment and getattr(d2l, augment)(args.image_size),
         seed=args.seed,
+        masks=masks,
     )
     validation = d2l.batches(
         data.val,
         args.image_size,
         d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy),
+        masks=masks,
     )
-    measured = d2l.MeanAveragePrecisionCallback(validation, args.map_every)
+    truth = data.val if masks else None
+    measured = d2l.MeanAveragePrecisionCallback(validation, args.map_every, truth)
     model.fit(
         train,
         epochs=args.epochs,
@@ -166,13 +171,13 @@ def main(argv=None):
     )
     run.save_model(model)
 
-    metrics = measured.result or d2l.evaluate_detections(model, validation)
+    metrics = measured.result or d2l.evaluate_detections(model, validation, truth)
     by_class = metrics["ap_50_by_class"]
     metrics |= {"ap_50_by_class": {data.class_names[k]: ap for k, ap in by_class.items()}}
     d2l.export.save(model, run.path("saved_model"))
     d2l.export.save_lite(model, run.path("model.tflite"), args.image_size)
     with run.drawing("detections.png") as path:
-        draw(path, model, data, args.image_size)
+        draw(path, model, data, args.image_size, masks)
     command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 

@@ -25,6 +25,7 @@ from kerascv_d2l.ops.geometry import (
     resized_size,
 )
 from kerascv_d2l.ops.resize import resize
+from kerascv_d2l.ops.rle import decode_masks
 from kerascv_d2l.ops.windows import whole_window
 
 # Decoded images of a split are kept in memory up to this many bytes (5461 training images of
@@ -34,6 +35,7 @@ PREFETCHED = 2  # batches that are ready while one is used
 # Which of the streams of random numbers of a seed is for what.
 ORDER_STREAM, TRANSFORM_STREAM = 0, 1
 PARTNER_STREAM = 2**30  # far from the numbers that transforms fold into their seeds
+MASK_BYTES = 2**29  # instance masks of the examples that are made at one time, about
 MOST_ROUNDED = 20  # the power of two up to which numbers of objects are rounded up
 
 
@@ -48,6 +50,7 @@ def batches(
     initial_epoch=0,
     cache=None,
     crop_pct=CROP_PCT,
+    masks=False,
 ):
     """Make batches of a split of any task.
 
@@ -78,6 +81,9 @@ def batches(
             levels; those for evaluation are exactly what `resize` gives.
         crop_pct: float in (0, 1]: share of each side that is cut out of images to classify, for
             evaluation; 1 resizes only.
+        masks: bool, for detection: give the instance masks of the split. They are kept encoded,
+            and are decoded to the size that is wanted. A training image that is cropped loses
+            objects of whose masks nothing is left.
 
     Returns:
         `tf.data.Dataset` of `(images, y)`, float32 `(b, height, width, 3)` pixels 0-255, and by
@@ -85,28 +91,33 @@ def batches(
 
         - classification: int32 `(b,)`;
         - detection: dict of `boxes` float32 `(b, m, 4)`, normalised corners, `classes` int32
-          `(b, m)`, `ignore` bool `(b, m)` and, if the split has them, `masks` uint8 `(b, m,
-          height, width)`. m is the most objects of an image in this batch, rounded up to a power
+          `(b, m)`, `ignore` bool `(b, m)` and, if asked for, `masks` uint8 `(b, m, height,
+          width)`, 0 and 1. m is the most objects of an image in this batch, rounded up to a power
           of two so that few shapes are traced; the other rows are filled with -1, -1, False, 0;
         - segmentation: int32 `(b, height, width)`, 255 is ignored;
         - unlabelled: `images` alone.
 
     Raises:
-        InputError: if a size or number is out of range, or there is no image.
+        InputError: if a size or number is out of range, or there is no image, or no masks.
 
     Source:
         D2L 1.0.3, sections 14.2, 14.6 and 14.9.
     """
     size = None if image_size is None else pair(image_size, "image_size")
     _check(split, size, batch_size, training, transform, seed, initial_epoch)
+    if masks and not split.has_masks:
+        raise InputError("masks=True, but the split has no instance masks")
     transform = _composed(transform, split.task, size) if training else None
     whole = size is None or (transform is not None and transform.full_resolution)
     ahead = transform is not None and transform.draw_for is not None
-    targets = _target_loader(split)
+    targets = _target_loader(split, masks)
+    whole_masks = masks and whole and not (transform is not None and transform.cuts_first)
     if whole:
         in_memory, load = False, _whole_loader(split, targets, cache if training else bool(cache))
+        load = _with_whole_masks(load) if whole_masks else load
     else:
         in_memory, image = _resized_images(split, size, training, cache, crop_pct)
+        in_memory = in_memory and not masks
         load = lambda index: _resized(Example(image(index), **targets(index)), size)  # noqa: E731
     augmented = _window_loader(split, transform, load) if ahead else None
     labels = tf.constant(split.targets["label"]) if split.task == CLASSIFICATION else None
@@ -137,7 +148,13 @@ def batches(
     order = functools.partial(_in_order, len(split), batch_size, training, seed, initial_epoch)
     if in_memory and (transform is None or ahead):
         return prefetched(order(draws, batched=True).map(several, num_parallel_calls=2))
-    examples = order(draws, batched=False).map(one, num_parallel_calls=os.cpu_count() or 1)
+    calls = os.cpu_count() or 1
+    if masks:
+        sizes = split.sizes if whole_masks else np.tile(size, (len(split), 1))
+        most = max(len(b) * h * w for b, (h, w) in zip(split.targets["boxes"], sizes, strict=True))
+        examples_each = 1 + (transform.partners if transform is not None else 0)
+        calls = max(1, min(calls, MASK_BYTES // max(1, int(most) * examples_each)))
+    examples = order(draws, batched=False).map(one, num_parallel_calls=calls)
     return prefetched(_batched(examples, batch_size, training, split.task))
 
 
@@ -280,9 +297,8 @@ def _resized_images(split, size, training, cache, crop_pct):
         if cache is None:
             cache = len(split) * size[0] * size[1] * 3 * (1 if training else 4) <= CACHE_BYTES
         image = _cached(resized, len(split)) if cache else resized
-    one_by_one = "masks" in split.targets or (
-        split.task == SEGMENTATION
-        and not (isinstance(split.targets["mask"], np.ndarray) and of_size)
+    one_by_one = split.task == SEGMENTATION and not (
+        isinstance(split.targets["mask"], np.ndarray) and of_size
     )
     return cache and not one_by_one, image
 
@@ -358,7 +374,7 @@ def _composed(transform, task, size):
     return Compose([transform])
 
 
-def _target_loader(split):
+def _target_loader(split, masks):
     """Make a function from an index to the fields of an `Example` but for its image, as a dict.
 
     But for instance masks and encoded segmentation masks it takes indices `(b,)`, too; rows of
@@ -366,7 +382,7 @@ def _target_loader(split):
     """
     targets = split.targets
     if split.task == DETECTION:
-        return _object_loader(targets)
+        return _object_loader(targets, masks)
     if split.task != SEGMENTATION:
         return lambda index: {}
     masks = tf.constant(targets["mask"])
@@ -375,7 +391,7 @@ def _target_loader(split):
     return lambda index: {"mask": tf.io.decode_png(masks[index], channels=1)[..., 0]}
 
 
-def _object_loader(targets):
+def _object_loader(targets, masks):
     lengths = [len(boxes) for boxes in targets["boxes"]]
     # Row 0 is padding, so that one ragged look-up serves all fields of a batch.
     rows = tf.RaggedTensor.from_row_lengths(np.arange(1, sum(lengths) + 1), lengths)
@@ -388,13 +404,20 @@ def _object_loader(targets):
         )
     }
 
-    def decode(index):
-        from pycocotools import mask  # here: few data sets have instance masks
+    def masks_of(index):
+        """Function of a size, and of a window, to the masks of an image: `Example.masks`."""
 
-        found = targets["masks"][index]
-        if not found:
-            return np.zeros((0, 1, 1), np.uint8)
-        return np.ascontiguousarray(mask.decode(found).transpose(2, 0, 1))
+        def decode(size, *window):
+            decoded = tf.numpy_function(
+                lambda k, *where: decode_masks(targets["masks"][k], *where),
+                [index, tf.stack(size), *window],
+                tf.uint8,
+                stateful=False,
+            )
+            known = [None if tf.is_tensor(side) else side for side in size]
+            return tf.ensure_shape(decoded, (None, *known))
+
+        return decode
 
     def objects(index):
         if index.shape.rank == 1:
@@ -402,10 +425,7 @@ def _object_loader(targets):
             chosen = _rounded_up(chosen, 0)
             return {name: tf.gather(values, chosen) for name, values in fields.items()}
         found = {name: tf.gather(values, rows[index]) for name, values in fields.items()}
-        if "masks" in targets:
-            masks = tf.numpy_function(decode, [index], tf.uint8, stateful=False)
-            found["masks"] = tf.ensure_shape(masks, (None, None, None))
-        return found
+        return found | ({"masks": masks_of(index)} if masks else {})
 
     return objects
 
@@ -456,6 +476,16 @@ def _members(one, index, partners, count, seed):
     return lambda k: _as_float(one(chosen[k]))
 
 
+def _with_whole_masks(load):
+    """Decode masks, as `load` gives them, at the size of their image."""
+
+    def loaded(index):
+        example = load(index)
+        return example._replace(masks=example.masks(tf.unstack(example.size)))
+
+    return loaded
+
+
 def _resized(example, size):
     """Resize an `Example`'s image and masks to `size`, each if it has another."""
     image, mask, masks = example.image, example.mask, example.masks
@@ -463,11 +493,10 @@ def _resized(example, size):
         image = resize(image, size)
     if mask is not None and mask.shape[:2] != size:
         mask = crop_mask(mask, whole_window(tf.shape(mask)[:2]), size)
-    if masks is not None and masks.shape[1:] != size:
-        masks = tf.transpose(masks, [1, 2, 0])
-        masks = crop_mask(masks, whole_window(tf.shape(masks)[:2]), size)
-        masks = tf.transpose(masks, [2, 0, 1])
-        masks = tf.ensure_shape(masks, (None, *size))
+    if callable(masks):
+        masks = masks(size)
+    elif masks is not None and masks.shape[1:] != size:
+        masks = crop_mask(masks, whole_window(tf.shape(masks)[1:]), size, axis=1)
     return example._replace(image=image, mask=mask, masks=masks)
 
 

@@ -24,6 +24,7 @@ from kerascv_d2l.data.splits import (
     first_of,
 )
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.rle import encode_masks
 
 CLASS_NAMES = (
     "star",
@@ -277,10 +278,8 @@ def _target(task, scene, masks):
 
 def _encoded_instances(scene):
     """Run-length encodings of the visible pixels of each object of a scene."""
-    from pycocotools import mask  # here, so that other scenes do not need it
-
-    each = scene.instances[..., None] == np.arange(1, len(scene.classes) + 1)  # (h, w, objects)
-    return mask.encode(np.asfortranarray(each, np.uint8))
+    numbers = np.arange(1, len(scene.classes) + 1)
+    return encode_masks(scene.instances == numbers[:, None, None])  # (objects, h, w)
 
 
 def generate_scene(seeds, size, num_classes, settings):

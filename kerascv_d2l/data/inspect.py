@@ -42,13 +42,16 @@ def summarize(data):
         data: `DataSet`.
 
     Returns:
-        dict from the name of a split to `images`, `ignored` (objects or pixels) and
+        dict from the name of a split to `images`, `ignored` (objects or pixels), for detection
+        `with_masks` (objects that have one, with those that are ignored) and
         `images_by_class`, `objects_by_class` or `pixels_by_class`: dict from name to number,
         without what is ignored.
     """
     found = {}
     for title, split in data.splits.items():
         found[title] = {"images": len(split), "ignored": split.num_ignored}
+        if data.task == DETECTION:
+            found[title]["with_masks"] = sum(map(len, split.targets.get("masks", ())))
         if data.task in COUNTED:
             counts = split.counts(len(data.class_names)).tolist()
             found[title][COUNTED[data.task]] = dict(zip(data.class_names, counts, strict=True))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from kerascv_d2l.data.layouts import read_folder
-from kerascv_d2l.data.splits import TASKS
+from kerascv_d2l.data.splits import DETECTION, TASKS
 from kerascv_d2l.errors import InputError
 
 GENERATED = "generated"
@@ -22,6 +22,7 @@ def load(
     skip_bad=False,
     archive=None,
     data_dir=None,
+    masks=None,
     **options,
 ):
     """Read or generate a data set.
@@ -39,8 +40,10 @@ def load(
         archive: archive or unpacked folder at hand, for a prepared data set.
         data_dir: folder in which data sets are prepared; None for the default of
             tensorflow-datasets.
+        masks: bool, for detection: whether to read the mask of each object, too (generated: its
+            visible pixels), which each must have then; None: where each has one.
         options: what else the source takes (None is the same as not given): folders for
-            detection `classes`, `boxes_on`, `masks`, for segmentation `classes`, `ignore`;
+            detection `classes`, `boxes_on`, for segmentation `classes`, `ignore`;
             generated `num_classes`, `image_size`, `num_train`, `num_val`, `scenes`.
 
     Returns:
@@ -54,7 +57,14 @@ def load(
         raise InputError(f"task is {task!r}; wanted one of {', '.join(TASKS)}")
     name = str(source)
     options = {key: value for key, value in options.items() if value is not None}
+    if masks is not None and task != DETECTION:
+        raise InputError(f"masks is for detection, not {task}")
     if is_prepared(name):
+        if masks:
+            raise InputError(
+                f"{name} has boxes without masks, and the model predicts masks: use a folder with "
+                f"masks (docs/data.md), {GENERATED}, or a model that predicts none"
+            )
         from kerascv_d2l.data.prepared import read_prepared  # here, for it imports TFDS
 
         return read_prepared(
@@ -65,14 +75,21 @@ def load(
     if name == GENERATED:
         from kerascv_d2l.data.generated import generate
 
-        return generate(task, seed=seed, **options)
+        masks = {"masks": masks is not False} if task == DETECTION else {}
+        return generate(task, seed=seed, **masks, **options)
     if not Path(source).exists():
         raise InputError(
             f"{name}: no such folder, and no data set of that name: known are {GENERATED}, "
             f"{', '.join(PREPARED)}, and those of tensorflow-datasets"
         )
     return read_folder(
-        source, task, val_fraction=val_fraction, seed=seed, skip_bad=skip_bad, **options
+        source,
+        task,
+        val_fraction=val_fraction,
+        seed=seed,
+        skip_bad=skip_bad,
+        masks=masks,
+        **options,
     )
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from kerascv_d2l.colors import default_colors, told_apart
 from kerascv_d2l.data.images import read_image
 from kerascv_d2l.errors import InputError, first_of
+from kerascv_d2l.ops.rle import decode_masks
 
 IGNORE_LABEL = 255  # of mask pixels that are ignored
 MAX_MASK_CLASSES = IGNORE_LABEL  # a mask is uint8, and its highest value is the ignore label
@@ -100,10 +101,21 @@ class Split:
                 raise InputError(
                     f"{name}: {len(self.targets['masks'][i])} masks for {len(boxes[-1])} boxes"
                 )
+            for mask in self.targets.get("masks", {i: ()})[i]:
+                if tuple(mask["size"]) != tuple(self.sizes[i]):
+                    raise InputError(
+                        f"{name}: a mask is {mask['size']}, the image {self.sizes[i].tolist()}; "
+                        "wanted masks of the image's height and width"
+                    )
         self.targets |= {"boxes": boxes, "classes": classes, "ignore": ignore}
 
     def __len__(self):
         return len(self.images)
+
+    @property
+    def has_masks(self):
+        """bool: whether the objects of a split for detection have masks."""
+        return "masks" in self.targets
 
     @property
     def task(self):
@@ -142,6 +154,11 @@ class Split:
         """Give the mask of an image for segmentation, uint8 `(height, width)`."""
         masks = self.targets["mask"]
         return masks[index] if isinstance(masks, np.ndarray) else decode_mask(masks[index])
+
+    def instance_masks(self, index):
+        """Decode the masks of an image's objects one by one: uint8 `(height, width)` each."""
+        for encoding in self.targets["masks"][index]:
+            yield decode_masks([encoding], self.sizes[index])[0]
 
     def image(self, index):
         """Decode an image, uint8 `(height, width, 3)`."""
@@ -318,9 +335,10 @@ class DataSet:
             return first_of(f"{n} {name}" for n, name in zip(counts, self.class_names, strict=True))
         if self.task == DETECTION:
             empty = sum(len(rows) == 0 for rows in split.targets["boxes"])
+            masks = " with masks" if split.has_masks else ""
             return (
-                f"{counts.sum()} objects, {split.num_ignored} ignored, {empty} images without "
-                "objects"
+                f"{counts.sum()} objects{masks}, {split.num_ignored} ignored, {empty} images "
+                "without objects"
             )
         if self.task == SEGMENTATION:
             total = split.label_pixels.sum()

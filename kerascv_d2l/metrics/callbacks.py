@@ -3,7 +3,7 @@
 import keras
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.metrics.detection import MAP_KEYS, evaluate_detections
+from kerascv_d2l.metrics.detection import MAP_KEYS, MASK_MAP_KEYS, evaluate_detections
 from kerascv_d2l.metrics.segmentation import evaluate_segmentation
 
 
@@ -23,7 +23,8 @@ class MeanAveragePrecisionCallback(_Every):
     """Add mean average precision on validation data to the logs of `fit`.
 
     After an epoch `logs` has `val_map`, `val_map_50`, `val_map_75`,
-    `val_voc07_map` and `val_voc_map`, so the progress line, the history and
+    `val_voc07_map` and `val_voc_map`, with `truth` also `val_mask_map`,
+    `val_mask_map_50` and `val_mask_map_75`, so the progress line, the history and
     every callback that stands **after** this one in the list (CSVLogger,
     ModelCheckpoint, EarlyStopping) see them.
 
@@ -33,8 +34,9 @@ class MeanAveragePrecisionCallback(_Every):
     Args:
         dataset: batches `(images, labels)`, see `evaluate_detections`.
         every: int, compute mAP after every so many epochs, and always after the
-            last. In the epochs between the five are NaN, so that the history
+            last. In the epochs between they are NaN, so that the history
             keeps one value an epoch.
+        truth: as for `evaluate_detections`.
 
     Attributes:
         result: dict, what `evaluate_detections` returned last, or None.
@@ -43,18 +45,20 @@ class MeanAveragePrecisionCallback(_Every):
         InputError: if `every` is not a positive whole number.
     """
 
-    def __init__(self, dataset, every=1):
+    def __init__(self, dataset, every=1, truth=None):
         super().__init__(every)
         self.dataset = dataset
+        self.truth = truth
         self.result = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Evaluate, and write the metrics into `logs`."""
         if logs is None:
             return
-        found = dict.fromkeys(MAP_KEYS, float("nan"))
+        keys = MAP_KEYS + (MASK_MAP_KEYS if self.truth is not None else ())
+        found = dict.fromkeys(keys, float("nan"))
         if self.is_due(epoch):
-            self.result = evaluate_detections(self.model, self.dataset)
+            self.result = evaluate_detections(self.model, self.dataset, self.truth)
             found = {k: v for k, v in self.result.items() if k != "ap_50_by_class"}
         elif "val_loss" not in logs and hasattr(self.model, "evaluate_batch"):
             found = self.model.evaluate(self.dataset, verbose=0, return_dict=True) | found

@@ -11,6 +11,8 @@ from pycocotools.cocoeval import COCOeval
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.mask_pasting import paste_masks
+from kerascv_d2l.ops.rle import encode_masks, mask_area
 
 VOC_IOU_THRESHOLD = 0.5  # the VOC devkit's VOCopts.minoverlap
 VOC07_RECALL_LEVELS = 11  # 0, 0.1, … 1
@@ -21,6 +23,10 @@ COCO_AREA_RANGE = [0.0, 1e10]
 
 # The scalars of `DetectionEvaluator.result`; all lie between 0 and 1.
 MAP_KEYS = ("map", "map_50", "map_75", "voc07_map", "voc_map")
+MASK_MAP_KEYS = ("mask_map", "mask_map_50", "mask_map_75")  # where there are masks
+
+MASK_THRESHOLD = 0.5  # probability from which a pixel belongs to an object
+PIXELS_AT_ONCE = 2**24  # of masks that are pasted at one time, a float32 each
 
 
 def cls_eval(cls_preds, cls_labels):
@@ -93,9 +99,17 @@ class DetectionEvaluator:
     Boxes are normalised, which leaves IoU as it is in pixels, whatever the shape
     of the image. The devkit counts a box as one pixel wider and higher than the
     difference of its corners; that has no meaning here and is left out, as in COCO.
+
+    With `truth` COCO's figures are computed of the masks, too, each at the size of its own
+    image; ignored objects as above. They are kept encoded.
+
+    Args:
+        truth: None, or what has the masks of the objects: a `Split` for detection with
+            `masks`, whose images come in its order, and with all their objects.
     """
 
-    def __init__(self):
+    def __init__(self, truth=None):
+        self.truth = truth
         self.reset()
 
     def reset(self):
@@ -104,6 +118,7 @@ class DetectionEvaluator:
         self._num_objects = 0
         self._objects = []  # (image, class, box, ignore) of each batch, flat
         self._detections = []  # (image, class, score, box, best IoU, best object) of each batch
+        self._masks = [], []  # encoded, of all objects and of all detections
 
     def update(self, labels, detections):
         """Add one batch.
@@ -114,12 +129,14 @@ class DetectionEvaluator:
             detections: dict as `detect` returns it: `boxes` float `(batch, n, 4)`
                 normalised corners, `scores` float `(batch, n)`, `classes` int `(batch, n)`,
                 -1 for padding, and, optional, `num_valid` int `(batch,)`: rows from there
-                on are padding too. Other keys are not read.
+                on are padding too. With `truth` also `masks`: uint8 or bool `(batch, n, height,
+                width)` in images of their own size; or probabilities within each box as
+                `decode` gives them, float `(batch, n, rows, columns)`. Other keys are not read.
 
         Raises:
             InputError: if a key or a shape is wrong, an object has a wrong class or box,
                 or a detection that is not padding has coordinates or scores that are not
-                finite.
+                finite; or masks are missing, or there are others than objects.
         """
         targets = as_targets(labels)
         gt_boxes = targets["boxes"].numpy().astype(np.float64)
@@ -127,6 +144,8 @@ class DetectionEvaluator:
         batch = len(gt_boxes)
         is_object = gt_classes >= 0  # (batch, m)
         boxes, scores, classes, is_detection = _read_detections(detections, batch)
+        if self.truth is not None:
+            self._add_masks(detections, boxes, is_detection, is_object.sum(axis=1))
 
         # (batch, n, 1, 4), (batch, 1, m, 4) -> (batch, n, m)
         iou = _iou(boxes[:, :, None], gt_boxes[:, None])
@@ -150,12 +169,31 @@ class DetectionEvaluator:
         self.num_images += batch
         self._num_objects += len(gt_image)
 
+    def _add_masks(self, detections, boxes, is_detection, num_objects):
+        """Encode masks of a batch, at the sizes of the images."""
+        if "masks" not in detections:
+            raise InputError(f"detections has the keys {sorted(detections)}; 'masks' is missing.")
+        masks = detections["masks"]
+        for i, count in enumerate(num_objects):
+            index = self.num_images + i
+            known = self.truth.targets["masks"][index] if index < len(self.truth) else ()
+            if len(known) != count:
+                raise InputError(
+                    f"image {index} has {count} objects, and `truth` {len(known)} masks for it; "
+                    "pass all images of the split, in its order."
+                )
+            rows = np.flatnonzero(is_detection[i])
+            size = tuple(map(int, self.truth.sizes[index]))
+            self._masks[0].extend(known)
+            self._masks[1].extend(_encoded(masks[i], rows, boxes[i], size))
+
     def result(self):
         """Compute mean average precision over everything collected so far.
 
         Returns:
             dict of floats between 0 and 1: `map` (COCO, mean over IoU 0.50, 0.55, … 0.95),
             `map_50` and `map_75` (COCO at that IoU), `voc07_map`, `voc_map` (VOC, IoU 0.5);
+            with `truth` also `mask_map`, `mask_map_50`, `mask_map_75`, COCO's of the masks;
             NaN if no object that counts was seen. And `ap_50_by_class`: dict from class
             index to COCO's average precision at IoU 0.50, NaN for a class without an
             object that counts.
@@ -167,7 +205,8 @@ class DetectionEvaluator:
         by_class = {int(c): float("nan") for c in np.union1d(objects[1], detections[1])}
         known = np.unique(objects[1][~objects[3]])  # the classes that have objects
         if not len(known):
-            return {**dict.fromkeys(MAP_KEYS, float("nan")), "ap_50_by_class": by_class}
+            keys = MAP_KEYS + (MASK_MAP_KEYS if self.truth is not None else ())
+            return {**dict.fromkeys(keys, float("nan")), "ap_50_by_class": by_class}
 
         coco = _coco_average_precision(
             known, objects, detections[:4], self.num_images
@@ -175,12 +214,16 @@ class DetectionEvaluator:
         by_class.update(zip(known.tolist(), coco[0].tolist(), strict=True))
         voc = np.array([_voc_average_precision(c, objects, detections) for c in known])
         voc07_map, voc_map = voc.mean(axis=0)  # (class, 2) -> (2,)
+        masks = {}
+        if self.truth is not None:
+            of_masks = _coco_average_precision(
+                known, objects, detections[:4], self.num_images, self._masks
+            )
+            masks = dict(zip(MASK_MAP_KEYS, _coco_means(of_masks), strict=True))
+        boxes = (*_coco_means(coco), float(voc07_map), float(voc_map))
         return {
-            "map": float(coco.mean()),
-            "map_50": float(coco[0].mean()),
-            "map_75": float(coco[5].mean()),
-            "voc07_map": float(voc07_map),
-            "voc_map": float(voc_map),
+            **dict(zip(MAP_KEYS, boxes, strict=True)),
+            **masks,
             "ap_50_by_class": by_class,
         }
 
@@ -237,7 +280,7 @@ class DetectionEvaluator:
         )
 
 
-def evaluate_detections(model, dataset):
+def evaluate_detections(model, dataset, truth=None):
     """Run a detector over a data set and compute its metrics in one pass.
 
     Args:
@@ -246,6 +289,7 @@ def evaluate_detections(model, dataset):
         dataset: iterable of batches `(images, labels)`, such as a batched
             `tf.data.Dataset`: images as the model takes them, labels as
             `DetectionEvaluator.update` takes them. It must end.
+        truth: as for `DetectionEvaluator`: for figures of the masks, too.
 
     Returns:
         dict: see `DetectionEvaluator.result`; and before these, for a compiled `Detector`,
@@ -256,7 +300,7 @@ def evaluate_detections(model, dataset):
         InputError: if the data set has no batch, or labels or detections are not
             as `DetectionEvaluator.update` takes them.
     """
-    evaluator, losses, one_pass = DetectionEvaluator(), {}, False
+    evaluator, losses, one_pass = DetectionEvaluator(truth), {}, False
     if getattr(model, "compiled", False) and hasattr(model, "evaluate_batch"):
         one_pass = model.distribute_strategy.num_replicas_in_sync == 1
         if not one_pass:
@@ -317,6 +361,25 @@ def _read_detections(detections, batch):
     return boxes, scores, classes, valid
 
 
+def _encoded(masks, rows, boxes, size):
+    """Encode the masks of some detections of one image of `size`, a few at a time."""
+    step = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
+    pasted = masks.dtype in (np.uint8, bool, tf.uint8, tf.bool)
+    if pasted and tuple(masks.shape[1:]) != size:
+        raise InputError(
+            f"detections['masks'] are {tuple(masks.shape[1:])} pixels high and wide, the image "
+            f"{size}; detect in images of their own size."
+        )
+    masks, found = np.asarray(masks), []
+    boxes = boxes * [size[1], size[0], size[1], size[0]]  # (n, 4) pixels
+    for some in (rows[start : start + step] for start in range(0, len(rows), step)):
+        each = masks[some]
+        if not pasted:
+            each = paste_masks(each, boxes[some], size, MASK_THRESHOLD).numpy()
+        found += encode_masks(each)
+    return found
+
+
 def _iou(boxes1, boxes2):
     """IoU in float64, as pycocotools computes it; broadcasts `(…, 4)` to `(…)`."""
     with np.errstate(invalid="ignore", over="ignore"):  # padding rows may hold anything
@@ -373,20 +436,32 @@ def _voc_matches(class_index, objects, detections):
     return mine, right, num_objects
 
 
-def _coco_average_precision(known, objects, detections, num_images):
+def _coco_means(precision):
+    """Means over all IoUs, at 0.5 and at 0.75, of `_coco_average_precision`'s result."""
+    return float(precision.mean()), float(precision[0].mean()), float(precision[5].mean())
+
+
+def _coco_average_precision(known, objects, detections, num_images, masks=None):
     """Average precision by pycocotools for the classes `known`, which have objects.
+
+    With `masks`, encodings of all objects and of all detections, of these and not of boxes.
 
     Returns:
         float `(10, classes)`: a row for each IoU 0.50, 0.55, … 0.95.
     """
-    image, classes, boxes, ignore = (column[np.isin(objects[1], known)] for column in objects)
+    masks = masks or (None, None)
+    rows = np.isin(objects[1], known)
+    image, classes, boxes, ignore = (column[rows] for column in objects)
     truth = _coco_data(image, classes, boxes, num_images, known, "iscrowd", ignore)
-    image, classes, scores, boxes = (column[np.isin(detections[1], known)] for column in detections)
+    _add_segmentations(truth, masks[0], rows)
+    rows = np.isin(detections[1], known)
+    image, classes, scores, boxes = (column[rows] for column in detections)
     found = _coco_data(image, classes, boxes, num_images, known, "score", scores)
+    _add_segmentations(found, masks[1], rows)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth.createIndex()
         found.createIndex()
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = COCOeval(truth, found, "bbox" if masks[0] is None else "segm")
         evaluation.params.areaRng = [COCO_AREA_RANGE]
         evaluation.params.areaRngLbl = ["all"]
         evaluation.params.maxDets = [COCO_MAX_DETECTIONS]
@@ -419,3 +494,12 @@ def _coco_data(images, classes, boxes, num_images, known_classes, key, values):
         ],
     }
     return data
+
+
+def _add_segmentations(data, masks, rows):
+    """Give annotations the encodings of masks in `rows`, bool `(n,)`, and their areas."""
+    if masks is None:
+        return
+    annotations = data.dataset["annotations"]
+    for annotation, row in zip(annotations, np.flatnonzero(rows), strict=True):
+        annotation |= {"segmentation": masks[row], "area": mask_area(masks[row])}

@@ -104,7 +104,7 @@ def crop_and_resize(image, window, size, antialias=False, fill=None):
     shape = (*_known(size), image.shape[-1])
     if fill is None:
         return tf.ensure_shape(_cut(image, window, size, antialias), shape)
-    part, place = _overlap(window, tf.shape(image)[:2], size)
+    part, place = overlap(window, tf.shape(image)[:2], size)
     fill = tf.cast(fill, tf.float32)
     pixels = _cut(image, part, tf.unstack(place[2:]), antialias) - fill
     pixels = tf.pad(pixels, _margins(place, size, channels=True)) + fill
@@ -144,35 +144,37 @@ def resize_as(pixels, size, antialias):
     )
 
 
-def crop_mask(mask, window, size, fill=None):
+def crop_mask(mask, window, size, fill=None, axis=0):
     """Cut a window out of a class mask, as `crop_and_resize` does with its image.
 
     Never interpolated: a new pixel has the class of the old one in which its
     centre lies.
 
     Args:
-        mask: `(height, width)` or `(height, width, channels)`, any dtype.
+        mask: `(..., height, width, ...)`, any dtype.
         window: int32 `(4,)`: top, left, height and width, pixels.
         size: `(height, width)` of the result.
         fill: None, or the class of what lies outside, such as 255 for ignored pixels.
+        axis: int, that of the height.
 
     Returns:
-        The dtype of `mask`, `(height, width)` or `(height, width, channels)`.
+        The dtype and shape of `mask`, but for its height and width.
     """
     mask = tf.convert_to_tensor(mask)
-    channels = mask.shape[2:]
+    before, after = mask.shape[:axis], mask.shape[axis + 2 :]
     part, place = tf.cast(window, tf.int32), tf.concat([[0, 0], size], 0)
     if fill is not None:
-        part, place = _overlap(window, tf.shape(mask)[:2], size)
-    for axis in (0, 1):
-        new = tf.range(place[2 + axis])
+        part, place = overlap(window, tf.shape(mask)[axis : axis + 2], size)
+    for k in (0, 1):
+        new = tf.range(place[2 + k])
         # Half a pixel is whole where everything counts twice.
-        old = (2 * new + 1) * part[2 + axis] // (2 * place[2 + axis]) + part[axis]
-        mask = tf.gather(mask, old, axis=axis)
+        old = (2 * new + 1) * part[2 + k] // (2 * place[2 + k]) + part[k]
+        mask = tf.gather(mask, old, axis=axis + k)
     if fill is not None:
-        margins = _margins(place, size, channels=mask.shape.rank == 3)
+        margins = _margins(place, size, channels=False)
+        margins = tf.pad(margins, [[len(before), len(after)], [0, 0]])
         mask = tf.pad(mask, margins, constant_values=tf.cast(fill, mask.dtype))
-    return tf.ensure_shape(mask, (*_known(size), *channels))
+    return tf.ensure_shape(mask, (*before, *_known(size), *after))
 
 
 def crop_boxes(boxes, window, image_size, size, by_centre=False):
@@ -192,7 +194,7 @@ def crop_boxes(boxes, window, image_size, size, by_centre=False):
         to what shows the image; bool `(n,)`, whether the object is still there.
     """
     boxes = as_boxes(boxes, "boxes", 2)
-    part, place = _overlap(window, image_size, size)
+    part, place = overlap(window, image_size, size)
     part, place = tf.cast(part, tf.float32), tf.cast(place, tf.float32)
     scale = place[2:] / part[2:]  # (2,) result over image, y and x
     shift = place[:2] - part[:2] * scale
@@ -212,8 +214,13 @@ def crop_boxes(boxes, window, image_size, size, by_centre=False):
     return clipped, kept
 
 
-def _overlap(window, image_size, size):
-    """What a window shows of an image, and where in a result of `size`, in whole pixels.
+def overlap(window, image_size, size):
+    """Say what a window shows of an image, and where in a result of `size`, in whole pixels.
+
+    Args:
+        window: int32 `(4,)`: top, left, height and width; it may reach beyond the image.
+        image_size: int32 `(2,)`.
+        size: int32 `(2,)`.
 
     Returns:
         `(part, place)`: int32 `(4,)` each, top, left, height and width, in the

@@ -26,6 +26,7 @@ from kerascv_d2l.plotting.common import (
     save,
     to_uint8,
 )
+from kerascv_d2l.plotting.instances import overlay_instances
 
 TRUTH_COLOR = "white"
 TRUTH_DASHES = (0, (4, 3))
@@ -40,7 +41,8 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
 
     Predicted boxes are solid, in the colour of their class, with class and score;
     ground truth is dashed white, with the class below the box where there is more
-    than one class; ignored objects are dotted grey. A legend says so.
+    than one class; ignored objects are dotted grey. A legend says so. Predicted masks are
+    half-transparent, each in a colour of its own; those of the ground truth are white contours.
 
     Args:
         path: file to write, `.png`.
@@ -48,9 +50,10 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
             or floats as `to_uint8` takes them.
         detections: dict as `detect` returns it, for the same images: `boxes (batch, n, 4)`
             normalised, `scores (batch, n)`, `classes (batch, n)` with -1 for
-            padding, `num_valid (batch,)` if there.
+            padding, `num_valid (batch,)` if there; and `masks` if there, for each image
+            `(n, height, width)` of its size.
         labels: dict of `boxes`, `classes` and `ignore`, or rows `(batch, m, 5)`, see
-            `kerascv_d2l.ops.checks.as_targets`.
+            `kerascv_d2l.ops.checks.as_targets`; and `masks` if there, as those of detections.
         class_names: list of str, name of class 0, 1, ….
         score_threshold: float; detections below are not drawn.
         columns: int, images a row.
@@ -67,7 +70,7 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
 def _detections_figure(images, detections, labels, class_names, score_threshold, columns):
     images = [to_uint8(image) for image in images]
     truth = {n: np.asarray(rows) for n, rows in as_targets(labels).items() if n != "masks"}
-    found = {name: np.asarray(value) for name, value in detections.items()}
+    found = {n: np.asarray(value) for n, value in detections.items() if n != "masks"}
     _check_batch(images, found, truth, class_names)
 
     chosen = [_best_last(found, i, score_threshold) for i in range(len(images))]
@@ -98,6 +101,14 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
         axes.set_autoscale_on(False)
         axes.apply_aspect()  # moves an image of another shape to its place before texts are set
         objects = np.flatnonzero(truth["classes"][i] >= 0)
+        if "masks" in detections:
+            masks = np.asarray(detections["masks"][i])
+            image = overlay_instances(image, (masks[row] for row in chosen[i]))
+        if isinstance(labels, dict) and "masks" in labels:
+            masks = np.asarray(labels["masks"][i])
+            white = [TRUTH_COLOR] * len(objects)
+            image = overlay_instances(image, (masks[row] for row in objects), white, opacity=0)
+        axes.images[0].set_data(image)
         _draw_cell(
             axes,
             {name: value[i, objects] for name, value in truth.items()},
@@ -262,7 +273,7 @@ def _legend_handles(classes, class_names, any_ignored):
     return handles
 
 
-def draw_boxes(path, image, boxes, texts, colors):
+def draw_boxes(path, image, boxes, texts, colors, masks=()):
     """Write one image at its own size with boxes on it.
 
     Lines and letters grow with the image.
@@ -273,12 +284,13 @@ def draw_boxes(path, image, boxes, texts, colors):
         boxes: float `(n, 4)`, normalised corners; drawn in this order, later ones on top.
         texts: list of n str, "" for none.
         colors: list of n colours as Pillow knows them (`#rrggbb`, names).
+        masks: iterable of `(height, width)`, see `overlay_instances`.
 
     Raises:
         InputError: if the numbers of boxes, texts and colours differ, or the
             file's ending is not that of an image.
     """
-    image = Image.fromarray(np.ascontiguousarray(to_uint8(image)))
+    image = Image.fromarray(overlay_instances(image, masks))
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if not len(boxes) == len(texts) == len(colors):
         raise InputError(

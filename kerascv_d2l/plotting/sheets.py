@@ -6,6 +6,7 @@ from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.plotting.book import bbox_to_rect
 from kerascv_d2l.plotting.common import class_color, grid, save, to_uint8
+from kerascv_d2l.plotting.instances import overlay_instances
 from kerascv_d2l.plotting.segmentation import overlay
 
 CELL_INCHES = 3.0
@@ -21,6 +22,7 @@ def draw_examples(
     colormap=None,
     columns=4,
     inches=CELL_INCHES,
+    instances=None,
 ):
     """Write a grid of images, each with a title and with its boxes or its mask.
 
@@ -37,6 +39,8 @@ def draw_examples(
         colormap: `(classes, 3)` RGB 0-255 of the masks' classes; VOC's by default.
         columns: int, images a row.
         inches: float, longer side of an image, at 100 dots an inch.
+        instances: for each image the masks of its objects, see `overlay_instances`. `None` for
+            none.
 
     Raises:
         InputError: if there is no image, numbers differ, a mask is of another
@@ -54,6 +58,8 @@ def draw_examples(
         image = to_uint8(image)
         if masks is not None:
             image = overlay(image, masks[i], VOC_COLORMAP if colormap is None else colormap)
+        if instances is not None:
+            image = overlay_instances(image, instances[i])
         axes.imshow(image)
         axes.set_title(titles[i], fontsize=8, parse_math=False)
         if labels is not None:

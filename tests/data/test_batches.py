@@ -288,7 +288,7 @@ def test_instance_masks_stay_on_their_boxes(files, transform):
     if isinstance(transform, str):
         transform = {"ssd": ssd_augmentation, "mosaic": mosaic_augmentation}[transform](SIZE)
     options = {} if transform is None else {"training": True, "transform": transform}
-    dataset = batches(files(objects(masks=True)), SIZE, 7, **options)
+    dataset = batches(files(objects(masks=True)), SIZE, 7, masks=True, **options)
     seen = 0
     for images, y in numpy(dataset, 8):
         assert y["masks"].shape == (*y["classes"].shape, *SIZE) and y["masks"].dtype == np.uint8

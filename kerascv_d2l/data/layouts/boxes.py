@@ -7,12 +7,13 @@ import numpy as np
 from kerascv_d2l.data.images import SIDEWAYS, UPRIGHT
 from kerascv_d2l.data.splits import first_of
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.rle import decode_masks, encode_masks, encode_outline, share_inside
 
 # Labelling tools round, count from 0 or from 1, and put the last edge on or behind the last
 # pixel: a box may exceed its image by this much, and is clipped without a word.
 ROUNDING_PX = 1.0
 THIN_PX = 1.0  # in a note
-# Of a box that exceeds its image by more, this share must lie inside.
+# Of a box that exceeds its image by more, this share must lie inside; and of every mask in its box.
 MIN_INSIDE = 0.5
 # No side of a box in pixels ends here; that of a box in shares of the image does.
 LARGEST_SHARE = 1.01
@@ -29,7 +30,8 @@ class ObjectTargets:
             `classes[k]`.
         boxes_on: for images stored turned (EXIF), whether boxes were drawn on the
             `"stored"` pixels or on the `"upright"` image, where labels do not tell.
-        masks: bool: give `masks` too.
+        masks: bool: whether to give `masks`, too, which each object but those that are ignored
+            must have then; None: if each has one.
 
     Attributes:
         class_names: list of str.
@@ -37,13 +39,14 @@ class ObjectTargets:
         thin: list of str: where boxes were of a pixel or less in height or width.
 
     Raises:
-        InputError: for other `classes` or `boxes_on`.
+        InputError: for other `classes` or `boxes_on`, or if `masks` and no object has one.
     """
 
     def __init__(self, labels, classes=None, boxes_on=None, masks=False):
         if boxes_on not in (None, STORED, BOXES_UPRIGHT):
             raise InputError(f"boxes_on is {boxes_on!r}; wanted {STORED!r} or {BOXES_UPRIGHT!r}")
-        self.boxes_on, self.masks, self.clipped, self.thin = boxes_on, masks, [], []
+        self.boxes_on, self.clipped, self.thin = boxes_on, [], []
+        self.masks, self._note = _with_masks(labels, masks)
         kinds = labels.class_names
         if kinds is None:
             kinds = sorted({o.kind for o in _objects(labels) if o.problem is None})
@@ -55,9 +58,6 @@ class ObjectTargets:
             kinds = range(len(self.class_names)) if numbers else self.class_names
         else:
             self.class_names = [str(kind) for kind in kinds]
-        for item in _objects(labels) if masks else ():
-            if not (item.outline or item.ignore or item.problem):
-                raise InputError(f"masks: {item.where} has none (segmentation, polygon)")
         self.class_of = {kind: index for index, kind in enumerate(kinds)}
 
     def notes(self):
@@ -66,11 +66,12 @@ class ObjectTargets:
             (self.clipped, "reached more than a pixel over the border, and were clipped"),
             (self.thin, "are a pixel or less high or wide: drawn by mistake?"),
         )
-        return [
+        boxes = [
             f"{len(places)} box(es) {what}: {first_of(sorted(places), 3)}"
             for places, what in found
             if places
         ]
+        return boxes + ([self._note] if self._note else [])
 
     def __call__(self, image, info):
         """Give `(targets, problems)` of a `LabelledImage` and its `ImageInfo`: `Labels.targets`."""
@@ -112,6 +113,7 @@ class ObjectTargets:
             self.clipped.append(item.where)
         if min(box[2] - box[0], box[3] - box[1]) <= THIN_PX:
             self.thin.append(item.where)
+        stored_box = box
         if turned:
             box = _turn(box, size, info.orientation)
         sides = (info.width, info.height, info.width, info.height)
@@ -120,9 +122,10 @@ class ObjectTargets:
             return f"{_shown(item.box)} is thinner than float32 resolves", None
         mask = None
         if self.masks:
-            problem, mask = _encoded(item, size, info.orientation if turned else UPRIGHT)
-            if problem:
-                return problem, None
+            try:
+                mask = _encoded(item, size, stored_box, info.orientation if turned else UPRIGHT)
+            except InputError as error:
+                return str(error), None
         return None, (box, self.class_of[item.kind], item.ignore, mask)
 
     def _is_turned(self, image, info):
@@ -208,38 +211,48 @@ def _turn(box, size, orientation):
     return (y_min, x_min, y_max, x_max) if orientation in SIDEWAYS else (x_min, y_min, x_max, y_max)
 
 
-def _encoded(item, size, orientation):
-    """`(what is wrong or None, run-length encoding)` of an object's mask, upright."""
-    from pycocotools import mask as coco_mask
+def _with_masks(labels, masks):
+    """`(whether masks are read, a note or None)`."""
+    items = [item for item in _objects(labels) if not (item.ignore or item.problem)]
+    without = [item.where for item in items if not item.outline]
+    if masks and len(without) == len(items):
+        raise InputError(
+            f"masks=True, but none of the {len(items)} objects has a mask. A model that predicts "
+            "masks learns from polygons or run lengths of COCO, polygons of labelme, YOLO or "
+            "CVAT, or a PNG of each instance (docs/data.md); for boxes alone take a model that "
+            "predicts no masks, such as --model faster_rcnn"
+        )
+    if masks is not None or not 0 < len(without) < len(items):
+        return masks or (masks is None and not without and bool(items)), None
+    return False, (
+        f"{len(without)} of {len(items)} objects have no mask, so masks are not read: "
+        f"{first_of(without, 3)}"
+    )
 
+
+def _encoded(item, size, box, orientation):
+    """Run-length encoding of an object's mask, upright; `box`: inside the image, stored, pixels.
+
+    Raises:
+        InputError: says what is wrong with it.
+    """
     height, width = size
     outline = item.outline
+    if not outline and not item.ignore:
+        raise InputError("it has no mask (a polygon or run lengths)")
     if not outline:  # an ignored object without a mask
-        x_min, y_min, x_max, y_max = item.box
+        x_min, y_min, x_max, y_max = box
         outline = [[x_min, y_min, x_max, y_min, x_max, y_max, x_min, y_max]]
-    try:
-        if isinstance(outline, list):
-            if item.shares:
-                outline = [
-                    (np.reshape(p, (-1, 2)) * (width, height)).ravel().tolist() for p in outline
-                ]
-            encoded = coco_mask.merge(coco_mask.frPyObjects(outline, height, width))
-        elif isinstance(outline["counts"], list):
-            encoded = coco_mask.frPyObjects(outline, *outline["size"])
-        else:
-            encoded = {"size": list(outline["size"]), "counts": outline["counts"]}
-        pixels = coco_mask.decode(encoded)  # (height, width)
-    except Exception as error:  # pycocotools raises whatever its C code meets
-        return f"its mask cannot be read ({error})", None
-    if pixels.shape != (height, width):
-        return (
-            f"its mask is of {pixels.shape[1]} x {pixels.shape[0]} pixels, not {width} x {height}",
-            None,
-        )
+    elif item.shares:
+        outline = [(np.reshape(p, (-1, 2)) * (width, height)).ravel().tolist() for p in outline]
+    encoded = encode_outline(outline, size)
+    if (share := share_inside(encoded, box)) < MIN_INSIDE:
+        raise InputError(f"only {share:.0%} of its mask lies in its box")
+    if orientation == UPRIGHT:
+        return encoded
+    (pixels,) = decode_masks([encoded], size)
     if orientation in (2, 3, 7, 8):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 6, 7):
         pixels = pixels[::-1]
-    if orientation in SIDEWAYS:
-        pixels = pixels.T
-    return None, coco_mask.encode(np.asfortranarray(pixels))
+    return encode_masks([pixels.T if orientation in SIDEWAYS else pixels])[0]

@@ -28,7 +28,9 @@ class Example(NamedTuple):
         boxes: float32 `(n, 4)`, normalised corners, or None.
         classes: `(n,)`, -1 for rows without an object; None without boxes.
         ignore: bool `(n,)`: objects that neither training nor metrics count; or None.
-        masks: uint8 `(n, height, width)`, 1 where the object is, or None.
+        masks: uint8 `(n, height, width)`, 1 where the object is, or None. A pipeline gives a
+            layer that `cuts_first` a function instead: of a size, and of what `overlap` says of
+            a window, to masks of that window alone, for all masks of an image may be large.
         mask: `(height, width)` or `(height, width, 1)` of classes, or None.
     """
 
@@ -105,6 +107,7 @@ class RandomTransform(keras.layers.Layer):
 
     moves = True  # False for layers that change colours only
     full_resolution = False  # True for layers that crop: a pipeline resizes after them
+    cuts_first = False  # True for layers that do nothing with an image before `cut_window`
     partners = 0  # other images that an example needs
     # Function of sizes, int32 `(..., 2)`, and a seed that draws for many images at once; None
     # where a draw depends on more than the size.

@@ -48,6 +48,7 @@ class Compose(RandomTransform):
                 raise InputError(f"layers has {type(layer).__name__} at {number}; wanted it first")
         self.moves = any(layer.moves for layer in self.layers)
         self.full_resolution = any(layer.full_resolution for layer in self.layers)
+        self.cuts_first = bool(self.layers) and self.layers[0].cuts_first
         self.partners = max((layer.partners for layer in self.layers), default=0)
         if any(layer.draw_for is None for layer in self.layers):
             self.draw_for = None

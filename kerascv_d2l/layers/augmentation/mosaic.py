@@ -47,6 +47,7 @@ class Mosaic(RandomTransform):
     """
 
     full_resolution = True
+    cuts_first = True
     partners = QUARTERS - 1
 
     def __init__(

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from kerascv_d2l.layers.augmentation.base import RandomTransform, pair
-from kerascv_d2l.ops.geometry import as_dtype, crop_and_resize, crop_boxes, crop_mask
+from kerascv_d2l.ops.geometry import as_dtype, crop_and_resize, crop_boxes, crop_mask, overlap
 from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 
 
@@ -19,6 +19,7 @@ class RandomWindow(RandomTransform):
     """
 
     full_resolution = True
+    cuts_first = True
     by_centre = False  # whether objects go with their centre
 
     def __init__(self, size=None, antialias=None, fill=None, mask_fill=IGNORE_LABEL, **kwargs):
@@ -58,6 +59,9 @@ def cut_window(
 ):
     """Cut a window out of an `Example`.
 
+    Boxes are clipped to the window, and do not follow what is left of their masks (as in
+    torchvision and Detectron2). An object of whose mask nothing is left goes.
+
     Args:
         example: `Example`.
         window: int32 `(4,)`.
@@ -79,9 +83,12 @@ def cut_window(
         boxes, kept = crop_boxes(example.boxes, window, old_size, size, by_centre)
         found = found._replace(boxes=boxes).keep(kept)
     if example.masks is not None:
-        masks = tf.transpose(example.masks, [1, 2, 0])
-        masks = crop_mask(masks, window, size, None if fill is None else 0)
-        found = found._replace(masks=tf.transpose(masks, [2, 0, 1]))
+        masks = example.masks
+        if callable(masks):
+            masks = masks(size, *overlap(window, old_size, size))
+        else:
+            masks = crop_mask(masks, window, size, None if fill is None else 0, axis=1)
+        found = found._replace(masks=masks).keep(tf.reduce_any(masks > 0, axis=[1, 2]))
     if example.mask is not None:
         mask = crop_mask(example.mask, window, size, None if fill is None else mask_fill)
         found = found._replace(mask=mask)
