@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -18,7 +19,6 @@ from kerascv_d2l.layers.augmentation import (
     RandomIoUCrop,
     RandomResizedCrop,
     RandomScaleCrop,
-    RandomVerticalFlip,
 )
 from kerascv_d2l.layers.augmentation.base import Example
 from kerascv_d2l.ops.geometry import crop_mask, overlap
@@ -65,9 +65,11 @@ def test_encodings_are_those_of_pycocotools_and_come_back():
     for encoding in encodings:  # in every form that files have
         counts = encoding["counts"].decode()
         assert encode_outline(encoding | {"counts": counts}, (HEIGHT, WIDTH)) == encoding
-    runs = np.diff(np.flatnonzero(np.diff(masks[2].ravel("F"), prepend=2, append=2)), append=0)
-    runs = np.append(runs[:-1], masks[2].size - runs[:-1].sum()).tolist()
-    runs = runs if not masks[2].ravel("F")[0] else [0, *runs]
+    runs, last = [0], 0
+    for pixel in masks[2].ravel("F").tolist():
+        runs += [0] * (pixel != last)
+        runs[-1] += 1
+        last = pixel
     outline = {"size": [HEIGHT, WIDTH], "counts": runs}
     assert encode_outline(outline, (HEIGHT, WIDTH)) == encodings[2]
 
@@ -169,7 +171,7 @@ def test_masks_are_read_where_all_objects_have_one(tmp_path):
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": ""}}, "its mask is damaged"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "Z"}}, "its mask is damaged"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [1200]}}, "its mask is empty"),
-        ({"bbox": [16, 10, 20, 15]}, "only 6% of its mask lies in its box"),
+        ({"bbox": [16, 10, 20, 15]}, "only 5% of its mask lies in its box"),
         ({"segmentation": "x"}, "neither polygons nor a run-length encoding"),
     ],
 )
@@ -225,8 +227,6 @@ def _png(image):
 SIZE = (24, 36)
 CROPS = {
     "none": None,
-    "flips": Compose([RandomHorizontalFlip(1.0), RandomVerticalFlip(1.0)]),
-    "crop": RandomResizedCrop(SIZE),
     "scale": Compose([RandomScaleCrop(SIZE, fill=0.0), RandomHorizontalFlip()]),
     "flip, then crop": Compose([RandomHorizontalFlip(), RandomResizedCrop(SIZE)]),
     "iou": RandomIoUCrop(SIZE, zoom_out=0.5),
@@ -242,7 +242,7 @@ def test_batches_give_masks_that_lie_in_their_boxes(name):
         assert masks.dtype == np.uint8 and masks.shape == (*there.shape, *SIZE)
         assert masks.max() == 1 and not masks[~there].any()
         if name != "none":  # what is cut off goes
-            assert masks[there].any((1, 2)).all() or name == "flips"
+            assert masks[there].any((1, 2)).all()
         for box, mask in zip(y["boxes"][there], masks[there], strict=True):
             rows, columns = np.nonzero(mask)
             x1, y1, x2, y2 = box * np.tile(SIZE[::-1], 2)
@@ -279,7 +279,7 @@ def test_a_cut_window_drops_objects_of_whose_masks_nothing_is_left():
     boxes = np.float32([[0, 0, 1, 1], [0.75, 0.75, 1, 1], [0.25, 0.25, 1, 1]])
     layer = RandomResizedCrop((10, 10))
     found = layer.apply(
-        Example(np.zeros((20, 20, 3)), boxes, np.arange(3), None, masks), [8, 8, 10, 10]
+        Example(tf.zeros((20, 20, 3)), boxes, np.arange(3), None, masks), [8, 8, 10, 10]
     )
     assert found.classes.numpy().tolist() == [-1, 1, 2]  # the first box is there, its mask is not
     np.testing.assert_allclose(found.boxes[1:], [[0.7, 0.7, 1, 1], [0, 0, 1, 1]])

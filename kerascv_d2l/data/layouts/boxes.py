@@ -42,7 +42,7 @@ class ObjectTargets:
         InputError: for other `classes` or `boxes_on`, or if `masks` and no object has one.
     """
 
-    def __init__(self, labels, classes=None, boxes_on=None, masks=False):
+    def __init__(self, labels, classes=None, boxes_on=None, masks=None):
         if boxes_on not in (None, STORED, BOXES_UPRIGHT):
             raise InputError(f"boxes_on is {boxes_on!r}; wanted {STORED!r} or {BOXES_UPRIGHT!r}")
         self.boxes_on, self.clipped, self.thin = boxes_on, [], []
