@@ -101,10 +101,10 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
         axes.set_autoscale_on(False)
         axes.apply_aspect()  # moves an image of another shape to its place before texts are set
         objects = np.flatnonzero(truth["classes"][i] >= 0)
-        if "masks" in detections:
+        if detections.get("masks") is not None:
             masks = np.asarray(detections["masks"][i])
             image = overlay_instances(image, (masks[row] for row in chosen[i]))
-        if isinstance(labels, dict) and "masks" in labels:
+        if isinstance(labels, dict) and labels.get("masks") is not None:
             masks = np.asarray(labels["masks"][i])
             white = [TRUTH_COLOR] * len(objects)
             image = overlay_instances(image, (masks[row] for row in objects), white, opacity=0)

@@ -63,18 +63,24 @@ def draw_examples(
         axes.imshow(image)
         axes.set_title(titles[i], fontsize=8, parse_math=False)
         if labels is not None:
-            _draw_boxes(axes, image, np.asarray(labels[i]), class_names)
+            _draw_boxes(axes, image, np.asarray(labels[i]), class_names, instances is not None)
     save(path, figure)
 
 
-def _draw_boxes(axes, image, rows, class_names):
+def _draw_boxes(axes, image, rows, class_names, masked):
     rows = rows[rows[:, 0] >= 0]
+    width = 0.7 if masked else 2  # many small objects are to be seen
+    few = not masked or len(set(rows[:, 0])) > 1
     height, width = image.shape[:2]
     boxes = rows[:, 1:] * [width, height, width, height]  # (m, 4) pixels
     classes = rows[:, 0].astype(int)
     for box, kind in zip(boxes, classes, strict=True):
         name = class_names[kind] if kind < len(class_names) else str(kind)
-        axes.add_patch(bbox_to_rect(box, class_color(kind)))
+        rectangle = bbox_to_rect(box, class_color(kind))
+        rectangle.set_linewidth(width)
+        axes.add_patch(rectangle)
+        if not few:
+            continue
         # Small and thin: the objects are what is to be seen.
         axes.text(
             *box[:2],

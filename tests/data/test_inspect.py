@@ -96,6 +96,7 @@ def test_faults_of_boxes():
     assert summarize(DataSet(("cat", "dog"), train, val, "here"))["train"] == {
         "images": 22,
         "ignored": 6,
+        "with_masks": 0,
         "objects_by_class": {"cat": 18, "dog": 0},
     }
 

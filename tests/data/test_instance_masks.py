@@ -284,3 +284,52 @@ def test_a_cut_window_drops_objects_of_whose_masks_nothing_is_left():
     assert found.classes.numpy().tolist() == [-1, 1, 2]  # the first box is there, its mask is not
     np.testing.assert_allclose(found.boxes[1:], [[0.7, 0.7, 1, 1], [0, 0, 1, 1]])
     np.testing.assert_array_equal(found.masks, masks[:, 8:18, 8:18])
+
+
+# ---------------------------------------------------------------- a PNG of each instance, or one
+
+
+def write_instances(root, kind):
+    """Two images with three rectangles each; returns them, uint8 `(3, h, w)`."""
+    masks = np.zeros((3, HEIGHT, WIDTH), np.uint8)
+    masks[0, 2:9, 3:20] = masks[1, 12:20, 1:9] = masks[2, 15:30, 20:40] = 255
+    for name in "ab":
+        folder = root / (f"{name}/images" if kind == "kaggle" else "images")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{name}.png")
+        if kind == "numbers":
+            (root / "instances").mkdir(exist_ok=True)
+            numbers = np.max(masks // 255 * np.uint16([[[7]], [[300]], [[2]]]), axis=0)
+            Image.fromarray(numbers).save(root / "instances" / f"{name}.png")
+            continue
+        folder = root / (f"{name}/masks" if kind == "kaggle" else f"masks/{name}")
+        folder.mkdir(parents=True, exist_ok=True)
+        for k, mask in enumerate(masks):
+            Image.fromarray(mask).save(folder / f"{k}.png")
+    return masks // 255
+
+
+@pytest.mark.parametrize("kind", ["kaggle", "folders", "numbers"])
+def test_a_png_of_each_instance(tmp_path, kind):
+    masks = write_instances(tmp_path, kind)
+    data = load(tmp_path, "detection")
+    assert data.class_names == ("object",) and data.notes == []
+    order = [2, 0, 1] if kind == "numbers" else [0, 1, 2]  # by number
+    for part in data.splits.values():
+        np.testing.assert_allclose(part.targets["boxes"][0], boxes_around(masks)[order])
+        np.testing.assert_array_equal(list(part.instance_masks(0)), masks[order])
+    assert load(tmp_path, "detection", classes=["nucleus"]).class_names == ("nucleus",)
+
+
+def test_a_bad_png_of_an_instance_is_named(tmp_path):
+    masks = write_instances(tmp_path, "kaggle")
+    Image.fromarray(masks[0, 1:]).save(tmp_path / "a" / "masks" / "1.png")
+    Image.fromarray(0 * masks[0]).save(tmp_path / "a" / "masks" / "2.png")
+    Image.fromarray(masks[0] + masks[1] * 3).save(tmp_path / "b" / "masks" / "0.png")
+    with pytest.raises(
+        InputError, match=r"(1\.png: its mask is of 40 x 29|b/masks/0\.png: one of)"
+    ):
+        load(tmp_path, "detection")
+    data = load(tmp_path, "detection", skip_bad=True)
+    assert len(both(data)[0]) == 3 and len(data.skipped) == 3
+    assert any("a/masks/2.png: its mask is empty" in reason for reason in data.skipped)

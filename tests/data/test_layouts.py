@@ -508,7 +508,7 @@ def test_all_layouts_say_what_they_are():
 @pytest.mark.parametrize(
     "writer", [write_coco, write_yolo_polygons, write_labelme_polygons, write_cvat_polygons]
 )
-def test_polygons_are_masks_if_asked_for(tmp_path, writer):
+def test_polygons_are_masks_unless_boxes_are_asked_for(tmp_path, writer):
     from pycocotools import mask as coco_mask
 
     writer(tmp_path)
@@ -517,10 +517,11 @@ def test_polygons_are_masks_if_asked_for(tmp_path, writer):
     pixels = np.zeros(SIZES[2], np.uint8)
     pixels[12:40, 10:30] = 1
     np.testing.assert_array_equal(coco_mask.decode(split.targets["masks"][2][0]), pixels)
-    assert "masks" not in load(tmp_path, DETECTION).train.targets
+    assert load(tmp_path, DETECTION).train.has_masks
+    assert not load(tmp_path, DETECTION, masks=False).train.has_masks
 
 
 def test_masks_that_are_not_there_are_missed(tmp_path):
     write_voc(tmp_path)
-    with pytest.raises(InputError, match=r"masks: .*a\.xml, object 1 has none"):
+    with pytest.raises(InputError, match="masks=True, but none of the"):
         load(tmp_path, DETECTION, masks=True, skip_bad=True)

@@ -67,6 +67,7 @@ def test_detection(script, tmp_path, capsys):
     assert report["splits"]["val"] == {
         "images": 4,
         "ignored": 4,
+        "with_masks": 0,
         "objects_by_class": {"cat$a$": 4, "dog": 0},
     }
     assert report["splits"]["train"]["images"] == 5

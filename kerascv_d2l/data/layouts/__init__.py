@@ -24,6 +24,7 @@ from kerascv_d2l.data.layouts import (
     class_folders,
     coco,
     cvat,
+    instances,
     label_studio,
     labelme,
     masks,
@@ -55,7 +56,19 @@ from kerascv_d2l.data.splits import (
 )
 from kerascv_d2l.errors import InputError
 
-LAYOUTS = (class_folders, masks, photographs, voc, coco, yolo, labelme, label_studio, cvat, tables)
+LAYOUTS = (
+    class_folders,
+    masks,
+    photographs,
+    voc,
+    coco,
+    yolo,
+    labelme,
+    label_studio,
+    cvat,
+    tables,
+    instances,
+)
 
 
 def read_folder(path, task, *, val_fraction=0.2, seed=0, skip_bad=False, **options):
@@ -171,6 +184,7 @@ def _checked(options, function, layout):
 
 def _note_unlabelled(root, labels, faults):
     labelled = {str(image.path) for part in labels.images.values() for image in part}
+    labelled |= {str(file) for file in labels.label_files}
     if others := [file for file in walk(root) if str(file) not in labelled]:
         labelled = set(map(os.path.realpath, labelled))  # of a link under both names
         others = [relative(f, root) for f in others if os.path.realpath(f) not in labelled]

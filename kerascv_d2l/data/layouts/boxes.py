@@ -55,7 +55,8 @@ class ObjectTargets:
             if not classes or len(set(classes)) != len(classes):
                 raise InputError(f"classes are {classes}; wanted one or more different names")
             numbers = all(isinstance(kind, int) for kind in kinds)
-            kinds = range(len(self.class_names)) if numbers else self.class_names
+            if not (labels.unnamed and len(kinds) == len(classes)):
+                kinds = range(len(self.class_names)) if numbers else self.class_names
         else:
             self.class_names = [str(kind) for kind in kinds]
         self.class_of = {kind: index for index, kind in enumerate(kinds)}

@@ -21,6 +21,7 @@ from kerascv_d2l.data.layouts.files import (
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.rle import circle
 
 TITLE = "CVAT XML"
 LOOKS = "annotations.xml (CVAT for images) and images/"
@@ -93,6 +94,7 @@ def _read_shape(shape, where):
         elif shape.tag == "ellipse":
             x, y, rx, ry = (float(shape.get(name)) for name in ("cx", "cy", "rx", "ry"))
             angle = math.radians(float(shape.get("rotation") or 0))
+            item.outline = [circle(x, y, rx, ry, angle)]
             sine, cosine = math.sin(angle), math.cos(angle)
             rx, ry = math.hypot(rx * cosine, ry * sine), math.hypot(rx * sine, ry * cosine)
             item.box = (x - rx, y - ry, x + rx, y + ry)

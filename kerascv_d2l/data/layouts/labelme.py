@@ -10,6 +10,7 @@ from kerascv_d2l.data.layouts.files import ImageFiles, part_of_path, read_json, 
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.rle import circle
 
 TITLE = "labelme JSON"
 LOOKS = "a .json file with `shapes` and `imagePath` for each image, beside it or in a folder"
@@ -85,7 +86,9 @@ def _read_shape(shape, item):
     if kind == "circle":
         (x, y), (x_edge, y_edge) = points[:2]
         radius = ((x - x_edge) ** 2 + (y - y_edge) ** 2) ** 0.5
-        points = [(x - radius, y - radius), (x + radius, y + radius)]
+        item.box = (x - radius, y - radius, x + radius, y + radius)
+        item.outline = [circle(x, y, radius)]
+        return None
     values = [value for point in points for value in point]
     item.box = hull(values)
     if kind == "polygon":

@@ -77,7 +77,7 @@ _IMAGE_NAME = re.compile(
 
 def recognises(root):
     """Whether any image file in `root` is, by its name or folder, a mask of another."""
-    _, masks, _ = _find(root, Faults())
+    _, masks, _ = find(root, Faults())
     return bool(masks)
 
 
@@ -99,7 +99,7 @@ def read(root, faults, classes=None, ignore=()):
         InputError: for an image without a mask or a mask without an image, unless `faults`
             skips it; a bad line in a list; indices that cannot be class numbers.
     """
-    images, masks, (orphans, elsewhere, twice) = _find(root, faults)
+    images, masks, (orphans, elsewhere, twice) = find(root, faults)
     if twice:
         raise InputError(
             f"{twice[0][0]}: {twice[0][1].name} is there too, and names without their endings "
@@ -140,7 +140,7 @@ def read(root, faults, classes=None, ignore=()):
 # ---------------------------------------------------------------- files
 
 
-def _find(root, faults):
+def find(root, faults):
     """Tell images and masks apart: `(images, masks, others)`.
 
     That is a dict from key to the file of an image; one from key to the files of its masks; and

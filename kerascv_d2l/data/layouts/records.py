@@ -71,6 +71,8 @@ class Labels:
             what is wrong with it, a list of str. It runs on several threads. None for
             detection, where `boxes.ObjectTargets` does it, and for unlabelled images.
         colors: as of `DataSet`.
+        unnamed: bool: nothing names the classes, and `class_names` stand in for names.
+        label_files: image files that are labels, such as masks.
         named_in: str: where the user names the classes, for messages; None where the names
             come from the images, masks or objects.
     """
@@ -80,6 +82,8 @@ class Labels:
     targets: Callable | None = None
     colors: np.ndarray | None = None
     named_in: str | None = None
+    unnamed: bool = False
+    label_files: frozenset = frozenset()
 
 
 class Faults:

@@ -1,0 +1,102 @@
+"""Images, and for each a PNG of every instance, or one of the instances' numbers.
+
+    ID/images/ID.png  ID/masks/*.png   as in Kaggle's nuclei (Data Science Bowl 2018)
+    images/a.png  masks/a/1.png …      and the other forms of `masks` with several for an image
+    images/a.png  instances/a.png      (or `instance_masks/`) 0 is the ground, and 255 void in a
+                                       palette PNG; each other number is an instance
+
+All objects are of one class, `object`, or what `classes` calls it. Boxes are those around masks.
+"""
+
+import concurrent.futures
+import os
+import re
+
+import numpy as np
+from PIL import Image
+
+from kerascv_d2l.data.layouts import masks
+from kerascv_d2l.data.layouts.files import part_of_path, walk
+from kerascv_d2l.data.layouts.mask_classes import read_instance
+from kerascv_d2l.data.layouts.records import Faults, LabelledImage, LabelledObject, Labels
+from kerascv_d2l.data.splits import DETECTION
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.rle import encode_masks, mask_box
+
+TITLE = "images and a mask of each instance"
+LOOKS = (
+    "ID/images/ID.png and ID/masks/*.png; images/NAME.jpg and masks/NAME/1.png, 2.png …; or "
+    "images/NAME.jpg and instances/NAME.png with a number for each instance"
+)
+TASKS = (DETECTION,)
+CLASS = "object"
+NUMBERS_FOLDER = re.compile(r"instance(s|[ _-]?masks?|[ _-]?ids?)", re.I)
+VOID = 255  # in a palette PNG
+
+
+def recognises(root):
+    """Whether a folder has this layout."""
+    return bool(_numbers(root)) or any(
+        len(files) > 1 for files in masks.find(root, Faults())[1].values()
+    )
+
+
+def read(root, faults):
+    """Read the masks, an object for each."""
+    numbers = _numbers(root)
+    if numbers:
+        pairs = [(image, [file]) for file, image in numbers.items()]
+    else:
+        images, found, (orphans, *_) = masks.find(root, faults)
+        for file in orphans:
+            faults.add(f"{file}: no image for this mask: add it, or take the mask out")
+        pairs = [(images[key], files) for key, files in found.items()]
+    read_objects = _objects_by_number if numbers else _objects_by_file
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda pair: read_objects(pair[1]), pairs))
+    parts = {}
+    for (image, _), found in zip(pairs, objects, strict=True):
+        part = part_of_path(image, root)
+        parts.setdefault(part, []).append(LabelledImage(image, str(image), found))
+    files = frozenset(file for _, several in pairs for file in several)
+    return Labels(parts, [CLASS], unnamed=True, label_files=files)
+
+
+def _numbers(root):
+    """Dict from a PNG of numbers to its image, the only one of its name in another folder."""
+    files = [f for f in walk(root) if NUMBERS_FOLDER.fullmatch(f.parent.name)]
+    if not files:
+        return {}
+    images = {}
+    for file in set(walk(root)) - set(files):
+        images.setdefault(file.stem, []).append(file)
+    return {f: images[f.stem][0] for f in sorted(files) if len(images.get(f.stem, ())) == 1}
+
+
+def _objects_by_file(files):
+    return [_object(file, lambda file=file: read_instance(file), str(file)) for file in files]
+
+
+def _objects_by_number(files):
+    (file,) = files
+    with Image.open(file) as opened:
+        pixels, palette = np.asarray(opened), opened.mode == "P"
+    if pixels.ndim != 2:
+        found = LabelledObject(CLASS, None, str(file))
+        found.problem = f"{pixels.shape[-1]} channels, where one is wanted: a number for each pixel"
+        return [found]
+    numbers = [n for n in np.unique(pixels).tolist() if n and not (palette and n == VOID)]
+    return [_object(file, lambda n=n: pixels == n, f"{file}, instance {n}") for n in numbers]
+
+
+def _object(file, mask, where):
+    item = LabelledObject(CLASS, None, where)
+    try:
+        (item.outline,) = encode_masks([mask()])
+        item.box = mask_box(item.outline)
+    except InputError as error:
+        item.problem = str(error).removeprefix(f"{file}: ")
+        return item
+    if item.box[2] == 0:
+        item.problem = "its mask is empty"
+    return item
