@@ -137,7 +137,8 @@ def evaluate_detector(model, split, table, args):
     from kerascv_d2l.plotting.detections import draw_detections
     from kerascv_d2l.plotting.evaluation import draw_precision_recall
 
-    evaluator = DetectionEvaluator(split if model.predicts_masks else None)
+    masks = model.predicts_masks and split.has_masks
+    evaluator = DetectionEvaluator(split if masks else None)
     for images, labels in batches_of(split):
         evaluator.update(labels, model.detect(images))
     metrics = evaluator.result()
@@ -150,10 +151,13 @@ def evaluate_detector(model, split, table, args):
     def draw_worst(path):
         images = pixels_of(part)
         found = [model.detect(image[None]) for image in images]
-        masks = {"masks": [f["masks"][0] for f in found]} if model.predicts_masks else {}
+        labels, drawn = padded(part.targets), {}
+        if masks:
+            labels["masks"] = [list(part.instance_masks(k)) for k in range(len(part))]
+        if model.predicts_masks:
+            drawn["masks"] = [f["masks"][0] for f in found]
         found = {k: np.concatenate([f[k] for f in found]) for k in ("boxes", "scores", "classes")}
-        labels = padded(part.targets)
-        draw_detections(path, images, found | masks, labels, names, args.score_threshold)
+        draw_detections(path, images, found | drawn, labels, names, args.score_threshold)
 
     curves = {names[k]: curve[:2] for k, curve in evaluator.precision_recall().items()}
     drawings = {"worst": draw_worst}
@@ -273,7 +277,7 @@ def main(argv=None):
         classes=args.classes,
         ignore=args.ignore or None,
         boxes_on=args.boxes_on,
-        masks=model.predicts_masks if model.task == "detection" else None,
+        masks=False if model.task == "detection" and not model.predicts_masks else None,
     )
     print(data.describe(), flush=True)
     labelled = [split for split in data.splits.values() if split.task == data.task]

@@ -326,9 +326,7 @@ def test_a_bad_png_of_an_instance_is_named(tmp_path):
     Image.fromarray(masks[0, 1:]).save(tmp_path / "a" / "masks" / "1.png")
     Image.fromarray(0 * masks[0]).save(tmp_path / "a" / "masks" / "2.png")
     Image.fromarray(masks[0] + masks[1] * 3).save(tmp_path / "b" / "masks" / "0.png")
-    with pytest.raises(
-        InputError, match=r"(1\.png: its mask is of 40 x 29|b/masks/0\.png: one of)"
-    ):
+    with pytest.raises(InputError, match=r"1\.png: its mask is of 40 x 29|0\.png: one of several"):
         load(tmp_path, "detection")
     data = load(tmp_path, "detection", skip_bad=True)
     assert len(both(data)[0]) == 3 and len(data.skipped) == 3

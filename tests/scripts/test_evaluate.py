@@ -15,6 +15,7 @@ import kerascv_d2l.export
 from kerascv_d2l import FCN, InputError, Segmenter, evaluate_segmentation
 from kerascv_d2l.data.splits import DataSet, Split, encode_mask
 from kerascv_d2l.export import LoadedModel
+from kerascv_d2l.ops.rle import encode_masks
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
 MODEL_NAMES = ("dog", "cat $x$", "ant")
@@ -120,6 +121,39 @@ def test_detection(script, use, tmp_path, capsys):
     assert "warning" not in capsys.readouterr().out
     metrics = script.main(["model", "data", "--out", str(tmp_path), "--score-threshold", "0.95"])
     assert (metrics["missed"], metrics["false_detections"]) == (2, 0)
+
+
+def test_masks(script, use, tmp_path):
+    """The box of both images is right; the mask of the second is half of what it should be."""
+    box = [0.25, 0.25, 0.75, 0.75]  # rows 4 to 12, columns 6 to 18
+    mask = np.zeros((16, 24), np.uint8)
+    mask[4:12, 6:18] = 1
+    half = mask * (np.arange(24) < 12)
+
+    def detect(images):
+        number = number_of(images)
+        shape = [len(number), 1]
+        return {
+            "boxes": tf.tile(tf.constant([[box]], tf.float32), [*shape, 1]),
+            "scores": tf.constant(0.9 - 0.1 * number[:, None], tf.float32),
+            "classes": tf.fill(shape, 0),
+            "num_valid": tf.ones([len(number)], tf.int32),
+            "masks": tf.constant(np.stack([mask, half])[number][:, None]),
+        }
+
+    encoded = encode_masks([mask])
+    targets = {"boxes": [[box]] * 2, "classes": [[1]] * 2, "masks": [encoded] * 2}
+    use("detection", detect, data_of(targets))
+    kerascv_d2l.export.load("model").predicts_masks = True
+    metrics = script.main(["model", "data", "--out", str(tmp_path)])
+    assert metrics["map"] == 1 and metrics["mask_map_50"] == 1  # IoU 0.5 counts
+    assert metrics["mask_map_75"] == pytest.approx(51 / 101)
+    assert Image.open(tmp_path / "worst.png").width > 200
+    del targets["masks"]  # boxes alone can be measured, too
+    use("detection", detect, data_of(targets))
+    kerascv_d2l.export.load("model").predicts_masks = True
+    metrics = script.main(["model", "data", "--out", str(tmp_path)])
+    assert metrics["map"] == 1 and "mask_map" not in metrics
 
 
 def test_segmentation_of_a_real_model(script, tmp_path, monkeypatch, capsys):

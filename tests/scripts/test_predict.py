@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from pycocotools import mask as coco_mask
 from small_networks import small_backbone
 
 import kerascv_d2l.export
@@ -108,6 +109,33 @@ def test_detection(script, load, photo, tmp_path, capsys):
     assert "one.png: 2 object(s) cat 0.90" in capsys.readouterr().out
     result = script.main(["detection", str(photo), "--out", str(out), "--score-threshold", "0.7"])
     assert len(result["images"][0]["detections"]) == 1
+
+
+def test_masks(script, photo, tmp_path, monkeypatch):
+    """The first object is the left half, the second all of the upper half."""
+
+    def detect_masks(images):
+        masks = np.zeros((1, 3, *images.shape[1:3]), np.uint8)
+        masks[:, 0, :, :30] = masks[:, 1, :20] = 1
+        return detect(images) | {"masks": tf.constant(masks)}
+
+    model = LoadedModel("detection", NAMES, None, {"detect": detect_masks}, True)
+    monkeypatch.setattr(kerascv_d2l.export, "load", lambda path: model)
+    (entry,) = script.main(["model", str(photo), "--out", str(tmp_path / "out")])["images"]
+    numbers = Image.open(entry["instances"])
+    assert Path(entry["instances"]).name == "one_instances.png" and numbers.mode == "P"
+    expected = np.zeros((40, 60), np.uint8)
+    expected[:20], expected[:, :30] = 2, 1
+    np.testing.assert_array_equal(np.asarray(numbers), expected)
+    first, second = (coco_mask.decode(d["mask"]) for d in entry["detections"])
+    assert [d["id"] for d in entry["detections"]] == [1, 2]
+    assert first[:, :30].all() and not first[:, 30:].any()
+    assert second[:20].all() and not second[20:].any()
+    plain, drawn = np.asarray(Image.open(photo)), np.asarray(Image.open(entry["drawn"]))
+    assert (plain[22:38, 32:] == drawn[22:38, 32:]).all()  # no object is there
+    monkeypatch.setattr(script, "MOST_COLOURS", 1)
+    (entry,) = script.main(["model", str(photo), "--out", str(tmp_path / "out")])["images"]
+    np.testing.assert_array_equal(np.asarray(Image.open(entry["instances"])), expected)
 
 
 def test_classification(script, load, photo, tmp_path, capsys):
