@@ -132,7 +132,7 @@ def test_masks(script, photo, tmp_path, monkeypatch):
     assert first[:, :30].all() and not first[:, 30:].any()
     assert second[:20].all() and not second[20:].any()
     plain, drawn = np.asarray(Image.open(photo)), np.asarray(Image.open(entry["drawn"]))
-    assert (plain[22:38, 32:] == drawn[22:38, 32:]).all()  # no object is there
+    assert (plain != drawn)[31:36, 10:20].mean() > 0.9  # in the first mask, away from boxes
     monkeypatch.setattr(script, "MOST_COLOURS", 1)
     (entry,) = script.main(["model", str(photo), "--out", str(tmp_path / "out")])["images"]
     np.testing.assert_array_equal(np.asarray(Image.open(entry["instances"])), expected)
