@@ -16,9 +16,9 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import (
     Compose,
     RandomHorizontalFlip,
-    RandomIoUCrop,
     RandomResizedCrop,
     RandomScaleCrop,
+    mosaic_augmentation,
 )
 from kerascv_d2l.layers.augmentation.base import Example
 from kerascv_d2l.ops.geometry import crop_mask, overlap
@@ -229,7 +229,6 @@ CROPS = {
     "none": None,
     "scale": Compose([RandomScaleCrop(SIZE, fill=0.0), RandomHorizontalFlip()]),
     "flip, then crop": Compose([RandomHorizontalFlip(), RandomResizedCrop(SIZE)]),
-    "iou": RandomIoUCrop(SIZE, zoom_out=0.5),
 }
 
 
@@ -248,6 +247,20 @@ def test_batches_give_masks_that_lie_in_their_boxes(name):
             x1, y1, x2, y2 = box * np.tile(SIZE[::-1], 2)
             inside = (columns + 1 > x1 - 0.51) & (columns < x2 + 0.51)
             assert (inside & (rows + 1 > y1 - 0.51) & (rows < y2 + 0.51)).all()
+
+
+def test_windows_decoded_alone_are_those_of_whole_masks(monkeypatch):
+    """Mosaics and crops by IoU: the same examples, whether masks are decoded before or after."""
+    both = []
+    for cuts_first in (True, False):
+        transform = mosaic_augmentation(SIZE)
+        transform.cuts_first = cuts_first
+        options = {"training": True, "transform": transform, "seed": 1, "masks": True}
+        dataset = batches(split_of(), SIZE, 4, **options).take(3)
+        both.append([y["masks"] for _, y in dataset.as_numpy_iterator()])
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.any((2, 3)).sum() > 8
 
 
 def test_masks_for_evaluation_are_the_nearest_pixels():
@@ -331,3 +344,32 @@ def test_a_bad_png_of_an_instance_is_named(tmp_path):
     data = load(tmp_path, "detection", skip_bad=True)
     assert len(both(data)[0]) == 3 and len(data.skipped) == 3
     assert any("a/masks/2.png: its mask is empty" in reason for reason in data.skipped)
+
+
+def test_masks_and_ellipses_of_cvat_and_circles_of_labelme(tmp_path):
+    pixels = np.array([[0, 1, 1], [1, 1, 0]], np.uint8)  # rows 5 and 6, columns 7 to 9
+    shapes = (
+        '<mask label="a" rle="1, 4, 1" left="7" top="5" width="3" height="2"/>'
+        '<ellipse label="a" cx="20" cy="15" rx="10" ry="5" rotation="90"/>'
+    )
+    images = "".join(
+        f'<image name="{n}.png" width="{WIDTH}" height="{HEIGHT}">{shapes}</image>' for n in "ab"
+    )
+    (tmp_path / "cvat" / "images").mkdir(parents=True)
+    (tmp_path / "cvat" / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    (tmp_path / "labelme").mkdir()
+    circle = {"label": "a", "shape_type": "circle", "points": [[20, 15], [24, 12]]}
+    for name in "ab":
+        for folder in (tmp_path / "cvat" / "images", tmp_path / "labelme"):
+            Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{name}.png")
+        content = {"shapes": [circle], "imagePath": f"{name}.png"}
+        (tmp_path / "labelme" / f"{name}.json").write_text(json.dumps(content))
+    mask, ellipse = load(tmp_path / "cvat", "detection").train.instance_masks(0)
+    np.testing.assert_array_equal(mask, np.pad(pixels, ((5, 23), (7, 30))))
+    (disc,) = load(tmp_path / "labelme", "detection").train.instance_masks(0)
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    for found, expected in (
+        (ellipse, np.hypot((x - 20) / 5, (y - 15) / 10) < 1),
+        (disc, np.hypot(x - 20, y - 15) < 5),
+    ):
+        assert (found != expected).sum() < 0.1 * expected.sum()

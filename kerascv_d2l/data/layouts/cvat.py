@@ -10,6 +10,8 @@ otherwise a share of the images is set apart. Classes are in the order of the ta
 import math
 import re
 
+import numpy as np
+
 from kerascv_d2l.data.layouts.files import (
     ImageFiles,
     files_by_part,
@@ -21,7 +23,7 @@ from kerascv_d2l.data.layouts.files import (
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.ops.rle import circle
+from kerascv_d2l.ops.rle import circle, encode_masks
 
 TITLE = "CVAT XML"
 LOOKS = "annotations.xml (CVAT for images) and images/"
@@ -72,11 +74,12 @@ def _read_image(element, file, root, images, faults):
         faults.add(f"{where}: {problem}")
         return None
     shapes = [shape for shape in element if shape.tag != "tag"]
-    objects = [_read_shape(s, f"{where}, shape {n}") for n, s in enumerate(shapes, start=1)]
-    return LabelledImage(path, where, objects, size_of(element.get("height"), element.get("width")))
+    size = size_of(element.get("height"), element.get("width"))
+    objects = [_read_shape(s, f"{where}, shape {n}", size) for n, s in enumerate(shapes, start=1)]
+    return LabelledImage(path, where, objects, size)
 
 
-def _read_shape(shape, where):
+def _read_shape(shape, where, size):
     item = LabelledObject(shape.get("label") or "", None, where)
     if not item.kind:
         item.problem = "no label"
@@ -103,11 +106,23 @@ def _read_shape(shape, where):
                 float(shape.get(name)) for name in ("left", "top", "width", "height")
             )
             item.box = (left, top, left + width, top + height)
+            if size and shape.get("rle"):
+                item.outline = _mask(shape.get("rle"), item.box, size)
         else:
             item.problem = f"a <{shape.tag}>, where boxes, polygons, ellipses and masks are read"
     except (TypeError, ValueError, AttributeError):
         item.problem = f"its numbers cannot be read: {dict(shape.attrib)}"
     return item
+
+
+def _mask(runs, box, size):
+    """Encode run lengths of the rows inside a box, the first of pixels without the object."""
+    left, top, right, bottom = map(int, box)
+    runs = [int(run) for run in runs.split(",")]
+    pixels = np.repeat(np.arange(len(runs)) % 2, runs).reshape(bottom - top, right - left)
+    mask = np.zeros(size, np.uint8)
+    mask[top:bottom, left:right] = pixels
+    return encode_masks([mask])[0]
 
 
 def _rotated(box, angle):
