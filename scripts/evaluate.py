@@ -93,11 +93,11 @@ def in_classes_of(model, data, split):
     return dataclasses.replace(split, targets=targets), table
 
 
-def batches_of(split):
-    """Batches of images at their own sizes."""
+def batches_of(split, masks=False):
+    """Batches of images at their own sizes; `masks`: one by one, for those of a batch are large."""
     from kerascv_d2l.data.batches import batches
 
-    same = (split.sizes == split.sizes[0]).all()
+    same = not masks and (split.sizes == split.sizes[0]).all()
     return batches(split, None, BATCH_SIZE if same else 1, cache=False)
 
 
@@ -139,7 +139,7 @@ def evaluate_detector(model, split, table, args):
 
     masks = model.predicts_masks and split.has_masks
     evaluator = DetectionEvaluator(split if masks else None)
-    for images, labels in batches_of(split):
+    for images, labels in batches_of(split, model.predicts_masks):
         evaluator.update(labels, model.detect(images))
     metrics = evaluator.result()
     names = model.class_names
