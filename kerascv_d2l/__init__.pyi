@@ -290,6 +290,10 @@ from kerascv_d2l.ops.region_matching import (
 from kerascv_d2l.ops.resize import (
     resize as resize,
 )
+from kerascv_d2l.ops.rle import (
+    decode_masks as decode_masks,
+    encode_masks as encode_masks,
+)
 from kerascv_d2l.ops.roi import (
     multilevel_roi_align as multilevel_roi_align,
     pyramid_levels as pyramid_levels,
@@ -330,6 +334,9 @@ from kerascv_d2l.plotting.explanations import (
     draw_maps as draw_maps,
     draw_points as draw_points,
     heat_overlay as heat_overlay,
+)
+from kerascv_d2l.plotting.instances import (
+    overlay_instances as overlay_instances,
 )
 from kerascv_d2l.plotting.segmentation import (
     draw_segmentation as draw_segmentation,
