@@ -69,17 +69,17 @@ def draw_examples(
 
 def _draw_boxes(axes, image, rows, class_names, masked):
     rows = rows[rows[:, 0] >= 0]
-    width = 0.7 if masked else 2  # many small objects are to be seen
-    few = not masked or len(set(rows[:, 0])) > 1
+    line = 0.7 if masked else 2  # so that masks of small objects are seen
+    named = not masked or len(set(rows[:, 0])) > 1
     height, width = image.shape[:2]
     boxes = rows[:, 1:] * [width, height, width, height]  # (m, 4) pixels
     classes = rows[:, 0].astype(int)
     for box, kind in zip(boxes, classes, strict=True):
         name = class_names[kind] if kind < len(class_names) else str(kind)
         rectangle = bbox_to_rect(box, class_color(kind))
-        rectangle.set_linewidth(width)
+        rectangle.set_linewidth(line)
         axes.add_patch(rectangle)
-        if not few:
+        if not named:
             continue
         # Small and thin: the objects are what is to be seen.
         axes.text(
