@@ -24,6 +24,7 @@ from kerascv_d2l.data.layouts.files import (
 from kerascv_d2l.data.layouts.records import LabelledImage, LabelledObject, Labels, hull
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.rle import circle
 
 TITLE = "Label Studio JSON"
 LOOKS = "a .json file with a list of tasks (`annotations` with a `result`, and `data`) and images/"
@@ -150,7 +151,9 @@ def _read_region(region, size, item):
     if len(points) < 6 or not all(map(math.isfinite, points)):
         return f"a {shape} of {len(points) // 2} points: {value!r}"
     item.box = hull(points)
-    if shape == "polygon" or value.get("rotation"):
+    if shape == "ellipse":
+        item.outline = [circle(*_ellipse(value, size))]
+    elif shape == "polygon" or value.get("rotation"):
         item.outline = [points]
     return None
 
@@ -166,9 +169,17 @@ def _points(shape, value, size):
     angle = math.radians(float(value.get("rotation") or 0))
     sine, cosine = math.sin(angle), math.cos(angle)
     if shape == "ellipse":  # around its centre
-        a, b = float(value["radiusX"]) * width / 100, float(value["radiusY"]) * height / 100
+        x, y, a, b, _ = _ellipse(value, size)
         a, b = math.hypot(a * cosine, b * sine), math.hypot(a * sine, b * cosine)
         return [x - a, y - b, x + a, y - b, x + a, y + b, x - a, y + b]
     w, h = float(value["width"]) * width / 100, float(value["height"]) * height / 100
     corners = ((0, 0), (w, 0), (w, h), (0, h))  # turned clockwise around the first
     return [v for a, b in corners for v in (x + a * cosine - b * sine, y + a * sine + b * cosine)]
+
+
+def _ellipse(value, size):
+    """Centre x and y and radii, pixels, and the angle in radians."""
+    height, width = size
+    x, a = (float(value[name]) * width / 100 for name in ("x", "radiusX"))
+    y, b = (float(value[name]) * height / 100 for name in ("y", "radiusY"))
+    return x, y, a, b, math.radians(float(value.get("rotation") or 0))
