@@ -23,7 +23,7 @@ from kerascv_d2l.data.load import load
 from kerascv_d2l.data.prepared import is_at_hand, read_prepared
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, IGNORE_LABEL, SEGMENTATION
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
-from kerascv_d2l.devices import resolve_jit_compile
+from kerascv_d2l.devices import resolve_jit_compile, without_autograph
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import RandomHorizontalFlip
 from kerascv_d2l.layers.augmentation.base import pair
@@ -542,7 +542,7 @@ def _batches_of_arrays(images, labels, batch_size, shuffle, seed, augs=None):
     indices = tf.data.Dataset.range(len(images))
     if shuffle:
         indices = indices.shuffle(len(images), seed)
-    return prefetched(indices.batch(batch_size).map(batch, tf.data.AUTOTUNE))
+    return prefetched(indices.batch(batch_size).map(without_autograph(batch), tf.data.AUTOTUNE))
 
 
 def _examples(count, example, shuffle, seed):
@@ -558,4 +558,4 @@ def _examples(count, example, shuffle, seed):
         seed if shuffle else _TEST_SEED, rerandomize_each_iteration=shuffle
     )
     pairs = tf.data.Dataset.zip(indices, seeds.batch(2, drop_remainder=True))
-    return pairs.map(example, tf.data.AUTOTUNE)
+    return pairs.map(without_autograph(example), tf.data.AUTOTUNE)

@@ -36,6 +36,20 @@ def sum_over_replicas(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stop_gradient(value))
 
 
+def without_autograph(function):
+    """Keep AutoGraph from a function that builds graphs, of which it would double the time.
+
+    The package has no Python `if` and `for` over tensors, which AutoGraph is for.
+
+    Args:
+        function: function to give to `tf.data.Dataset.map`, or one that others give to it.
+
+    Returns:
+        The same function for its callers.
+    """
+    return tf.autograph.experimental.do_not_convert(function)
+
+
 def map_batch(function, elements, **options):
     """Map a function over the images of a batch: `tf.map_fn`, which leaves nothing behind.
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerascv_d2l.data.images import crop, decode_content, decode_image
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED
+from kerascv_d2l.devices import without_autograph
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import (
     Compose,
@@ -147,14 +148,16 @@ def batches(
 
     order = functools.partial(_in_order, len(split), batch_size, training, seed, initial_epoch)
     if in_memory and (transform is None or ahead):
-        return prefetched(order(draws, batched=True).map(several, num_parallel_calls=2))
+        batched = order(draws, batched=True)
+        return prefetched(batched.map(without_autograph(several), num_parallel_calls=2))
     calls = os.cpu_count() or 1
     if masks:
         sizes = split.sizes if whole_masks else np.tile(size, (len(split), 1))
         most = max(len(b) * h * w for b, (h, w) in zip(split.targets["boxes"], sizes, strict=True))
         examples_each = 1 + (transform.partners if transform is not None else 0)
         calls = max(1, min(calls, MASK_BYTES // max(1, int(most) * examples_each)))
-    examples = order(draws, batched=False).map(one, num_parallel_calls=calls)
+    single = order(draws, batched=False)
+    examples = single.map(without_autograph(one), num_parallel_calls=calls)
     return prefetched(_batched(examples, batch_size, training, split.task))
 
 
@@ -200,8 +203,8 @@ def whole_images(split, indices=None):
     """
     image, target = image_loader(split), _target_loader(split)
     indices = tf.data.Dataset.from_tensor_slices(range(len(split)) if indices is None else indices)
-    pairs = indices.map(lambda k: (image(k), target(k)["mask"]), num_parallel_calls=2)
-    return prefetched(pairs)
+    pair_of = without_autograph(lambda k: (image(k), target(k)["mask"]))
+    return prefetched(indices.map(pair_of, num_parallel_calls=2))
 
 
 def check_crop_size(split, crop_size):
@@ -321,7 +324,9 @@ def _in_order(count, batch_size, training, seed, initial_epoch, draws, batched):
 
     if not training:
         return of_epoch(tf.constant(0, tf.int64))
-    return tf.data.Dataset.counter(start=initial_epoch, dtype=tf.int64).flat_map(of_epoch)
+    return tf.data.Dataset.counter(start=initial_epoch, dtype=tf.int64).flat_map(
+        without_autograph(of_epoch)
+    )
 
 
 def _batched(examples, batch_size, training, task):
@@ -333,9 +338,11 @@ def _batched(examples, batch_size, training, task):
     batches = examples.padded_batch(
         batch_size, padding_values=(0.0, filling), drop_remainder=training
     )
-    return batches.map(
-        lambda images, y: (images, {name: _rounded_up(y[name], FILLING[name]) for name in y})
-    )
+
+    def rounded(images, y):
+        return images, {name: _rounded_up(y[name], FILLING[name]) for name in y}
+
+    return batches.map(without_autograph(rounded))
 
 
 def _check(split, size, batch_size, training, transform, seed, initial_epoch):
@@ -532,7 +539,7 @@ def _finished(example, labels, index):
 
 def _cached(image, count):
     """Compute the images 0 … count - 1 of one size now; function that looks up one or several."""
-    everything = tf.data.Dataset.range(count).map(image, num_parallel_calls=tf.data.AUTOTUNE)
+    everything = tf.data.Dataset.range(count).map(without_autograph(image), tf.data.AUTOTUNE)
     # One batch of all of them: a single tensor that later batches gather from.
     everything = everything.batch(count).get_single_element()
     return lambda index: tf.gather(everything, index)
@@ -545,7 +552,7 @@ def _cached_of_any_size(load, sizes, channels):
     """
     counts = sizes.prod(axis=1) * channels
     pixels, end = np.empty(counts.sum(), np.uint8), 0
-    images = tf.data.Dataset.range(len(sizes)).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    images = tf.data.Dataset.range(len(sizes)).map(without_autograph(load), tf.data.AUTOTUNE)
     for image in images.as_numpy_iterator():
         pixels[end : end + image.size] = image.ravel()
         end += image.size

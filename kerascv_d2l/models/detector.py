@@ -5,7 +5,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.devices import resolve_jit_compile
+from kerascv_d2l.devices import resolve_jit_compile, without_autograph
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.common import any_images, as_class_names, dtype_scope
 from kerascv_d2l.models.registry import Recipe, one_of
@@ -141,7 +141,7 @@ class Detector(keras.Model):
             tf.errors.InvalidArgumentError: the same in a data set.
         """
         if isinstance(x, tf.data.Dataset):
-            x = x.map(lambda *batch: self._with_targets(batch))
+            x = x.map(without_autograph(lambda *batch: self._with_targets(batch)))
         elif y is not None:
             as_targets(y, len(self.class_names))
         return super().fit(x, y, *args, **kwargs)

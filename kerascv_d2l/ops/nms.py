@@ -68,7 +68,9 @@ def batched_nms(boxes, scores, max_outputs, iou_threshold, score_threshold, soft
     return _nms_of_images(boxes, scores, *options)
 
 
-@tf.function(reduce_retracing=True)  # map_fn outside a graph would be a loop in Python
+@tf.function(
+    reduce_retracing=True, autograph=False
+)  # map_fn outside a graph would be a loop in Python
 def _nms_of_images(boxes, scores, *options):
     return map_batch(
         lambda image: _nms_of_image(image, *options),

@@ -143,7 +143,7 @@ def train(X, contents_Y, styles_Y, lr, num_epochs, lr_decay_epoch, net, callback
     """
     image, styles_Y_gram, trainer = get_inits(X, lr, styles_Y)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         with tf.GradientTape() as tape:
             contents_Y_hat, styles_Y_hat = net.extract(image)

@@ -90,14 +90,14 @@ class Objective:
         scalars = [tf.TensorSpec(()) for _ in self._contents_at]
 
         def compiled(function, *signature):
-            return tf.function(function, input_signature=signature)
+            return tf.function(function, input_signature=signature or None, autograph=False)
 
         self._extract = compiled(self._extract_tile, image, cores, masks)
         self._sums = compiled(self._sums_of, image, contents, cores)
         self._backward = compiled(self._gradient_of_sums, image, contents, cores, (scalars, grams))
-        self._combine = tf.function(self._losses_and_directions)
-        self._tv = tf.function(self._tv_and_gradient)
-        self._whole = tf.function(self._whole_value_and_gradient)
+        self._combine = compiled(self._losses_and_directions)
+        self._tv = compiled(self._tv_and_gradient)
+        self._whole = compiled(self._whole_value_and_gradient)
 
     def _set_units(self, content_grams):
         """Set the units in which differences are measured before they are squared.

@@ -222,8 +222,8 @@ class StyleTransfer:
             update(gradient)
             return losses
 
-        self._update = tf.function(update)
-        self._step = tf.function(step)
+        self._update = tf.function(update, autograph=False)
+        self._step = tf.function(step, autograph=False)
 
     def _style_shape(self, style, shape):
         height, width = style.image.shape[:2]

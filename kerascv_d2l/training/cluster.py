@@ -218,7 +218,7 @@ def _first_summand(strategy):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return tf.where(tf.equal(replica, 0), values, tf.zeros_like(values))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def total(values):
         return strategy.reduce("SUM", strategy.run(contribution, args=(values,)), axis=None)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.devices import map_batch
+from kerascv_d2l.devices import map_batch, without_autograph
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.checks import as_image_size
 from kerascv_d2l.ops.geometry import ALGORITHM
@@ -141,6 +141,7 @@ class RandomTransform(keras.layers.Layer):
             return data
         return self.transform(data, self.generator.next())
 
+    @without_autograph
     def transform(self, data, seed):
         """Transform with draws that depend on `seed` only.
 

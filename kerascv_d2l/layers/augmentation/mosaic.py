@@ -155,10 +155,17 @@ class Mosaic(RandomTransform):
         sizes = tf.stack([example.size for example in examples])
         meeting, windows = random_mosaic(sizes, size, seed, self.centre, self.area)
         places = quarter_windows(meeting, size)
+
+        def quarter(fields, window, sides):
+            example = Example(**fields)
+            return cut_window(
+                example, window, tf.unstack(sides), self.antialias, by_centre=True
+            ).fields()
+
+        # As a function, the graph of a quarter is built once, not four times.
+        quarter = tf.function(quarter, autograph=False)
         quarters = [
-            cut_window(
-                example, windows[k], tf.unstack(places[k, 2:]), self.antialias, by_centre=True
-            )
+            Example(**quarter(example.fields(), windows[k], places[k, 2:]))
             for k, example in enumerate(examples)
         ]
 
