@@ -80,52 +80,25 @@ def apart(a, b):
     return max(float((np.abs(p - q) / np.maximum(1, np.abs(q))).max()) for p, q in pairs)
 
 
-def network():
-    """The small ResNet-18, with images and classes for it; the scripts' tests have other models."""
+def save_and_load(tf, strategy, folder):
+    """Save a network of two devices, load it on one and on two, and go on with the latter."""
     import keras
 
-    import kerascv_d2l
-
-    keras.utils.set_random_seed(4)
-    rng = np.random.default_rng(5)
-    model = kerascv_d2l.resnet18(4)
-    model.compile(
-        # Adam's first steps are signs of gradients, which rounding may turn around.
-        keras.optimizers.SGD(0.01),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,
-    )
-    kerascv_d2l.synchronize_batch_norm(model)
-    images = rng.integers(0, 256, (6, 8, 8, 3)).astype("float32")
-    return model, images, rng.integers(0, 4, 6)
-
-
-def networks(tf, strategy, folder):
-    """Two steps, then saving and loading, under two devices and under one."""
-    import keras
-
-    one, images, targets = network()
     with strategy.scope():
-        two, _, _ = network()
-    batches = tf.data.Dataset.from_tensor_slices((images, targets)).batch(6).repeat()
-    losses = [
-        model.fit(batches, steps_per_epoch=2, verbose=0, shuffle=False).history["loss"]
-        for model in (one, two)
-    ]
-    result = {
-        "network loss": apart(*losses),
-        "network weights": apart(one.get_weights(), two.get_weights()),
-    }
+        two = build("sync")
+    batches = data(tf, 8)
+    two.fit(batches, verbose=0, shuffle=False)
+    result = {}
     path = f"{folder}/network.keras"
     two.save(path)
     loaded = keras.models.load_model(path)
     with strategy.scope():
         again = keras.models.load_model(path)
-    result["network loaded"] = max(
+    result["loaded"] = max(
         apart(two.get_weights(), model.get_weights()) for model in (loaded, again)
     )
-    again.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
-    result["network goes on"] = apart(two.get_weights(), again.get_weights()) > 0
+    again.fit(batches, verbose=0, shuffle=False)
+    result["goes on"] = apart(two.get_weights(), again.get_weights()) > 0
     return result
 
 
@@ -164,7 +137,7 @@ def devices(folder):
     after = parts()
     result["apart"] = apart(before[:1], before[1:])
     result["averaged"] = max(apart([part], [np.mean(before, axis=0)]) for part in after)
-    result.update(networks(tf, strategy, folder))
+    result.update(save_and_load(tf, strategy, folder))
     return result
 
 

@@ -1,11 +1,9 @@
 """Two devices compute what one computes: segmentation and fast style transfer."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import pytest
 
 CHILD = Path(__file__).parent / "replicas_child.py"
@@ -14,12 +12,7 @@ SAME = 1e-5
 
 @pytest.fixture(scope="module")
 def found():
-    done = subprocess.run(
-        [sys.executable, str(CHILD)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-    )
+    done = children.run(CHILD)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["replicas"] == 2

@@ -1,12 +1,10 @@
 """Choosing devices. What several devices compute is tested in a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import children
 import pytest
 
 from kerascv_d2l.errors import InputError
@@ -102,14 +100,7 @@ CHILD = Path(__file__).parents[1] / "distribution_child.py"
 def two(tmp_path_factory):
     """What two logical devices compute, beside one, as a dict."""
     folder = tmp_path_factory.mktemp("devices")
-    run = subprocess.run(
-        [sys.executable, CHILD, str(folder)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        timeout=600,
-        check=False,
-    )
+    run = children.run(CHILD, folder)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -139,9 +130,6 @@ def test_plain_batch_norm_is_per_device(two):
     assert two["averaged"] < 1e-6
 
 
-def test_network_on_two_devices(two):
-    assert two["network loss"] < 1e-4
-    # Batch norm of few and small maps enlarges what rounding does; a part of its own is 0.1 off.
-    assert two["network weights"] < 2e-3
-    assert two["network loaded"] == 0
-    assert two["network goes on"] is True
+def test_saved_on_two_devices_and_loaded(two):
+    assert two["loaded"] == 0
+    assert two["goes on"] is True
