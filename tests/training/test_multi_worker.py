@@ -1,16 +1,14 @@
 """Two workers on this machine, each a process, against one device."""
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 
@@ -61,16 +59,9 @@ def _free_ports(count):
 
 
 def _start(addresses, index, script, *arguments, **environment):
-    """Start a worker, whose output goes to a pipe."""
-    path = os.pathsep.join(p for p in sys.path if p)
-    config = {"PYTHONPATH": path, "TF_CONFIG": _config(addresses, index)}
-    return subprocess.Popen(
-        [sys.executable, TESTS / script, "cluster", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **config, **environment},
-    )
+    """Start a worker."""
+    config = {"TF_CONFIG": _config(addresses, index)}
+    return children.Child(TESTS / script, "cluster", *arguments, **config, **environment)
 
 
 def _addresses():
@@ -80,7 +71,9 @@ def _addresses():
 def _answers(processes):
     """What processes wrote, as `(stdout, stderr)` each; kills those that do not end."""
     try:
-        return [process.communicate(timeout=400) for process in processes]
+        for process in processes:
+            process.wait()
+        return [(process.stdout, process.stderr) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -145,34 +138,24 @@ def test_a_lost_worker_is_said_and_resume_goes_on_from_worker_0(tmp_path):
         np.testing.assert_array_equal(one, three)
 
 
-def test_waiting_workers_hear_signals():
-    code = """
+def test_waiting_workers_hear_signals(tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text("""
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from kerascv_d2l.cli import run_main
 from kerascv_d2l.training.cluster import make_multi_worker_strategy
 run_main(make_multi_worker_strategy)
-"""
-    path = os.pathsep.join(p for p in sys.path if p)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path, "TF_CONFIG": _config(_addresses(), index)},
-        )
-        for index in (0, 1)
-    ]
+""")
+    processes = [children.Child(script, TF_CONFIG=_config(_addresses(), index)) for index in (0, 1)]
     try:
         for process, number in zip(processes, (signal.SIGINT, signal.SIGTERM), strict=True):
-            assert "waiting for the others" in process.stdout.readline()
+            process.wait_for(lambda process=process: "waiting for the others" in process.stdout)
             process.send_signal(number)
         assert [p.wait(timeout=20) for p in processes] == [130, -signal.SIGTERM]
     finally:
         for process in processes:
             process.kill()
-            process.stdout.close()
 
 
 @pytest.mark.quick
