@@ -52,7 +52,7 @@ class Child:
         """Exit status, negative for a signal; None while it runs."""
         return self._process.exitcode
 
-    def wait(self, timeout=400):
+    def wait(self, timeout=900):
         """Wait for the end; give the exit status. `TimeoutError` kills the process."""
         self._process.join(timeout)
         if self.returncode is None:

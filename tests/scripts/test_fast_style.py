@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from training_data import add_tiny
 
 from kerascv_d2l import InputError, export
 
 pytestmark = pytest.mark.quick
 SCRIPT = Path(__file__).parents[2] / "scripts/train_fast_style.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,7 @@ def folder(tmp_path_factory):
 
 
 def flags(folder, out, *more):
-    tiny = ["--network", "mobilenet_0.25", "--weights", "none", "--image-size", "32x40"]
+    tiny = ["--network", "tiny", "--weights", "none", "--image-size", "32x40"]
     tiny += ["--width", "2", "--blocks", "1", "--style-size", "40", "--batch-size", "2"]
     data = ["--data", str(folder), "--out", str(out), "--devices", "cpu"]
     return [str(folder / "0.png"), *data, *tiny, *more]

@@ -1,10 +1,8 @@
 """Learning rates by layer: what the updates are, in every way of training."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import keras
 import numpy as np
 import pytest
@@ -447,13 +445,7 @@ print("the same")
 """
 
 
-def test_mirrored_over_two_devices():
-    root = Path(__file__).parents[2]
-    run = subprocess.run(
-        [sys.executable, "-c", MIRRORED, str(Path(__file__).parent)],
-        env=os.environ | {"PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_mirrored_over_two_devices(tmp_path):
+    (tmp_path / "mirrored.py").write_text(MIRRORED)
+    run = children.run(tmp_path / "mirrored.py", Path(__file__).parent)
     assert run.stdout.strip().endswith("the same"), run.stderr[-3000:]
