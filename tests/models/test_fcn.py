@@ -20,17 +20,16 @@ def images_of(*size, batch=2, seed=0):
     return np.random.default_rng(seed).integers(0, 256, size=(batch, *size, 3)).astype(np.uint8)
 
 
-def networks():
-    return {
-        "fcn32": FCN(CLASSES, small_backbone(32)),
-        "fcn16": FCN(CLASSES, small_backbone(16, 32), stride=16),
-        "fcn8": FCN(CLASSES, small_backbone(8, 16, 32), stride=8, trainable_upsampling=False),
-        "fcn8_unpadded": FCN(CLASSES, small_backbone(8, 16, 32, padding="valid"), stride=8),
-        "unet": UNet(CLASSES, filters=(4, 6, 8)),
-        "unet_backbone": UNet(
-            CLASSES, small_backbone(2, 4, 8, 16, 32), filters=(2, 4, 4, 6, 6), upsampling="bilinear"
-        ),
-    }
+NETWORKS = {
+    "fcn32": lambda: FCN(CLASSES, small_backbone(32)),
+    "fcn16": lambda: FCN(CLASSES, small_backbone(16, 32), stride=16),
+    "fcn8": lambda: FCN(CLASSES, small_backbone(8, 16, 32), stride=8, trainable_upsampling=False),
+    "fcn8_unpadded": lambda: FCN(CLASSES, small_backbone(8, 16, 32, padding="valid"), stride=8),
+    "unet": lambda: UNet(CLASSES, filters=(4, 6, 8)),
+    "unet_backbone": lambda: UNet(
+        CLASSES, small_backbone(2, 4, 8, 16, 32), filters=(2, 4, 4, 6, 6), upsampling="bilinear"
+    ),
+}
 
 
 def test_fcn32_is_the_books_composition():
@@ -97,18 +96,16 @@ def test_learned_upsampling_starts_with_maps_of_the_same_variance():
     assert np.var(layer(maps)) == pytest.approx(1, abs=0.1)  # Glorot's: 1/3
 
 
-@pytest.mark.parametrize(
-    "name", ["fcn32", "fcn16", "fcn8", "fcn8_unpadded", "unet", "unet_backbone"]
-)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_any_size_and_the_same_after_saving(name, tmp_path):
-    model = networks()[name]
+    model = NETWORKS[name]()
     for weight in model.weights:  # biases and statistics other than 0 and 1
         weight.assign(weight + 0.05 * keras.random.uniform(weight.shape, seed=1))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded) is type(model) and loaded.size_multiple == model.size_multiple
     # Beside multiples of the stride: smaller than it, odd, and one pixel more.
-    for size in [(64, 32), (2, 2), (1, 1), (33, 50), (7, 70)]:
+    for size in [(64, 32), (1, 1), (33, 50), (7, 70)]:
         images = images_of(*size)
         scores = model(images).numpy()
         assert scores.shape == (2, *size, CLASSES) and scores.dtype == np.float32
@@ -134,7 +131,7 @@ def test_training_learns_the_classes(name):
     labels[:, :, :32] = 2
     labels[:, :, 28:36] = 255
     keras.utils.set_random_seed(0)
-    model = networks()[name]
+    model = {name: build() for name, build in NETWORKS.items()}[name]  # in turn: the same draws
     model.compile(
         optimizer=keras.optimizers.Adam(0.01),
         loss=SegmentationCrossEntropy(),

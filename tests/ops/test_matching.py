@@ -21,6 +21,11 @@ ANCHORS = np.array(
 BOOK = np.array([[DOG, CAT]], np.float32)
 
 
+# Compiled once for each shape, for all tests.
+in_graph = tf.function(multibox_target, reduce_retracing=True, autograph=False)
+in_xla = tf.function(multibox_target, jit_compile=True, autograph=False)
+
+
 @pytest.mark.quick
 def test_example_of_the_book():
     assert assign_anchor_to_bbox(BOOK[0, :, 1:], ANCHORS).numpy().tolist() == [-1, 0, 1, -1, 1]
@@ -41,9 +46,8 @@ def test_example_in_every_mode():
     batch = np.concatenate([BOOK, np.full_like(BOOK, -1), BOOK[:, ::-1]])
     signature = [tf.TensorSpec((1, None, 4)), tf.TensorSpec((None, None, 5))]
     graph = tf.function(multibox_target, input_signature=signature)
-    compiled = tf.function(multibox_target, jit_compile=True)
     mapped = tf.data.Dataset.from_tensors(batch).map(lambda x: multibox_target(ANCHORS[None], x))
-    for result in (graph(ANCHORS[None], batch), compiled(ANCHORS[None], batch), next(iter(mapped))):
+    for result in (graph(ANCHORS[None], batch), in_xla(ANCHORS[None], batch), next(iter(mapped))):
         for part, whole in zip(result, expected, strict=True):
             np.testing.assert_allclose(part[0], whole[0], rtol=1e-4, atol=1e-4)
             np.testing.assert_array_equal(part[1], np.zeros_like(whole[0]))  # nothing but padding
@@ -51,11 +55,10 @@ def test_example_in_every_mode():
 
 
 def compare(count, seed):
-    function = tf.function(multibox_target, reduce_retracing=True)
     rng = np.random.default_rng(seed)
     for case in range(count):
         anchors, labels = slow_boxes.random_case(rng)
-        offsets, mask, classes = function(anchors[None], labels)
+        offsets, mask, classes = in_graph(anchors[None], labels)
         for image in range(len(labels)):
             expected = slow_boxes.target(anchors, labels[image])
             message = f"case {case}, image {image}"
@@ -154,11 +157,10 @@ def test_bad_labels_are_refused(row):
     labels = np.array([[DOG, CAT], [DOG, row]], np.float32)
     with pytest.raises(InputError, match=r"labels: .*Row 1 of image 1 is"):
         multibox_target(ANCHORS[None], labels)
-    graph = tf.function(multibox_target)
     with pytest.raises(tf.errors.InvalidArgumentError, match="labels: every object"):
-        graph(ANCHORS[None], labels)
+        in_graph(ANCHORS[None], labels)
     # XLA has no assertions: the row is taken for padding.
-    compiled = tf.function(multibox_target, jit_compile=True)(ANCHORS[None], labels)
+    compiled = in_xla(ANCHORS[None], labels)
     labels[1, 1, 0] = -1
     for part, expected in zip(compiled, multibox_target(ANCHORS[None], labels), strict=True):
         np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-4)
@@ -183,13 +185,12 @@ def test_targets_have_one_form():
 
 @pytest.mark.quick
 def test_ignored_objects_claim_nothing_and_make_no_background():
-    function = tf.function(multibox_target, reduce_retracing=True)
     rng, left_out = np.random.default_rng(5), []
     for case in range(60):
         anchors, labels = slow_boxes.random_case(rng)
         ignore = rng.random(labels.shape[:2]) < 0.4
         y = {"boxes": labels[..., 1:], "classes": labels[..., 0], "ignore": ignore}
-        answer = offsets, mask, classes = function(anchors[None], y)
+        answer = offsets, mask, classes = in_graph(anchors[None], y)
         for image in range(len(labels)):
             expected = slow_boxes.target(anchors, labels[image], ignore[image])
             np.testing.assert_array_equal(classes[image], expected[2], f"case {case}")
@@ -199,7 +200,7 @@ def test_ignored_objects_claim_nothing_and_make_no_background():
             left_out.append((anchors, y, answer))
     assert len(left_out) > 5
     anchors, y, answer = left_out[0]
-    compiled = tf.function(multibox_target, jit_compile=True)(anchors[None], y)
+    compiled = in_xla(anchors[None], y)
     for part, expected in zip(compiled, answer, strict=True):
         np.testing.assert_allclose(part, expected, 2e-4, 2e-4)
 
