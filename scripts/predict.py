@@ -84,7 +84,7 @@ def detect(model, image, stem, output, args):
         }
         for i in rows
     ]
-    masks = found["masks"][rows] if "masks" in found else ()
+    masks = found["masks"][rows] if "masks" in found else None
     (path,) = output.paths(stem, "_detections.png")
     with writing(path):
         draw_boxes(

@@ -34,6 +34,8 @@ IGNORED_COLOR = "#bbbbbb"
 IGNORED_DOTS = (0, (1, 2))
 CELL_INCHES = 3.2  # the longer side of an image in the grid
 LABEL_PAD_POINTS = 1.5
+MOST_NAMED = 20  # objects of an image; of more with masks, names and thick lines would hide them
+THIN = 0.7
 
 
 def draw_detections(path, images, detections, labels, class_names, score_threshold=0.5, columns=4):
@@ -43,6 +45,7 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
     ground truth is dashed white, with the class below the box where there is more
     than one class; ignored objects are dotted grey. A legend says so. Predicted masks are
     half-transparent, each in a colour of its own; those of the ground truth are white contours.
+    Where many objects have masks, names are left out, and lines are thin.
 
     Args:
         path: file to write, `.png`.
@@ -114,6 +117,7 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
             {name: value[i, objects] for name, value in truth.items()},
             {name: found[name][i, chosen[i]] for name in ("boxes", "scores", "classes")},
             class_names,
+            detections.get("masks") is not None and len(chosen[i]) > MOST_NAMED,
         )
     figure.legend(
         handles=handles,
@@ -127,12 +131,15 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
     return figure
 
 
-def _draw_cell(axes, truth, found, class_names):
-    """Draw the objects and detections of one image, and then their names."""
+def _draw_cell(axes, truth, found, class_names, crowded):
+    """Draw the objects and detections of one image, and then their names if not `crowded`."""
+    thin = {"linewidth": THIN} if crowded else {}
     for box, ignored in zip(truth["boxes"], truth["ignore"], strict=True):
-        _add_box(axes, box, _truth_style(ignored))
+        _add_box(axes, box, _truth_style(ignored) | thin)
     for box, index in zip(found["boxes"], found["classes"], strict=True):
-        _add_box(axes, box, {"edgecolor": class_color(index)})
+        _add_box(axes, box, {"edgecolor": class_color(index)} | thin)
+    if crowded:
+        return
     # Labels after all boxes, best first: that one has the choice of places.
     taken = []
     for box, score, index in reversed(list(zip(*found.values(), strict=True))):
@@ -273,7 +280,7 @@ def _legend_handles(classes, class_names, any_ignored):
     return handles
 
 
-def draw_boxes(path, image, boxes, texts, colors, masks=()):
+def draw_boxes(path, image, boxes, texts, colors, masks=None):
     """Write one image at its own size with boxes on it.
 
     Lines and letters grow with the image.
@@ -284,13 +291,14 @@ def draw_boxes(path, image, boxes, texts, colors, masks=()):
         boxes: float `(n, 4)`, normalised corners; drawn in this order, later ones on top.
         texts: list of n str, "" for none.
         colors: list of n colours as Pillow knows them (`#rrggbb`, names).
-        masks: iterable of `(height, width)`, see `overlay_instances`.
+        masks: iterable of `(height, width)`, see `overlay_instances`, or None. With masks of
+            many objects there are no texts, and lines are thin.
 
     Raises:
         InputError: if the numbers of boxes, texts and colours differ, or the
             file's ending is not that of an image.
     """
-    image = Image.fromarray(overlay_instances(image, masks))
+    image = Image.fromarray(overlay_instances(image, () if masks is None else masks))
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if not len(boxes) == len(texts) == len(colors):
         raise InputError(
@@ -301,7 +309,8 @@ def draw_boxes(path, image, boxes, texts, colors, masks=()):
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise InputError(f"{path}: images cannot be written as {suffix!r}; use .png or .jpg.")
     width, height = image.size
-    line = max(2, round(min(width, height) / 200))
+    crowded = masks is not None and len(boxes) > MOST_NAMED
+    line = max(1 if crowded else 2, round(min(width, height) / (400 if crowded else 200)))
     font_size = max(10, round(min(width, height) / 28))
     draw = ImageDraw.Draw(image)
 
@@ -317,7 +326,7 @@ def draw_boxes(path, image, boxes, texts, colors, masks=()):
     # Labels after all boxes, so that no line crosses a label; the last has the choice of places.
     taken = []
     for box, text, color in reversed(list(zip(bounds, texts, colors, strict=True))):
-        if not text:
+        if not text or crowded:
             continue
         font = ImageFont.truetype(font_file(text), font_size)
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
