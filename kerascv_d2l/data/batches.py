@@ -381,7 +381,7 @@ def _composed(transform, task, size):
     return Compose([transform])
 
 
-def _target_loader(split, masks):
+def _target_loader(split, masks=False):
     """Make a function from an index to the fields of an `Example` but for its image, as a dict.
 
     But for instance masks and encoded segmentation masks it takes indices `(b,)`, too; rows of

@@ -162,8 +162,10 @@ class Mosaic(RandomTransform):
                 example, window, tf.unstack(sides), self.antialias, by_centre=True
             ).fields()
 
-        # As a function, the graph of a quarter is built once, not four times.
-        quarter = tf.function(quarter, autograph=False)
+        # As a function, the graph of a quarter is built once, not four times. (Masks that are
+        # still to be decoded are of one image each.)
+        if not callable(examples[0].masks):
+            quarter = tf.function(quarter, autograph=False)
         quarters = [
             Example(**quarter(example.fields(), windows[k], places[k, 2:]))
             for k, example in enumerate(examples)
