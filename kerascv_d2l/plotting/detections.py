@@ -291,14 +291,17 @@ def draw_boxes(path, image, boxes, texts, colors, masks=None):
         boxes: float `(n, 4)`, normalised corners; drawn in this order, later ones on top.
         texts: list of n str, "" for none.
         colors: list of n colours as Pillow knows them (`#rrggbb`, names).
-        masks: iterable of `(height, width)`, see `overlay_instances`, or None. With masks of
-            many objects there are no texts, and lines are thin.
+        masks: sequence of `(height, width)`, see `overlay_instances`, the first on top; or None.
+            With masks of many objects there are no texts, and lines are thin.
 
     Raises:
         InputError: if the numbers of boxes, texts and colours differ, or the
             file's ending is not that of an image.
     """
-    image = Image.fromarray(overlay_instances(image, () if masks is None else masks))
+    order = range(0 if masks is None else len(masks))[::-1]
+    colors_of_masks = [class_color(k) for k in order]
+    image = overlay_instances(image, (masks[k] for k in order), colors_of_masks)
+    image = Image.fromarray(image)
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if not len(boxes) == len(texts) == len(colors):
         raise InputError(
