@@ -362,6 +362,7 @@ from kerascv_d2l.training.curves import (
 )
 from kerascv_d2l.training.devices import (
     evaluation_batch_size as evaluation_batch_size,
+    evaluation_batches as evaluation_batches,
     make_strategy as make_strategy,
     synchronize_batch_norm as synchronize_batch_norm,
 )

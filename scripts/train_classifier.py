@@ -253,10 +253,10 @@ def train_batches(args, data, run):
     )
 
 
-def draw_worst(path, data, worst, probabilities, batches):
+def draw_worst(path, args, data, worst, probabilities):
     """Draw the validation images whose true class got the least probability."""
     part = data.val.subset(worst)
-    images, labels = next(iter(batches(part, len(part))))
+    images, labels = next(iter(d2l.batches(part, args.image_size, len(part), **crop(args))))
     d2l.draw_mistakes(
         path, images.numpy(), part.names, labels, probabilities[worst], data.class_names
     )
@@ -282,11 +282,8 @@ def main(argv=None):
         model = build_model(args, data, steps * args.epochs)
         run.watch(model)
 
-    def validation_batches(split, batch_size):
-        return d2l.batches(split, args.image_size, batch_size, **crop(args))
-
-    validation = validation_batches(
-        data.val, d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy)
+    validation = d2l.evaluation_batches(
+        data.val, args.image_size, args.batch_size, strategy, **crop(args)
     )
     balanced = args.class_weights == "balanced"
     model.fit(
@@ -315,7 +312,7 @@ def main(argv=None):
         probabilities, data.val.targets["label"], data.val.names, data.class_names, NUM_DRAWN
     )
     with run.drawing("worst.png") as path:
-        draw_worst(path, data, worst, probabilities, validation_batches)
+        draw_worst(path, args, data, worst, probabilities)
     command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 

@@ -152,11 +152,8 @@ def main(argv=None):
         seed=args.seed,
         masks=masks,
     )
-    validation = d2l.batches(
-        data.val,
-        args.image_size,
-        d2l.evaluation_batch_size(len(data.val), args.batch_size, strategy),
-        masks=masks,
+    validation = d2l.evaluation_batches(
+        data.val, args.image_size, args.batch_size, strategy, masks=masks
     )
     truth = data.val if masks else None
     measured = d2l.MeanAveragePrecisionCallback(validation, args.map_every, truth)

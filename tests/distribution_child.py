@@ -56,6 +56,18 @@ def evaluate(model, tf, count):
     return model.evaluate(data(tf, count, size), verbose=0)
 
 
+def evaluate_few(model, count):
+    """Loss and accuracy of an odd number of images, which no one batch size splits."""
+    from kerascv_d2l import Split, evaluation_batches
+
+    rng = np.random.default_rng(7)
+    images = rng.integers(0, 256, (count, *SIZE, 3)).astype(np.uint8)
+    labels = rng.integers(0, CLASSES, count)
+    split = Split(images, {"label": labels}, [str(k) for k in range(count)])
+    batches = evaluation_batches(split, SIZE, BATCH, model.distribute_strategy, crop_pct=1.0)
+    return model.evaluate(batches, verbose=0)
+
+
 def fit(model, tf):
     """The loss of each of `STEPS` steps."""
     import keras
@@ -122,6 +134,8 @@ def devices(folder):
         for count in (37, 33):  # the last batch has 5 images or 1 for two devices
             figures = [evaluate(m, tf, count) for m in (one, two)]
             result[f"evaluate{norm}{count}"] = apart(*figures)
+        for count in (5, 9):
+            result[f"few{norm}{count}"] = apart(*(evaluate_few(m, count) for m in (one, two)))
 
     with strategy.scope():
         model = build("plain")

@@ -147,6 +147,53 @@ def evaluation_batch_size(num_images, batch_size, strategy):
     )
 
 
+def evaluation_batches(split, image_size, batch_size, strategy, **options):
+    """Make batches to evaluate with, every image once, of which all devices always have some.
+
+    Args:
+        split: `Split`.
+        image_size: as for `data.batches`.
+        batch_size: int, images in a batch, on all devices together; another where it must be.
+        strategy: `tf.distribute.Strategy`.
+        **options: as for `data.batches`.
+
+    Returns:
+        `tf.data.Dataset`, as `data.batches`.
+
+    Raises:
+        InputError: if there are too few images to split among the devices.
+    """
+    from kerascv_d2l.data.batches import batches, prefetched
+
+    try:
+        size = evaluation_batch_size(len(split), batch_size, strategy)
+    except InputError:
+        sizes = _uneven(len(split), batch_size, strategy.num_replicas_in_sync)
+        if sizes is None or strategy.cluster_resolver is not None:
+            raise
+        size, last = sizes
+        parts = (range(len(split) - last), size), (range(len(split) - last, len(split)), last)
+        first, rest = (
+            batches(split.subset(indices), image_size, n, **options) for indices, n in parts
+        )
+        return prefetched(first.concatenate(rest))
+    return batches(split, image_size, size, **options)
+
+
+def _uneven(num_images, batch_size, count):
+    """`(size of all batches but the last, size of the last)`, or None.
+
+    Where batches have no common size, tf.distribute splits each by itself: the parts are as large
+    as possible, and the last device has the rest.
+    """
+    for size in range(batch_size - batch_size % count, 0, -count):
+        rest = num_images % size
+        for last in (rest, rest + size):
+            if num_images - last >= size and last > (count - 1) * -(-last // count) > 0:
+                return size, last
+    return None
+
+
 def average_replicas(model):
     """Give all devices the mean of their batch-norm statistics.
 

@@ -9,6 +9,7 @@ import pytest
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.training.devices import (
+    _uneven,
     check_batch_size,
     evaluation_batch_size,
     make_strategy,
@@ -79,6 +80,20 @@ def test_too_few_to_evaluate():
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("devices", [2, 3, 4])
+def test_batches_of_two_sizes(devices):
+    """Each split by itself: every device has some images of every batch, the first alike."""
+    for images in range(1, 40):
+        sizes = _uneven(images, 8, devices)
+        if sizes is None:
+            assert images < 2 * devices or images % devices == 0
+            continue
+        size, last = sizes
+        assert images > last and (images - last) % size == 0 and size % devices == 0
+        assert -(-last // devices) * (devices - 1) < last
+
+
+@pytest.mark.quick
 def test_more_gpus_than_there_are():
     with pytest.raises(InputError, match=r"devices 99 asks for 99 GPUs, but TensorFlow finds"):
         make_strategy("99")
@@ -121,6 +136,8 @@ def test_two_devices_compute_what_one_does(two, norm):
 def test_last_batch_is_counted_once(two, norm):
     for count in (37, 33):
         assert two[f"evaluate{norm}{count}"] < 1e-5
+    for count in (5, 9):
+        assert two[f"few{norm}{count}"] < 1e-5
 
 
 def test_plain_batch_norm_is_per_device(two):

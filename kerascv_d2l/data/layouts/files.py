@@ -278,6 +278,7 @@ class ImageFiles:
         if path is None and stem is None and not name.lower().endswith(IMAGE_ENDINGS):
             path, other = self._find(name, folders, part, True)
             problem = problem if path is None and ABSENT in other else other
+            stem = True
             if path is not None:
                 self.faults.count("names of images without an ending", f"{name} ({path.name})")
         if path is not None and _differs_in_case(name, path, stem):
