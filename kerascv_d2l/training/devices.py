@@ -186,12 +186,14 @@ def _uneven(num_images, batch_size, count):
     Where batches have no common size, tf.distribute splits each by itself: the parts are as large
     as possible, and the last device has the rest.
     """
-    for size in range(batch_size - batch_size % count, 0, -count):
-        rest = num_images % size
-        for last in (rest, rest + size):
-            if num_images - last >= size and last > (count - 1) * -(-last // count) > 0:
-                return size, last
-    return None
+    found = [
+        (last, -size)
+        for size in range(count, batch_size + 1, count)
+        for last in range(num_images % size, num_images - size + 1, size)
+        if last > (count - 1) * -(-last // count) > 0
+    ]
+    last, size = min(found, default=(0, 0))
+    return (-size, last) if found else None
 
 
 def average_replicas(model):

@@ -83,14 +83,13 @@ def test_too_few_to_evaluate():
 @pytest.mark.parametrize("devices", [2, 3, 4])
 def test_batches_of_two_sizes(devices):
     """Each split by itself: every device has some images of every batch, the first alike."""
-    for images in range(1, 40):
-        sizes = _uneven(images, 8, devices)
-        if sizes is None:
-            assert images < 2 * devices or images % devices == 0
-            continue
-        size, last = sizes
-        assert images > last and (images - last) % size == 0 and size % devices == 0
-        assert -(-last // devices) * (devices - 1) < last
+    found = {images: _uneven(images, 8, devices) for images in range(1, 40)}
+    for images, (size, last) in ((k, sizes) for k, sizes in found.items() if sizes):
+        assert images - last >= size and (images - last) % size == size % devices == 0
+        assert 0 < -(-last // devices) * (devices - 1) < last
+    refused = {2: [1, 2, 3], 3: [1, 2, 3, 4, 5, 7], 4: [1, 2, 3, 4, 5, 6, 7, 9, 10, 13]}
+    assert [images for images, sizes in found.items() if sizes is None] == refused[devices]
+    assert _uneven(9, 8, 2) == (6, 3) and _uneven(33, 8, 4) == (4, 13)
 
 
 @pytest.mark.quick
