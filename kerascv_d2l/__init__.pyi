@@ -124,6 +124,9 @@ from kerascv_d2l.layers.augmentation import (
     small_augmentation as small_augmentation,
     ssd_augmentation as ssd_augmentation,
 )
+from kerascv_d2l.layers.spectral_norm import (
+    SpectralNormalization as SpectralNormalization,
+)
 from kerascv_d2l.layers.upsampling import (
     BilinearUpsampling as BilinearUpsampling,
     TransposedUpsampling as TransposedUpsampling,
@@ -131,6 +134,15 @@ from kerascv_d2l.layers.upsampling import (
 from kerascv_d2l.losses.detection import (
     SSDLoss as SSDLoss,
     smooth_l1 as smooth_l1,
+)
+from kerascv_d2l.losses.generation import (
+    ADVERSARIAL_LOSSES as ADVERSARIAL_LOSSES,
+    RECONSTRUCTION_LOSSES as RECONSTRUCTION_LOSSES,
+    discriminator_loss as discriminator_loss,
+    gaussian_kl as gaussian_kl,
+    generator_loss as generator_loss,
+    gradient_penalty as gradient_penalty,
+    reconstruction_loss as reconstruction_loss,
 )
 from kerascv_d2l.losses.regions import (
     ciou_loss as ciou_loss,
@@ -141,6 +153,7 @@ from kerascv_d2l.losses.segmentation import (
     SegmentationCrossEntropy as SegmentationCrossEntropy,
 )
 from kerascv_d2l.metrics.callbacks import (
+    GenerationCallback as GenerationCallback,
     MeanAveragePrecisionCallback as MeanAveragePrecisionCallback,
     SegmentationCallback as SegmentationCallback,
 )
@@ -155,10 +168,27 @@ from kerascv_d2l.metrics.detection import (
     cls_eval as cls_eval,
     evaluate_detections as evaluate_detections,
 )
+from kerascv_d2l.metrics.divergences import (
+    f_divergence as f_divergence,
+    js_divergence as js_divergence,
+    kl_divergence as kl_divergence,
+    kl_of_gaussians as kl_of_gaussians,
+)
+from kerascv_d2l.metrics.generation import (
+    FeatureScores as FeatureScores,
+    frechet_distance as frechet_distance,
+    frechet_distance_of_gaussians as frechet_distance_of_gaussians,
+    inception_score as inception_score,
+    kernel_distance as kernel_distance,
+)
 from kerascv_d2l.metrics.segmentation import (
     SegmentationMetrics as SegmentationMetrics,
     evaluate_segmentation as evaluate_segmentation,
     pixel_accuracy as pixel_accuracy,
+)
+from kerascv_d2l.models.autoencoder import (
+    VAE as VAE,
+    Autoencoder as Autoencoder,
 )
 from kerascv_d2l.models.backbones import (
     backbone as backbone,
@@ -183,6 +213,13 @@ from kerascv_d2l.models.fcos import (
 from kerascv_d2l.models.fpn import (
     FPN as FPN,
     feature_pyramid as feature_pyramid,
+)
+from kerascv_d2l.models.gan import (
+    GAN as GAN,
+)
+from kerascv_d2l.models.generator import (
+    ImageGenerator as ImageGenerator,
+    walk as walk,
 )
 from kerascv_d2l.models.mask_rcnn import (
     MaskRCNN as MaskRCNN,
@@ -338,6 +375,10 @@ from kerascv_d2l.plotting.explanations import (
 from kerascv_d2l.plotting.instances import (
     overlay_instances as overlay_instances,
 )
+from kerascv_d2l.plotting.generation import (
+    draw_animation as draw_animation,
+    draw_tiles as draw_tiles,
+)
 from kerascv_d2l.plotting.segmentation import (
     draw_segmentation as draw_segmentation,
 )
@@ -352,6 +393,9 @@ from kerascv_d2l.style_transfer import (
     LossWeights as LossWeights,
     Style as Style,
     StyleTransfer as StyleTransfer,
+)
+from kerascv_d2l.training.callbacks import (
+    SampleSheets as SampleSheets,
 )
 from kerascv_d2l.training.cluster import (
     MultiWorkerStrategy as MultiWorkerStrategy,
@@ -368,6 +412,13 @@ from kerascv_d2l.training.devices import (
 )
 from kerascv_d2l.training.divergence import (
     explain_by_batches as explain_by_batches,
+)
+from kerascv_d2l.training.features import (
+    FEATURES_FILE as FEATURES_FILE,
+    feature_scores as feature_scores,
+    load_features as load_features,
+    network_features as network_features,
+    train_features as train_features,
 )
 from kerascv_d2l.training.optimizers import (
     LogRates as LogRates,

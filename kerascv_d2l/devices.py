@@ -36,6 +36,24 @@ def sum_over_replicas(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stop_gradient(value))
 
 
+def replica_slice(draw, count):
+    """Draw random numbers for the images of this device, so that all devices have what one has.
+
+    Args:
+        draw: function of a number of images to a tensor `(images, ...)`. Every device calls it
+            for the images of all of them, with the same seed.
+        count: int or int32 scalar, images of this device; all devices have as many.
+
+    Returns:
+        `(count, ...)`, the part of this device.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return draw(count)
+    start = tf.cast(context.replica_id_in_sync_group, tf.int32) * count
+    return draw(count * context.num_replicas_in_sync)[start : start + count]
+
+
 def without_autograph(function):
     """Keep AutoGraph from a function that builds graphs, of which it would double the time.
 

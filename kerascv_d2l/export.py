@@ -3,7 +3,9 @@
 What is exported takes images as they are (pixels 0-255, any size) and answers in their own
 frame; resizing and scaling are inside. A model says what it offers by its method `endpoints`:
 a dict from names to pairs of a function of tensors and its signature, a tuple of
-`tf.TensorSpec`. The first one is the main one: `detect`, `classify`, `segment` or `stylize`.
+`tf.TensorSpec`. The first one is the main one: `detect`, `classify`, `segment`, `stylize` or
+`sample`. A function of images has them first, with the name `images`; others, as `sample` with
+the numbers `n` and `seed`, are exported as they are.
 """
 
 import importlib
@@ -30,15 +32,15 @@ def save(model, path):
     """Write a model of any task as a SavedModel.
 
     The loaded object has the functions that the model's `endpoints` name (`detect`, `classify`,
-    `segment` and `scores`, `stylize`) and is itself the first one. They take uint8, float32 or
-    float64 images `(batch, height, width, 3)` of any size. A function whose signature has
-    float32 images is traced for these alone, one with uint8 for both, which saves memory where
-    images are large.
+    `segment` and `scores`, `stylize`, `sample`) and is itself the first one. They take uint8,
+    float32 or float64 images `(batch, height, width, 3)` of any size. A function whose signature
+    has float32 images is traced for these alone, one with uint8 for both, which saves memory
+    where images are large.
 
     Signatures: `serving_default` (uint8) and `float` (float32), both with the input `images`;
-    `NAME` and `float_NAME` for every further function; and without input `info` (`task`, the
-    names of the `functions`, `predicts_masks`), `class_names`, and `colors` (uint8
-    `(classes, 3)`) if the model has them.
+    `NAME` and `float_NAME` for every further function; of one that takes no images only the first
+    of the two; and without input `info` (`task`, the names of the `functions`, `predicts_masks`),
+    `class_names`, and `colors` (uint8 `(classes, 3)`) if the model has them.
 
     Args:
         model: has `endpoints()`, `task` and `variables`; and `class_names` and `colors` if the
@@ -54,13 +56,18 @@ def save(model, path):
     module.model_variables = [variable.value for variable in model.variables]
     signatures = {}
     for name, (function, signature) in model.endpoints().items():
-        call, traces = _for_all_dtypes(function, signature)
+        if _takes_images(signature):
+            call, traces = _for_all_dtypes(function, signature)
+        else:
+            call = tf.function(function, input_signature=signature, autograph=False)
+            traces = {tf.uint8: call.get_concrete_function()}
         setattr(module, name, call)
         main = not signatures
         if main:
             module.__call__ = call
         signatures["serving_default" if main else name] = traces[tf.uint8]
-        signatures["float" if main else f"float_{name}"] = traces[tf.float32]
+        if tf.float32 in traces:
+            signatures["float" if main else f"float_{name}"] = traces[tf.float32]
     for name, values in _facts(model).items():
         signatures[name] = _constant_function(values)
     with whole(path) as folder:
@@ -73,6 +80,10 @@ def _check_exportable(model, what):
             f"{what} is a model without a task and endpoints: expected a detector, classifier, "
             "segmentation or style network of this package, or a model with both."
         )
+
+
+def _takes_images(signature):
+    return signature[0].name == "images"
 
 
 def _for_all_dtypes(function, signature):
@@ -174,13 +185,13 @@ class LoadedModel:
     """A model that `load` has read, whatever it was written as.
 
     Call it, or one of its functions, on images `(batch, height, width, 3)`, pixels 0-255, uint8
-    or float, of any size.
+    or float, of any size; `sample` takes two numbers, `decode` codes.
 
     Attributes:
-        task: "detection", "classification", "segmentation" or "style".
-        class_names: tuple of str, empty for a style network.
+        task: "detection", "classification", "segmentation", "style" or "generation".
+        class_names: tuple of str, empty where the task has none.
         colors: uint8 `(classes, 3)`, RGB, or None where the task has none.
-        functions: dict from names to functions of images; each is an attribute too.
+        functions: dict from names to functions; each is an attribute too.
         predicts_masks: bool: whether detections have `masks`.
     """
 
@@ -193,9 +204,9 @@ class LoadedModel:
         for name, function in functions.items():
             setattr(self, name, function)
 
-    def __call__(self, images):
+    def __call__(self, *inputs):
         """Give the answer of the first function, a dict of tensors."""
-        return next(iter(self.functions.values()))(images)
+        return next(iter(self.functions.values()))(*inputs)
 
 
 def load(path):
@@ -220,7 +231,7 @@ def load(path):
     model = load_model(path, compile=False)
     _check_exportable(model, str(path))
     functions = {
-        name: _on_any_images(function, signature)
+        name: _on_any_inputs(function, signature)
         for name, (function, signature) in model.endpoints().items()
     }
     names = getattr(model, "class_names", None) or ()
@@ -228,16 +239,17 @@ def load(path):
     return LoadedModel(model.task, names, colors, functions, masks)
 
 
-def _on_any_images(function, signature):
+def _on_any_inputs(function, signature):
     call = tf.function(function, autograph=False, reduce_retracing=True)
-    images, *_ = signature
-    keep = images.dtype != tf.float32  # the function takes any dtype itself
+    # A function whose signature has integer images takes any dtype itself.
+    keep = _takes_images(signature) and signature[0].dtype != tf.float32
 
-    def on_images(images, *others):
-        images = tf.convert_to_tensor(images)
-        return call(images if keep else tf.cast(images, tf.float32), *others)
+    def on_inputs(*inputs):
+        tensors = [tf.convert_to_tensor(value) for value in inputs]
+        casts = [tf.cast(t, s.dtype) for t, s in zip(tensors, signature, strict=True)]
+        return call(*(tensors[:1] + casts[1:] if keep else casts))
 
-    return on_images
+    return on_inputs
 
 
 def _load_saved_model(path):
@@ -277,7 +289,7 @@ def _load_saved_model(path):
 def _keeping_alive(model, name):
     getattr(model, name)  # is there
     # Through the model: the function alone does not keep its variables alive.
-    return lambda *images: getattr(model, name)(*images)
+    return lambda *inputs: getattr(model, name)(*map(tf.convert_to_tensor, inputs))
 
 
 def load_model(path, **options):

@@ -5,14 +5,16 @@
 MODEL is a SavedModel or a .keras file of a training script; it knows its task. SOURCE is whatever
 the training scripts take: a folder in any layout, a prepared data set's name, or generated. Its
 classes are matched by name. Writes metrics.json (mAP, of masks too; accuracy and confusion; mean
-IoU, each with its figure by class), curves, and the images with the worst answers. Files that are
-there already are never overwritten: new ones get a number.
+IoU, each with its figure by class; for models that make images the scores of their run), curves,
+and the images with the worst answers. Files that are there already are never overwritten: new ones
+get a number.
 """
 
 import dataclasses
 import functools
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from kerascv_d2l.files import NewFiles, plain
 
 NUM_DRAWN = 8  # of the images with the worst answers
 BATCH_SIZE = 16  # where all images have one size; others go one by one
+MOST_SCORED = 1000  # images, for models that make them
 IGNORED = 255  # label of mask pixels
 ALL = "all"  # splits together
 
@@ -54,6 +57,11 @@ def parse(argv=None):
         metavar="SCORE",
         help="detection: what is drawn, and counts in the choice of the worst images "
         "(default: %(default)s)",
+    )
+    add(
+        "--features",
+        metavar="FILE",
+        help="generation: features.keras of a run (default: that beside MODEL)",
     )
     return parser.parse_args(argv)
 
@@ -229,10 +237,40 @@ def evaluate_segmenter(model, split, table, args):
     return metrics, part.names, drawings
 
 
+def evaluate_generator(model, split, table, args):
+    """Score samples, and measure reconstructions where there is an encoder.
+
+    See `evaluate_detector`.
+    """
+    from kerascv_d2l.plotting.generation import draw_tiles
+    from kerascv_d2l.training.features import FEATURES_FILE, feature_scores, load_features
+
+    path = Path(args.model).parent / FEATURES_FILE if args.features is None else args.features
+    features = load_features(path)
+    images = model.sample(max(2, min(len(split), MOST_SCORED)), 0)["images"].numpy()
+    grey = images.shape[-1] == 1
+    part = split.subset(range(min(len(split), MOST_SCORED))).fitted(images.shape[1:3], grey)
+    real = part.images[..., :1] if grey else part.images
+    metrics = feature_scores(features, part.images)(images)
+    drawings = {"samples": lambda path: draw_tiles(path, images[:64])}
+    if "reconstruct" not in model.functions:
+        return metrics, [], drawings
+    starts = range(0, len(real), BATCH_SIZE)
+    again = [model.reconstruct(part.images[k : k + BATCH_SIZE])["images"] for k in starts]
+    again = np.concatenate(again)  # (n, h, w, channels)
+    errors = np.sqrt(((again / 255.0 - real / 255.0) ** 2).mean((1, 2, 3)))  # (n,)
+    metrics["reconstruction_error"] = float(errors.mean())
+    worst = worst_of(errors)
+    pairs = np.stack([real[worst], again[worst]], 1).reshape(-1, *real.shape[1:])
+    drawings["worst"] = lambda path: draw_tiles(path, pairs)
+    return metrics, part.subset(worst).names, drawings
+
+
 EVALUATIONS = {
     "detection": evaluate_detector,
     "classification": evaluate_classifier,
     "segmentation": evaluate_segmenter,
+    "generation": evaluate_generator,
 }
 
 
@@ -259,25 +297,31 @@ def main(argv=None):
     args = parse(argv)
     output = NewFiles(cli.output_folder(args.out, "evaluate"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from kerascv_d2l.data.load import load as load_data
+    from kerascv_d2l.data.generated import FOR_GENERATORS
+    from kerascv_d2l.data.load import is_prepared, load as load_data
     from kerascv_d2l.data.splits import Split
     from kerascv_d2l.export import load as load_model
 
     model = load_model(args.model)
     if model.task not in EVALUATIONS:
         raise InputError(f"{args.model}: there is no metric for models of the task {model.task}")
+    making = model.task == "generation"
+    options = {"classes": args.classes, "ignore": args.ignore or None, "boxes_on": args.boxes_on}
+    if model.task == "detection" and not model.predicts_masks:
+        options["masks"] = False
+    if making and args.source == "generated":
+        options = FOR_GENERATORS | {"image_size": 32, "num_train": 1}
+    elif making:
+        options = {} if is_prepared(args.source) else {"validate": True}
     data = load_data(
         args.source,
-        model.task,
+        "unlabelled" if making else model.task,
         seed=args.split_seed,
         val_fraction=args.val_fraction,
         skip_bad=args.skip_bad,
         archive=args.archive,
         data_dir=args.data_dir,
-        classes=args.classes,
-        ignore=args.ignore or None,
-        boxes_on=args.boxes_on,
-        masks=False if model.task == "detection" and not model.predicts_masks else None,
+        **options,
     )
     print(data.describe(), flush=True)
     labelled = [split for split in data.splits.values() if split.task == data.task]

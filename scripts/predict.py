@@ -1,12 +1,18 @@
-"""Use a trained model on images: detect, classify, segment or stylize, whatever it has learnt.
+"""Use a trained model: detect, classify, segment, stylize or make images, as it has learnt.
 
     python scripts/predict.py runs/train_detector/saved_model IMAGE…
 
 MODEL is a SavedModel or a .keras file of a training script; it knows its task. IMAGE is a file, a
 folder or a pattern such as 'photos/*.jpg'. Draws what is found (NAME_detections.png,
+<<<<<<< HEAD
 NAME_classes.png and NAME_overlay.png, NAME_stylized.png) and writes predictions.json. A detector
 that predicts masks writes NAME_instances.png, too: pixel k belongs to detection k, counted from 1.
 Files that are there already are never overwritten: new ones get a number.
+=======
+NAME_classes.png and NAME_overlay.png, NAME_stylized.png, NAME_reconstructed.png) and writes
+predictions.json. A model that makes images needs none: it writes samples.png. Files that are there
+already are never overwritten: new ones get a number.
+>>>>>>> 2f18dfe (Add models that make images: autoencoder, VAE and GAN, their losses, scores and script)
 """
 
 import os
@@ -30,7 +36,7 @@ def parse(argv=None):
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="folder saved_model/ or file model.keras of a run")
-    add("images", nargs="+", metavar="IMAGE", help="image files, folders, patterns")
+    add("images", nargs="*", metavar="IMAGE", help="image files, folders, patterns")
     add("--out", metavar="FOLDER", help="output folder (default: runs/predict, runs/predict-2, …)")
     add(
         "--score-threshold",
@@ -45,6 +51,20 @@ def parse(argv=None):
         metavar="PIXELS",
         help="style: paint at this longer side and enlarge: larger strokes, and less memory "
         "(default: the size of each image)",
+    )
+    add(
+        "--num-samples",
+        type=cli.positive_int,
+        default=64,
+        metavar="N",
+        help="generation: how many images to make, without IMAGE (default: %(default)s)",
+    )
+    add(
+        "--seed",
+        type=cli.non_negative_int,
+        default=0,
+        metavar="N",
+        help="generation: random seed of these (default: %(default)s)",
     )
     add("--skip-bad", action="store_true", help="leave out unreadable images and count them")
     add(
@@ -179,11 +199,22 @@ def stylize(model, image, stem, output, args):
     return entry, f"{path}, {seconds:.2f} s"
 
 
+def reconstruct(model, image, stem, output, args):
+    """Make a code of an image, and the image of the code; see `detect`."""
+    codes = model.encode(image[None])["codes"]
+    (path,) = output.paths(stem, "_reconstructed.png")
+    found = model.decode(codes)["images"][0].numpy()
+    output.save_image(path, Image.fromarray(found[..., 0] if found.shape[-1] == 1 else found))
+    entry = {"reconstructed": path, "codes": [round(float(x), 4) for x in codes[0].numpy()]}
+    return entry, str(path)
+
+
 ANSWERS = {
     "detection": detect,
     "classification": classify,
     "segmentation": segment,
     "style": stylize,
+    "generation": reconstruct,
 }
 
 
@@ -252,6 +283,24 @@ def predict(model, names, output, args):
     return plain(result)
 
 
+def sample(model, output, args):
+    """Make new images and draw them as a sheet.
+
+    Returns:
+        dict, as in predictions.json.
+    """
+    from kerascv_d2l.plotting.generation import tile
+
+    images = model.sample(args.num_samples, args.seed)["images"].numpy()
+    drawn, written = *output.paths("samples", ".png"), *output.paths("predictions", ".json")
+    output.save_image(drawn, Image.fromarray(tile(images)))
+    result = {"task": model.task, "model": args.model, "samples": drawn}
+    result |= {"num_samples": args.num_samples, "seed": args.seed}
+    output.save_json(written, result)
+    print(f"written: {drawn}, {written}", flush=True)
+    return plain(result)
+
+
 def main(argv=None):
     """Answer for images, draw, and write down.
 
@@ -272,6 +321,12 @@ def main(argv=None):
         raise InputError(f"{args.model}: its task {model.task} is none of {', '.join(ANSWERS)}")
     if args.image_size and model.task != "style":
         raise InputError(f"image_size {args.image_size}: only for style models, not {model.task}")
+    if not names and model.task != "generation":
+        raise InputError(f"images is empty: a model for {model.task} needs at least one")
+    if not names:
+        return sample(model, output, args)
+    if model.task == "generation" and "encode" not in model.functions:
+        raise InputError(f"{args.model} has no encoder: it makes images, and takes none")
     limit = Image.MAX_IMAGE_PIXELS
     if args.allow_large:
         Image.MAX_IMAGE_PIXELS = None

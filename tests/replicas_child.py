@@ -1,4 +1,4 @@
-"""What steps of segmentation and of fast style transfer compute on one and on two devices.
+"""What steps of segmentation, style transfer and generation compute on one and on two devices.
 
 Prints one line of JSON. Devices are set before TensorFlow starts, so it needs a process of
 its own: `test_replicas.py` runs it.
@@ -122,6 +122,38 @@ def fast_style(tf, strategy):
     }
 
 
+def generator(kind):
+    """A small VAE or GAN, with SGD; on several devices batch norm takes all images."""
+    import keras
+
+    import kerascv_d2l
+
+    keras.utils.set_random_seed(0)
+    model = kind(image_size=(16, 32), latent_size=4, width=4)
+    if kind is kerascv_d2l.GAN:
+        model.compile(keras.optimizers.SGD(0.5), keras.optimizers.SGD(0.5), jit_compile=False)
+    else:
+        model.compile(keras.optimizers.SGD(1e-4), jit_compile=False)
+    kerascv_d2l.synchronize_batch_norm(model)
+    return model
+
+
+def generation(tf, strategy, kind):
+    """Two steps, with noise that each device has a part of."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 32, 3)).astype("float32")
+    one = generator(kind)
+    with strategy.scope():
+        two = generator(kind)
+    before = one.get_weights()
+    data = batches(tf, images)
+    logs = [m.fit(data, verbose=0, shuffle=False).history for m in (one, two)]
+    return {
+        "history": apart(*([h[name][0] for name in sorted(h)] for h in logs)),
+        "weights": apart(one.get_weights(), two.get_weights()),
+        "moved": apart(one.get_weights(), before),
+    }
+
+
 def main():
     from kerascv_d2l.training.devices import make_strategy
 
@@ -131,6 +163,10 @@ def main():
     result = {"replicas": strategy.num_replicas_in_sync}
     result["segmentation"] = segmentation(tf, strategy)
     result["fast_style"] = fast_style(tf, strategy)
+    import kerascv_d2l
+
+    for kind in (kerascv_d2l.VAE, kerascv_d2l.GAN):
+        result[kind.__name__] = generation(tf, strategy, kind)
     print(json.dumps(result))
 
 

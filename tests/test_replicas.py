@@ -1,4 +1,4 @@
-"""Two devices compute what one computes: segmentation and fast style transfer."""
+"""Two devices compute what one computes: segmentation, fast style transfer, generation."""
 
 import json
 from pathlib import Path
@@ -40,3 +40,11 @@ def test_fast_style_step(found):
     # Each figure once: "loss" and its three parts.
     assert part["names"] == ["content_loss", "loss", "style_loss", "tv_loss"]
     assert part["metrics"] == 4
+
+
+@pytest.mark.parametrize("kind", ["VAE", "GAN"])
+def test_generation(found, kind):
+    """Noise is not drawn twice, and both optimizers add up what the devices find."""
+    part = found[kind]
+    assert part["history"] < SAME and part["weights"] < 10 * SAME
+    assert part["moved"] > 1000 * SAME

@@ -43,7 +43,8 @@ def load(
         masks: bool, for detection: whether to read the mask of each object, too (generated: its
             visible pixels), which each must have then; None: where each has one.
         options: what else the source takes (None is the same as not given): folders for
-            detection `classes`, `boxes_on`, for segmentation `classes`, `ignore`;
+            detection `classes`, `boxes_on`, for segmentation `classes`, `ignore`,
+            for unlabelled images `validate` (whether to set a share apart, else none is);
             generated `num_classes`, `image_size`, `num_train`, `num_val`, `scenes`.
 
     Returns:

@@ -5,7 +5,7 @@ import functools
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kerascv_d2l.colors import default_colors, told_apart
 from kerascv_d2l.data.images import read_image
@@ -169,6 +169,25 @@ class Split:
             with Image.open(io.BytesIO(image)) as opened:
                 return np.array(opened.convert("RGB"))
         return image
+
+    def fitted(self, size, grey=False):
+        """Cut the middle out of every image and resize it, so that all have one size.
+
+        Args:
+            size: `(height, width)`, pixels: as much of an image is cut out as has its shape.
+            grey: bool: take the colour out; there are still three channels.
+
+        Returns:
+            `Split` with a uint8 array `(n, height, width, 3)`, and of the targets the label.
+        """
+        images = np.empty((len(self), *size, 3), np.uint8)
+        for k in range(len(self)):
+            image = Image.fromarray(self.image(k))
+            if image.size != (size[1], size[0]):
+                image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
+            images[k] = image.convert("L").convert("RGB") if grey else image
+        targets = {name: self.targets[name] for name in ("label",) if name in self.targets}
+        return Split(images, targets, self.names, skipped=self.skipped)
 
     def counts(self, num_classes):
         """Count images, objects or pixels of each class.

@@ -1,4 +1,4 @@
-"""Metrics on the validation set after each epoch of `fit`, of detectors and segmenters."""
+"""Metrics after each epoch of `fit` that need more than a batch: of all tasks but one."""
 
 import keras
 
@@ -64,6 +64,33 @@ class MeanAveragePrecisionCallback(_Every):
             found = self.model.evaluate(self.dataset, verbose=0, return_dict=True) | found
         for name, value in found.items():
             logs.setdefault(f"val_{name}", value)  # what `fit` validated itself stays
+
+
+class GenerationCallback(_Every):
+    """Add the scores of generated images to the logs of `fit`, as `val_fid_NAME` and so on.
+
+    Args:
+        scores: `FeatureScores`.
+        count: int, how many images to generate, always with the same seed.
+        every: int, score after every so many epochs, and always after the last. In the epochs
+            between, the scores are NaN.
+
+    Attributes:
+        result: dict, the last scores, or None.
+
+    Raises:
+        InputError: if `every` is not a positive whole number.
+    """
+
+    def __init__(self, scores, count, every=1):
+        super().__init__(every)
+        self.scores, self.count, self.result = scores, count, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Generate and score, and write the scores into `logs`."""
+        if self.is_due(epoch):
+            self.result = self.scores(self.model.sample(self.count)["images"].numpy())
+            logs.update({f"val_{name}": value for name, value in self.result.items()})
 
 
 class SegmentationCallback(_Every):

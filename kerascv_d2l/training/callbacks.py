@@ -5,6 +5,7 @@ import time
 
 import keras
 
+from kerascv_d2l.plotting.generation import draw_tiles
 from kerascv_d2l.training.devices import average_replicas
 
 
@@ -52,7 +53,8 @@ class Throughput(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self._compiled and not _is_last(self, batch):
             return
-        float((logs or {}).get("loss", 0.0))  # wait for the device before looking at the clock
+        # Wait for the device before looking at the clock.
+        float(next(iter((logs or {}).values()), 0.0))
         now = time.perf_counter()
         if not self._compiled:
             self._compiled = True
@@ -63,6 +65,26 @@ class Throughput(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs["images_per_second"] = self._rate
+
+
+class SampleSheets(keras.callbacks.Callback):
+    """Draw what a model makes of the same codes or images while it learns.
+
+    Args:
+        folder: `Path` to which `epoch-0001.png` and so on are written.
+        make: function without arguments that gives the images, uint8 `(n, h, w, channels)`.
+        every: int: after every so many epochs, the first and the last one.
+    """
+
+    def __init__(self, folder, make, every=1):
+        super().__init__()
+        self.folder, self.make, self.every = folder, make, every
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Draw, if it is time to."""
+        last = epoch + 1 == self.params["epochs"]
+        if epoch == 0 or last or (epoch + 1) % self.every == 0:
+            draw_tiles(self.folder / f"epoch-{epoch + 1:04}.png", self.make())
 
 
 def _is_last(callback, batch):

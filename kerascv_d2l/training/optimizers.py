@@ -85,7 +85,8 @@ def find_optimizers(model):
     main = getattr(model, "optimizer", None)
     found = {} if main is None else {"": main}
     for layer in model._flatten_layers():
-        for name, value in vars(layer).items():
+        # What Keras and TensorFlow keep of the same objects comes last, for the names.
+        for name, value in sorted(vars(layer).items(), key=lambda item: item[0].startswith("_")):
             several = list(value.values()) if isinstance(value, dict) else value
             for i, item in enumerate(several if isinstance(several, (list, tuple)) else [value]):
                 known = any(item is one for one in found.values())

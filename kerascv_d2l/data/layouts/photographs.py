@@ -14,6 +14,13 @@ def recognises(root):
     return bool(walk(root))
 
 
-def read(root, faults):
-    """List the images; of what is hidden or no image there is no word."""
-    return Labels({ALL: [LabelledImage(file, str(root)) for file in walk(root)]})
+def read(root, faults, validate=False):
+    """List the images; of what is hidden or no image there is no word.
+
+    Args:
+        root: `Path`.
+        faults: `records.Faults`.
+        validate: bool: set a share of the images apart to validate on.
+    """
+    images = {ALL: [LabelledImage(file, str(root)) for file in walk(root)]}
+    return Labels(images, targets=(lambda image, info: ({}, [])) if validate else None)
