@@ -1,6 +1,6 @@
 """Records what PyTorch makes of the numbers of generation_inputs.py.
 
-python tests/recording/record_generation.py   # needs PyTorch; writes tests/recording/generation.json
+python tests/recording/record_generation.py   # needs PyTorch; writes generation.json
 """
 
 import json
