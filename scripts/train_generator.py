@@ -22,9 +22,9 @@ LOSSES = {
 }
 # Measured, see docs/generation.md.
 DEFAULTS = {
-    "ae": {"learning_rate": 1e-3, "epochs": 10},
-    "vae": {"learning_rate": 1e-3, "epochs": 15},
-    "gan": {"learning_rate": 2e-4, "epochs": 30},
+    "ae": {"learning_rate": 1e-3, "epochs": 13},
+    "vae": {"learning_rate": 1e-3, "epochs": 13},
+    "gan": {"learning_rate": 1e-3, "epochs": 26},
 }
 BETA_1 = 0.5  # of a GAN's Adam: DCGAN's
 NUM_SHEETS, NUM_DRAWN, NUM_PAIRS = 10, 64, 16
@@ -97,7 +97,7 @@ def parse(argv=None):
         metavar="FILE",
         help="weights of --backbone: a file, or imagenet (default: %(default)s)",
     )
-    group = cli.add_training_arguments(parser, TASK, batch_size=64, defaults="by --model")
+    group = cli.add_training_arguments(parser, TASK, batch_size=32, defaults="by --model")
     group.add_argument(
         "--learning-rate",
         type=cli.positive_float,
