@@ -372,12 +372,12 @@ from kerascv_d2l.plotting.explanations import (
     draw_points as draw_points,
     heat_overlay as heat_overlay,
 )
-from kerascv_d2l.plotting.instances import (
-    overlay_instances as overlay_instances,
-)
 from kerascv_d2l.plotting.generation import (
     draw_animation as draw_animation,
     draw_tiles as draw_tiles,
+)
+from kerascv_d2l.plotting.instances import (
+    overlay_instances as overlay_instances,
 )
 from kerascv_d2l.plotting.segmentation import (
     draw_segmentation as draw_segmentation,

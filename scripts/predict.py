@@ -4,15 +4,10 @@
 
 MODEL is a SavedModel or a .keras file of a training script; it knows its task. IMAGE is a file, a
 folder or a pattern such as 'photos/*.jpg'. Draws what is found (NAME_detections.png,
-<<<<<<< HEAD
-NAME_classes.png and NAME_overlay.png, NAME_stylized.png) and writes predictions.json. A detector
-that predicts masks writes NAME_instances.png, too: pixel k belongs to detection k, counted from 1.
-Files that are there already are never overwritten: new ones get a number.
-=======
 NAME_classes.png and NAME_overlay.png, NAME_stylized.png, NAME_reconstructed.png) and writes
-predictions.json. A model that makes images needs none: it writes samples.png. Files that are there
-already are never overwritten: new ones get a number.
->>>>>>> 2f18dfe (Add models that make images: autoencoder, VAE and GAN, their losses, scores and script)
+predictions.json. A detector that predicts masks writes NAME_instances.png, too: pixel k belongs to
+detection k, counted from 1. A model that makes images needs no IMAGE, and writes samples.png. Files
+that are there already are never overwritten: new ones get a number.
 """
 
 import os
