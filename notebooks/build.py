@@ -36,7 +36,9 @@ QUICK = re.compile(r"(?P<name>[^#\n]*?= )(?P<full>.*?)  # quick: (?P<quick>.*)")
 _WIDE = r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
 CHINESE_BREAK = re.compile(rf"(?<={_WIDE})\n(?={_WIDE})")
 # What differs from one run to the next.
-NOISE = re.compile(r"[^\n]*(examples/sec|ms/step|s/step| s left|WARNING:tensorflow|/tmp/|/home/)[^\n]*\n?")
+NOISE = re.compile(
+    r"[^\n]*(examples/sec|ms/step|s/step| s left|WARNING:tensorflow|/tmp/|/home/)[^\n]*\n?"
+)
 
 
 def sources(names=()):
