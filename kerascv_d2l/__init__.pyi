@@ -201,6 +201,9 @@ from kerascv_d2l.models.classifier import (
 from kerascv_d2l.models.detector import (
     Detector as Detector,
 )
+from kerascv_d2l.models.detr import (
+    DETR as DETR,
+)
 from kerascv_d2l.models.faster_rcnn import (
     FasterRCNN as FasterRCNN,
 )

@@ -246,7 +246,11 @@ def _targets(model, key):
         prefix = key(layer.name)
         if prefix is None:
             continue
-        norms = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
+        norms = (
+            keras.layers.BatchNormalization,
+            keras.layers.GroupNormalization,
+            keras.layers.LayerNormalization,
+        )
         names = _BATCH_NORM if isinstance(layer, norms) else _DENSE_OR_CONV
         for torch_name, name in names.items():
             variable = getattr(layer, name, None)

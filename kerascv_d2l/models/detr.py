@@ -1,0 +1,408 @@
+"""DETR: a set of queries, each of which finds at most one object; no anchors, no suppression."""
+
+import math
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.attention import DecoderLayer, EncoderLayer, sine_of, sine_positions
+from kerascv_d2l.layers.set_decoder import SetDecoder
+from kerascv_d2l.losses.detection import mean_over_replicas
+from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
+from kerascv_d2l.models.backbones import backbone as build_backbone
+from kerascv_d2l.models.common import dtype_scope
+from kerascv_d2l.models.detector import Detector
+from kerascv_d2l.models.registry import Recipe
+from kerascv_d2l.models.weights import load_state_dict, read_safetensors
+from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center
+from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.hungarian import match_one_to_one
+from kerascv_d2l.ops.iou import generalized_iou
+from kerascv_d2l.ops.roi_sampling import map_size
+
+STRIDE = 32
+CLASS_WEIGHT, BOX_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0  # of costs and losses
+FOCAL_CLASS_WEIGHT = 2.0  # in place of the first, with focal loss (Deformable DETR)
+NO_OBJECT_WEIGHT = 0.1  # of the cross-entropy of queries without an object
+PRIOR = 0.01
+IGNORED_SHARE = 0.5  # of a box inside an ignored object, from which it teaches nothing
+LOSSES = ("classes", "boxes", "giou")
+_LEAST = 1e-5  # keeps the logit of a coordinate finite
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class DETR(Detector):
+    """A transformer on the last map of a backbone.
+
+    Call it on pixels 0-255 `(batch, height, width, 3)` for a dict of `logits` float32 `(layers,
+    batch, queries, classes + 1)`, the last class being "no object" (without it where
+    `reference_boxes`), `boxes` float32 `(layers, batch, queries, 4)`, normalised `(x, y, width,
+    height)` with the centre first, for each layer of the decoder; and `attention` float32 `(batch,
+    heads, queries, places)` of the last one, with `map_size` int32 `(2,)`.
+
+    With `reference_boxes` a query is a box that every layer of the decoder moves, and the class
+    loss is focal: it learns from a thousand images, where the original needs many more.
+
+    Args:
+        class_names: sequence of str, or the number of classes.
+        backbone: name of a network with a map at stride 32.
+        weights: of the backbone: None (random), "imagenet" or a path.
+        image_size: as for `Detector`.
+        num_queries: int, objects that it can find in an image.
+        width: int, of the transformer.
+        heads: int.
+        encoder_layers: int.
+        decoder_layers: int.
+        feedforward: int.
+        dropout: float.
+        reference_boxes: bool, see above.
+        freeze_norm: whether the backbone's batch norm keeps its statistics and weights; None
+            for where the backbone has `weights`.
+        decoder: `SetDecoder`, or None for one with its defaults.
+        **kwargs: as in `keras.Model`.
+
+    Raises:
+        InputError: if the width is no multiple of the heads and of 4.
+
+    Source:
+        Carion et al. 2020, "DETR"; reference boxes: Liu et al. 2022, "DAB-DETR"; their
+        refinement and the focal loss: Zhu et al. 2021, "Deformable DETR", appendix A.4.
+    """
+
+    BACKBONE = "resnet18"
+    MIN_SIZE = 64
+    RECIPES: ClassVar = {
+        "default": Recipe("adamw", 2e-4, weight_decay=1e-4, epochs=40, batch_size=16),
+    }
+
+    def __init__(
+        self,
+        class_names,
+        backbone="resnet18",
+        weights=None,
+        image_size=None,
+        num_queries=40,
+        width=128,
+        heads=8,
+        encoder_layers=2,
+        decoder_layers=3,
+        feedforward=512,
+        dropout=0.0,
+        reference_boxes=True,
+        freeze_norm=None,
+        decoder=None,
+        **kwargs,
+    ):
+        super().__init__(class_names, image_size, decoder or SetDecoder(), **kwargs)
+        if width % heads or width % 4:
+            raise InputError(f"width={width} must be a multiple of heads={heads} and of 4.")
+        self.num_classes = len(self.class_names)
+        self.backbone_name, self.reference_boxes = backbone, bool(reference_boxes)
+        self.settings = {
+            "num_queries": num_queries,
+            "width": width,
+            "heads": heads,
+            "encoder_layers": encoder_layers,
+            "decoder_layers": decoder_layers,
+            "feedforward": feedforward,
+            "dropout": dropout,
+        }
+        self.freeze_norm = weights is not None if freeze_norm is None else freeze_norm
+        block = (width, heads, feedforward, dropout)
+        with dtype_scope(self.dtype_policy):
+            self.features = build_backbone(backbone, weights, (STRIDE,))
+            self.input_projection = keras.layers.Conv2D(width, 1, name="input_projection")
+            self.encoder_layers = [
+                EncoderLayer(*block, name=f"encoder_{i}") for i in range(encoder_layers)
+            ]
+            self.decoder_layers = [
+                DecoderLayer(*block, name=f"decoder_{i}") for i in range(decoder_layers)
+            ]
+            self.layernorm = keras.layers.LayerNormalization(epsilon=1e-5, name="layernorm")
+            self._make_heads()
+        if self.freeze_norm:
+            for layer in self.features.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
+        self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
+        self.build((None, None, None, 3))
+
+    def _make_heads(self):
+        """Make the queries, and what reads classes and boxes from them; float32 at the end."""
+        width, focal = self.settings["width"], self.reference_boxes
+        bias = -math.log((1 - PRIOR) / PRIOR) if focal else 0.0
+        self.classifier = keras.layers.Dense(
+            self.num_classes + (not focal),
+            bias_initializer=keras.initializers.Constant(bias),
+            name="class_labels_classifier",
+            dtype="float32",
+        )
+        last = {"kernel_initializer": "zeros"} if focal else {}  # at first a box stays where it is
+        self.box_layers = [
+            keras.layers.Dense(
+                units, name=f"bbox_predictor_{i}", dtype="float32", **(last if i == 2 else {})
+            )
+            for i, units in enumerate((width, width, 4))
+        ]
+        self.queries = Queries(4 if focal else width, self.settings["num_queries"], name="queries")
+        if focal:
+            self.reference_layers = [
+                keras.layers.Dense(width, name=f"reference_{i}") for i in range(2)
+            ]
+
+    def build(self, input_shape):
+        width = self.settings["width"]
+        shape = (None, None, width)
+        self.input_projection.build(self.features.output_shape)
+        for layer in (*self.encoder_layers, *self.decoder_layers):
+            layer.build()
+        for layer in (self.layernorm, self.classifier, *self.box_layers):
+            layer.build(shape)
+        self.queries.build(None)
+        if self.reference_boxes:
+            self.reference_layers[0].build((None, None, 2 * width))
+            self.reference_layers[1].build(shape)
+        self.built = True
+
+    def call(self, images, training=False):
+        """Predict for all queries; see the class."""
+        self.check_images(images)
+        return self.transform(self.features(images, training=training), training)
+
+    def transform(self, features, training=False):
+        """Do what `call` does from the map of the backbone `(batch, h, w, c)` on."""
+        features = self.input_projection(features)
+        _, height, width, channels = map_size(features)
+        places = sine_positions(height, width, channels)  # (n, width)
+        memory = tf.reshape(features, [tf.shape(features)[0], height * width, channels])
+        for layer in self.encoder_layers:
+            memory = layer(memory, places, training=training)
+
+        batch = tf.shape(memory)[0]
+        queries = tf.repeat(self.queries()[tf.newaxis], batch, axis=0)  # (batch, q, width or 4)
+        x = tf.zeros([batch, self.settings["num_queries"], channels], memory.dtype)
+        logits, boxes = [], []
+        for layer in self.decoder_layers:
+            x, weights = layer(
+                x, self._positions(queries), memory, places[tf.newaxis], training=training
+            )
+            seen = tf.cast(self.layernorm(x), tf.float32)
+            moved = self._boxes(seen) + (queries if self.reference_boxes else 0.0)
+            logits.append(self.classifier(seen))
+            boxes.append(tf.sigmoid(moved))
+            if self.reference_boxes:
+                queries = tf.stop_gradient(moved)  # each layer learns its own step
+        return {
+            "logits": tf.stack(logits),
+            "boxes": tf.stack(boxes),
+            "attention": weights,
+            "map_size": tf.stack([height, width]),
+        }
+
+    def _positions(self, queries):
+        """What tells the attention where a query looks: `(batch, q, width)`."""
+        if not self.reference_boxes:
+            return queries
+        waves = sine_of(tf.sigmoid(queries), self.settings["width"] // 2)  # (batch, q, 2·width)
+        return self.reference_layers[1](tf.nn.relu(self.reference_layers[0](waves)))
+
+    def _boxes(self, seen):
+        for i, layer in enumerate(self.box_layers):
+            seen = layer(seen) if i == 2 else tf.nn.relu(layer(seen))
+        return seen
+
+    def decode(self, outputs):
+        """Keep the best predictions of the last layer; see `Detector.decode`."""
+        logits, boxes = outputs["logits"][-1], outputs["boxes"][-1]
+        return self.decoder(self._probabilities(logits), box_center_to_corner(boxes))
+
+    def _probabilities(self, logits):
+        """Of each object class: `(…, queries, classes)`."""
+        return tf.sigmoid(logits) if self.reference_boxes else tf.nn.softmax(logits)[..., :-1]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Match queries and objects at each layer, and compute the sum of the losses."""
+        y = as_targets(y, self.num_classes)
+        logits, boxes = y_pred["logits"], y_pred["boxes"]
+        wanted = (y["classes"] >= 0) & ~y["ignore"]  # (batch, m)
+        matched = match_one_to_one(
+            tf.stop_gradient(self.costs(y, logits, boxes)),
+            tf.repeat(wanted[tf.newaxis], logits.shape[0], axis=0),
+        )  # (layers, batch, m)
+        found = matched >= 0
+        own = tf.gather(boxes, tf.maximum(matched, 0), batch_dims=2)  # (layers, batch, m, 4)
+        truth = y["boxes"]
+        apart = tf.reduce_sum(tf.abs(own - box_corner_to_center(truth)), axis=-1)
+        overlap = giou_loss(box_center_to_corner(own), truth)
+        count = tf.reduce_sum(tf.cast(wanted, tf.float32))
+        losses = {
+            "classes": self._class_loss(y, logits, boxes, matched, count),
+            "boxes": BOX_WEIGHT
+            * mean_over_replicas(tf.reduce_sum(tf.where(found, apart, 0.0)), count),
+            "giou": GIOU_WEIGHT
+            * mean_over_replicas(tf.reduce_sum(tf.where(found, overlap, 0.0)), count),
+        }
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        for name, loss in losses.items():
+            self.parts[name].update_state(loss * devices)
+        return tf.add_n(list(losses.values()))
+
+    def costs(self, y, logits, boxes):
+        """How badly each query would do for each object.
+
+        Args:
+            y: dict of `boxes` `(batch, m, 4)` and `classes` `(batch, m)`.
+            logits: float32 `(layers, batch, queries, …)`, as `call` gives them.
+            boxes: float32 `(layers, batch, queries, 4)`, likewise.
+
+        Returns:
+            float32 `(layers, batch, queries, m)`.
+
+        Source:
+            Carion et al. 2020, "DETR", equation 1; with focal loss: Deformable DETR.
+        """
+        of_class = self._class_costs(logits)
+        wanted = tf.one_hot(y["classes"], self.num_classes, axis=1)  # (batch, classes, m)
+        of_class = tf.matmul(of_class, wanted[tf.newaxis])
+        truth = box_corner_to_center(y["boxes"])[:, tf.newaxis]  # (batch, 1, m, 4)
+        apart = tf.reduce_sum(tf.abs(boxes[..., tf.newaxis, :] - truth), axis=-1)
+        overlap = generalized_iou(box_center_to_corner(boxes), y["boxes"])
+        return of_class + BOX_WEIGHT * apart - GIOU_WEIGHT * overlap
+
+    def _class_costs(self, logits):
+        """`(layers, batch, queries, classes)`."""
+        if not self.reference_boxes:
+            return -CLASS_WEIGHT * self._probabilities(logits)
+        as_object, as_nothing = (
+            sigmoid_focal_loss(tf.fill(tf.shape(logits), target), logits) for target in (1.0, 0.0)
+        )
+        return FOCAL_CLASS_WEIGHT * (as_object - as_nothing)
+
+    def _class_loss(self, y, logits, boxes, matched, count):
+        """Cross-entropy with less weight on "no object", or focal loss; float32 scalar."""
+        queries = self.settings["num_queries"]
+        # (layers, batch, m, queries): the query of each object
+        owner = tf.one_hot(matched, queries, on_value=True, off_value=False)
+        taken = tf.reduce_any(owner, axis=2)  # (layers, batch, queries)
+        row = tf.argmax(tf.cast(owner, tf.int32), axis=2, output_type=tf.int32)
+        padded = tf.pad(y["classes"], [[0, 0], [0, 1]])[tf.newaxis]
+        padded = tf.repeat(padded, logits.shape[0], axis=0)
+        classes = tf.where(taken, tf.gather(padded, row, batch_dims=2), self.num_classes)
+        counted = taken | ~self._on_ignored(y, boxes)
+        if self.reference_boxes:
+            losses = sigmoid_focal_loss(tf.one_hot(classes, self.num_classes), logits)
+            losses = tf.where(counted, tf.reduce_sum(losses, axis=-1), 0.0)
+            return FOCAL_CLASS_WEIGHT * mean_over_replicas(tf.reduce_sum(losses), count)
+        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
+        weights = tf.where(taken, 1.0, NO_OBJECT_WEIGHT) * tf.cast(counted, tf.float32)
+        # Each layer's mean is over the sum of its own weights.
+        sums, totals = (tf.reduce_sum(t, axis=(1, 2)) for t in (weights * entropy, weights))
+        parts = [
+            mean_over_replicas(s, t)
+            for s, t in zip(tf.unstack(sums), tf.unstack(totals), strict=True)
+        ]
+        return CLASS_WEIGHT * tf.add_n(parts)
+
+    def _on_ignored(self, y, boxes):
+        """Which boxes lie on objects that are not to be found: bool `(layers, batch, queries)`."""
+        inner = box_center_to_corner(boxes)[..., tf.newaxis, :]  # (layers, batch, q, 1, 4)
+        outer = y["boxes"][:, tf.newaxis]  # (batch, 1, m, 4)
+        low = tf.maximum(inner[..., :2], outer[..., :2])
+        high = tf.minimum(inner[..., 2:], outer[..., 2:])
+        inside = tf.reduce_prod(tf.nn.relu(high - low), axis=-1)
+        share = tf.math.divide_no_nan(inside, tf.reduce_prod(boxes[..., 2:], -1)[..., tf.newaxis])
+        return tf.reduce_any((share >= IGNORED_SHARE) & y["ignore"][:, tf.newaxis], axis=-1)
+
+    def get_config(self):
+        return (
+            super().get_config()
+            | self.settings
+            | {
+                "backbone": self.backbone_name,
+                "reference_boxes": self.reference_boxes,
+                "freeze_norm": self.freeze_norm,
+            }
+        )
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class Queries(keras.layers.Layer):
+    """Learned numbers for each query: called with nothing it gives float32 `(count, size)`.
+
+    Args:
+        size: int, of each: 4 for the logits of a box, which starts anywhere in the image.
+        count: int.
+        **kwargs: as in `keras.layers.Layer`.
+    """
+
+    def __init__(self, size, count, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.count = size, count
+
+    def build(self, input_shape=None):
+        initializer = "random_normal" if self.size != 4 else keras.initializers.RandomNormal(0, 1)
+        # As the kernel of a dense layer, so that a state dict's (count, size) fits it.
+        self.kernel = self.add_weight(
+            shape=(self.size, self.count), initializer=initializer, name="kernel"
+        )
+        self.built = True
+
+    def call(self, inputs=None):
+        return tf.transpose(tf.cast(self.kernel, tf.float32))
+
+    def get_config(self):
+        return super().get_config() | {"size": self.size, "count": self.count}
+
+
+# Our layer's name -> the module in the published weights, by regular expressions.
+_MODULES = {
+    r"input_projection": "model.input_projection",
+    r"queries": "model.query_position_embeddings",
+    r"(encoder|decoder)_(\d)_(self_attn|encoder_attn)_(\w+_proj)": r"model.\1.layers.\2.\3.\4",
+    r"(encoder|decoder)_(\d)_(\w+)": r"model.\1.layers.\2.\3",
+    r"layernorm": "model.decoder.layernorm",
+    r"class_labels_classifier": "class_labels_classifier",
+    r"bbox_predictor_(\d)": r"bbox_predictor.layers.\1",
+}
+_BACKBONE = "model.backbone.conv_encoder.model."
+
+
+def load_published(model, weights):
+    """Load the weights of "facebook/detr-resnet-50", or raise.
+
+    Args:
+        model: `DETR` with the backbone "resnet50_v1.5", `num_queries=100, width=256,
+            encoder_layers=6, decoder_layers=6, feedforward=2048, reference_boxes=False` and 91
+            classes.
+        weights: path of a safetensors file, or dict name -> NumPy array.
+
+    Raises:
+        InputError: if the tensors do not fit; the message lists names and shapes, and
+            nothing was loaded.
+    """
+    source = "state dict" if isinstance(weights, dict) else Path(weights)
+    tensors = weights if isinstance(weights, dict) else read_safetensors(source)
+    load_state_dict(_Leaves(model), tensors, key=published_module, source=source)
+
+
+def published_module(name):
+    """Name the published module: `decoder_0_self_attn_q_proj`, `layer1_0_conv1` …."""
+    for pattern, module in _MODULES.items():
+        if match := re.fullmatch(pattern, name):
+            return match.expand(module)
+    return _BACKBONE + name.replace("_", ".")
+
+
+class _Leaves:
+    """The layers with weights of a DETR, as `load_state_dict` takes a model's."""
+
+    def __init__(self, model):
+        blocks = [*model.encoder_layers, *model.decoder_layers]
+        heads = [model.layernorm, model.classifier, *model.box_layers, model.queries]
+        inner = [layer for block in blocks for layer in block.leaves()]
+        everything = [*model.features.layers, model.input_projection, *inner, *heads]
+        self.layers = [layer for layer in everything if layer.weights]

@@ -1,0 +1,140 @@
+"""DETR against the numbers of transformers (record_detr.py), and its own ways."""
+
+import itertools
+import json
+import types
+
+import keras
+import numpy as np
+import pytest
+import record_detr as given
+import tensorflow as tf
+
+from kerascv_d2l import DETR, InputError
+from kerascv_d2l.layers.set_decoder import SetDecoder
+from kerascv_d2l.models.detr import _BACKBONE, load_published, published_module
+from kerascv_d2l.ops.boxes import box_center_to_corner
+from kerascv_d2l.ops.hungarian import match_one_to_one
+
+SMALL = {"backbone": "mobilenet_0.25", **given.SETTINGS, "encoder_layers": 1, "decoder_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return np.load(given.RECORDED)
+
+
+@pytest.fixture(scope="module")
+def network(recorded):
+    """The recorded transformer, without a backbone."""
+    model = DETR(given.NUM_CLASSES, "mobilenet_0.25", reference_boxes=False, **given.SETTINGS)
+    object.__setattr__(model, "features", types.SimpleNamespace(layers=[]))
+    shapes = json.loads(str(recorded["shapes"]))
+    tensors = given.draw_weights({name: tuple(shape) for name, shape in shapes.items()})
+    load_published(model, tensors)
+    return model
+
+
+def labels():
+    boxes, classes = given.draw_objects()
+    corners = box_center_to_corner(boxes).numpy()
+    return {"boxes": corners, "classes": classes, "ignore": np.zeros(classes.shape, bool)}
+
+
+def test_all_is_that_of_the_original(network, recorded):
+    outputs = network.transform(given.draw_map(), training=True)
+    for name in ("logits", "boxes", "attention"):
+        np.testing.assert_allclose(outputs[name], recorded[name], atol=2e-5, err_msg=name)
+    total = network.compute_loss(y=labels(), y_pred=outputs)
+    found = [network.parts[n].result().numpy() for n in ("classes", "boxes", "giou")]
+    expected = recorded["losses"] * [1, 5, 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(total, expected.sum(), rtol=1e-4)
+
+
+def test_what_is_padding_or_ignored_changes_nothing(network):
+    """More padding does not, nor does an ignored object that no prediction lies on."""
+    outputs = network.transform(given.draw_map())
+    y = labels()
+    before = float(network.compute_loss(y=y, y_pred=outputs))
+    more = {
+        "boxes": np.pad(y["boxes"], [[0, 0], [0, 2], [0, 0]]),
+        "classes": np.pad(y["classes"], [[0, 0], [0, 2]], constant_values=-1),
+        "ignore": np.pad(y["ignore"], [[0, 0], [0, 2]]),
+    }
+    np.testing.assert_allclose(network.compute_loss(y=more, y_pred=outputs), before, rtol=1e-6)
+    more["boxes"][0, 4], more["classes"][0, 4] = [0, 0, 1e-3, 1e-3], 1
+    more["ignore"][0, 4] = True
+    np.testing.assert_allclose(network.compute_loss(y=more, y_pred=outputs), before, rtol=1e-6)
+    # One that they all lie on takes those without an object out.
+    more["boxes"][:, 4], more["classes"][:, 4] = [0, 0, 1, 1], 1
+    more["ignore"][:, 4] = True
+    assert abs(float(network.compute_loss(y=more, y_pred=outputs)) - before) > 0.01
+
+
+def test_matching_is_the_cheapest_of_all():
+    random = np.random.default_rng(0)
+    costs = random.normal(size=(2, 6, 5, 4)).astype(np.float32)
+    costs[0, 0] = np.round(costs[0, 0])  # with ties
+    wanted = random.uniform(size=(2, 6, 4)) < 0.7
+    matched = match_one_to_one(costs, wanted).numpy()
+    for cost, real, found in zip(
+        costs.reshape(-1, 5, 4), wanted.reshape(-1, 4), matched.reshape(-1, 4), strict=True
+    ):
+        assert (found[~real] == -1).all() and len(set(found[real])) == real.sum()
+        objects = np.flatnonzero(real)
+        least = min(
+            sum(cost[p, o] for p, o in zip(chosen, objects, strict=True))
+            for chosen in itertools.permutations(range(5), len(objects))
+        )
+        np.testing.assert_allclose(cost[found[real], objects].sum(), least, rtol=1e-5)
+    # Too many objects, and costs of a network that diverged.
+    found = match_one_to_one(np.full((1, 2, 3), np.nan, "f4"), np.ones((1, 3), bool))
+    assert sorted(found[0].numpy()) == [-1, 0, 1]
+
+
+def test_published_names():
+    names = {
+        "encoder_3_self_attn_q_proj": "model.encoder.layers.3.self_attn.q_proj",
+        "decoder_5_encoder_attn_out_proj": "model.decoder.layers.5.encoder_attn.out_proj",
+        "decoder_0_encoder_attn_layer_norm": "model.decoder.layers.0.encoder_attn_layer_norm",
+        "encoder_0_fc1": "model.encoder.layers.0.fc1",
+        "layernorm": "model.decoder.layernorm",
+        "bbox_predictor_2": "bbox_predictor.layers.2",
+        "layer1_0_conv1": f"{_BACKBONE}layer1.0.conv1",
+    }
+    assert {name: published_module(name) for name in names} == names
+
+
+def test_decoder_drops_what_is_weak_or_empty():
+    scores = np.array([[[0.2, 0.7], [0.9, 0.1], [0.3, 0.3], [0.05, 0.02]]], np.float32)
+    boxes = np.array(
+        [[[0.1, 0.1, 0.4, 0.5], [0.2, 0.2, 0.2, 0.6], [-0.2, 0.5, 0.5, 1.2], [0, 0, 1, 1]]],
+        np.float32,
+    )
+    found = SetDecoder(score_threshold=0.1, max_detections=5)(scores, boxes)
+    assert found["num_valid"].numpy() == [2]
+    np.testing.assert_allclose(found["scores"][0], [0.7, 0.3, 0, 0, 0])
+    np.testing.assert_array_equal(found["classes"][0], [1, 0, -1, -1, -1])
+    np.testing.assert_allclose(found["boxes"][0, :2], [[0.1, 0.1, 0.4, 0.5], [0, 0.5, 0.5, 1]])
+
+
+def test_it_learns_two_images_by_heart():
+    """With boxes as queries; and the config makes the same model again."""
+    keras.utils.set_random_seed(0)
+    images = np.full((2, 64, 96, 3), 100, np.uint8)
+    boxes = np.array([[[0.1, 0.2, 0.5, 0.9]], [[0.4, 0.1, 0.9, 0.8]]], np.float32)
+    images[0, 13:58, 10:48], images[1, 6:51, 38:86] = (30, 30, 250), (250, 30, 30)
+    model = DETR(2, **SMALL)
+    model.compile(keras.optimizers.Adam(2e-3))
+    y = {"boxes": boxes, "classes": np.array([[1], [0]])}
+    data = tf.data.Dataset.from_tensors((images, y)).repeat()
+    model.fit(data, steps_per_epoch=100, verbose=0, shuffle=False)
+    found = model.detect(images)
+    np.testing.assert_array_equal(found["classes"][:, 0], [1, 0])
+    np.testing.assert_allclose(found["boxes"][:, 0], boxes[:, 0], atol=0.1)
+    copy = DETR.from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    np.testing.assert_allclose(copy.detect(images)["boxes"], found["boxes"], atol=1e-6)
+    with pytest.raises(InputError, match=r"width=30 must be a multiple of heads=8 and of 4"):
+        DETR(2, width=30)
