@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.detection_decoder import best_of_each
 from kerascv_d2l.ops.box_coding import HEAD_WEIGHTS, decode_boxes
 from kerascv_d2l.ops.checks import check_fraction
 
@@ -42,7 +43,7 @@ class RegionDecoder(keras.layers.Layer):
         self.nms_threshold = float(nms_threshold)
         self.max_detections = max_detections
 
-    def call(self, proposals, valid, logits, offsets, image_size):
+    def call(self, proposals, valid, logits, offsets, image_size, builtin=False):
         """Decode a batch.
 
         Args:
@@ -51,6 +52,7 @@ class RegionDecoder(keras.layers.Layer):
             logits: float32 `(batch, n, classes + 1)`, class 0 background.
             offsets: float32 `(batch, n, classes + 1, 4)`.
             image_size: int32 `(2,)`, height and width in pixels.
+            builtin: bool, whether to use only what TensorFlow Lite has; for batches of one.
 
         Returns:
             dict of `boxes` float32 `(batch, max_detections, 4)`, normalised corners clipped to
@@ -65,6 +67,12 @@ class RegionDecoder(keras.layers.Layer):
         boxes = tf.clip_by_value(boxes, 0.0, sides)  # (batch, n, classes, 4)
         solid = tf.reduce_all(boxes[..., 2:] - boxes[..., :2] >= _LEAST_SIDE, axis=-1)
         scores = tf.where(solid & valid[..., tf.newaxis], scores, -1.0)
+        if builtin:  # all classes at once, each in a place of its own
+            num_classes = scores.shape[2]
+            boxes, scores = tf.reshape(boxes / sides, [1, -1, 4]), tf.reshape(scores, [1, -1])
+            classes = tf.range(tf.shape(scores)[1])[tf.newaxis] % num_classes
+            settings = self.max_detections, self.nms_threshold, self.score_threshold
+            return best_of_each(boxes, scores, classes, num_classes, *settings)
         found = tf.image.combined_non_max_suppression(
             boxes,
             scores,

@@ -100,6 +100,19 @@ class Detector(keras.Model):
         """
         return None if name is None else cls.LOSSES[one_of(cls.LOSSES, name, "loss")]()
 
+    @classmethod
+    def anchor_options(cls, boxes, image_size):
+        """Choose anchors that suit the objects of a data set, if the class can be told.
+
+        Args:
+            boxes: array `(n, 4)`, normalised corners, of all objects to learn from.
+            image_size: `(height, width)` of the network's input, pixels.
+
+        Returns:
+            dict of arguments of the constructor, empty if there is nothing to choose.
+        """
+        return {}
+
     def compile(self, optimizer="sgd", loss=None, jit_compile="auto", **kwargs):
         """Configure the model for training, as `keras.Model.compile`.
 

@@ -22,14 +22,29 @@ from kerascv_d2l.models.rpn import (
     rpn_losses,
     sum_where,
 )
+from kerascv_d2l.ops.anchor_choice import choose_anchors
 from kerascv_d2l.ops.box_coding import HEAD_WEIGHTS, encode_boxes
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.pyramid_anchors import RPN_RATIOS, RPN_SIZES, pyramid_anchors
 from kerascv_d2l.ops.region_matching import match_by_iou, sample_balanced
 from kerascv_d2l.ops.roi import multilevel_roi_align
+from kerascv_d2l.ops.roi_sampling import map_size
 
 STRIDES = (4, 8, 16, 32)  # of the maps that boxes are read from
 POOLED = 7  # bins along a side of a box
+# Options with which it trains on two cores: narrow heads and fewer boxes.
+NARROW = {
+    "channels": 64,
+    "head_width": 128,
+    "rpn": {
+        "train_before_nms": 500,
+        "test_before_nms": 500,
+        "train_proposals": 500,
+        "test_proposals": 300,
+        "samples": 128,
+    },
+    "head": {"samples": 64},
+}
 _PADDING = -2  # in place of a row of the objects, where no proposal was drawn
 
 
@@ -136,7 +151,7 @@ class FasterRCNN(Detector):
     MIN_SIZE = 64
     PARTS = ("objectness", "rpn_boxes", "classes", "boxes")  # losses, each a metric
     RECIPES: ClassVar = {
-        "default": Recipe("sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=12, batch_size=4),
+        "default": Recipe(epochs=6, batch_size=8, options=NARROW),
         # torchvision's rate for 16 images; decay and momentum as there.
         "torchvision": Recipe(
             "sgd", 0.02, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
@@ -180,8 +195,17 @@ class FasterRCNN(Detector):
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
         self.seeds = keras.random.SeedGenerator(seed, name="sampling")
+        self._builtin = False  # whether to compute with what TensorFlow Lite has
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in self.PARTS}
         self.build((None, None, None, 3))
+
+    @classmethod
+    def anchor_options(cls, boxes, image_size):
+        """Choose `anchor_sizes` and `anchor_ratios`; see `Detector.anchor_options`."""
+        found = choose_anchors(boxes, image_size, (*STRIDES, 2 * STRIDES[-1]))
+        if found is None:
+            return {}
+        return {"anchor_sizes": tuple((size,) for size in found[0]), "anchor_ratios": found[1]}
 
     def _make_heads(self):
         """Make the layers that look at regions; a subclass may have more of them."""
@@ -222,16 +246,16 @@ class FasterRCNN(Detector):
         """
         self.check_images(images)
         maps = self.features(images, training=training)
-        size = tf.shape(images)[1:3]
+        size = map_size(images)[1:3]
         logits, offsets = self.rpn(maps)
         anchors = pyramid_anchors(
-            tf.unstack(size),
-            [tf.unstack(tf.shape(m)[1:3]) for m in maps],
+            size,
+            [map_size(m)[1:3] for m in maps],
             self.anchor_sizes,
             self.anchor_ratios,
         )
         proposals, valid = propose(
-            logits, offsets, anchors, tf.unstack(size), self.rpn_settings, bool(training)
+            logits, offsets, anchors, size, self.rpn_settings, bool(training), self._builtin
         )
         return {
             "maps": maps,
@@ -240,7 +264,7 @@ class FasterRCNN(Detector):
             "anchors": tf.concat(anchors, axis=0),
             "proposals": proposals,
             "valid": valid,
-            "size": size,
+            "size": tf.stack(size),
         }
 
     def predict_regions(self, maps, boxes):
@@ -263,9 +287,14 @@ class FasterRCNN(Detector):
 
     def _pool(self, maps, boxes, image_indices, bins):
         """RoI align of boxes `(n, 4)`, each on the level that suits it: `(n, bins, bins, c)`."""
-        maps = maps[: len(STRIDES)]
         return multilevel_roi_align(
-            maps, boxes, image_indices, bins, STRIDES, canonical_size=self.canonical_size
+            maps[: len(STRIDES)],
+            boxes,
+            image_indices,
+            bins,
+            STRIDES,
+            canonical_size=self.canonical_size,
+            method="gather" if self._builtin else "auto",
         )
 
     def decode(self, outputs):
@@ -275,7 +304,21 @@ class FasterRCNN(Detector):
         most = tf.reduce_max(tf.reduce_sum(tf.cast(valid, tf.int32), axis=1))
         proposals, valid = outputs["proposals"][:, :most], valid[:, :most]
         logits, offsets = self.predict_regions(outputs["maps"], proposals)
-        return self.decoder(proposals, valid, logits, offsets, outputs["size"])
+        return self.decoder(
+            proposals, valid, logits, offsets, outputs["size"], builtin=self._builtin
+        )
+
+    def lite_endpoint(self):
+        """Give `detect` of one image, with operators that TensorFlow Lite has."""
+
+        def detect(images):
+            self._builtin = True
+            try:
+                return self._detect_in_pixels(images)
+            finally:
+                self._builtin = False
+
+        return detect
 
     def score_of(self, outputs, box, class_index):
         """Give what the head says of a box that is not moved; see `Detector.score_of`."""

@@ -1,12 +1,16 @@
 """Mask R-CNN: Faster R-CNN, and a mask in every box."""
 
+from typing import ClassVar
+
 import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.losses.detection import mean_over_replicas
-from kerascv_d2l.models.faster_rcnn import FasterRCNN
+from kerascv_d2l.models.faster_rcnn import NARROW, FasterRCNN
+from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.mask_pasting import crop_masks, paste_detections
+from kerascv_d2l.ops.roi_sampling import map_size
 
 POOLED = 14  # bins along a side of a box that the mask is made from
 CHANNELS, NUM_CONVS = 256, 4
@@ -88,6 +92,10 @@ class MaskRCNN(FasterRCNN):
     """
 
     PARTS = (*FasterRCNN.PARTS, "masks")
+    RECIPES: ClassVar = {
+        **FasterRCNN.RECIPES,
+        "default": Recipe(epochs=6, batch_size=8, options=NARROW | {"mask_channels": 32}),
+    }
     predicts_masks = True
 
     def __init__(self, class_names, *args, mask_channels=CHANNELS, **kwargs):
@@ -122,7 +130,8 @@ class MaskRCNN(FasterRCNN):
     def decode(self, outputs):
         """Name and move the proposals, and make their masks; see `Detector.decode`."""
         found = super().decode(outputs)
-        sides = tf.cast(tf.tile(outputs["size"][::-1], [2]), tf.float32)
+        height, width = tf.unstack(tf.cast(outputs["size"], tf.float32))
+        sides = tf.stack([width, height, width, height])
         index = tf.cast(tf.where(found["classes"] >= 0), tf.int32)  # (found, 2): image, row
         logits = self.predict_masks(
             outputs["maps"],
@@ -136,7 +145,8 @@ class MaskRCNN(FasterRCNN):
     def detect_batch(self, images):
         """Do what `detect` does as plain operations, for other graphs."""
         found = super().detect_batch(images)
-        pasted = paste_detections(found["masks"], found["boxes"], tf.unstack(tf.shape(images)[1:3]))
+        size = map_size(images)[1:3]
+        pasted = paste_detections(found["masks"], found["boxes"], size, loop=not self._builtin)
         return found | {"masks": pasted}
 
     def _head_losses(self, maps, y, boxes, match):

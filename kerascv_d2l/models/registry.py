@@ -36,6 +36,7 @@ class Recipe:
         batch_size: int, images in a step, on all devices together.
         augment: str, what the training images go through.
         loss: str, one of the class's `LOSSES`, or None if it has none.
+        options: dict of further arguments of the class.
     """
 
     optimizer: str = "adam"
@@ -47,6 +48,7 @@ class Recipe:
     batch_size: int = 32
     augment: str = "none"
     loss: str = None
+    options: dict = dataclasses.field(default_factory=dict)
 
 
 def detector_class(name):

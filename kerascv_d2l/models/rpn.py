@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
 from kerascv_d2l.ops.box_coding import decode_boxes, encode_boxes
+from kerascv_d2l.ops.nms import batched_nms
 from kerascv_d2l.ops.region_matching import match_by_iou, sample_balanced
 
 # σ of smooth L1: β = 1/9 in torchvision's terms.
@@ -99,7 +100,7 @@ def _flat(tensor, size):
     return tf.cast(tf.reshape(tensor, [tf.shape(tensor)[0], -1, size]), tf.float32)
 
 
-def propose(logits, offsets, anchors, image_size, settings, training):
+def propose(logits, offsets, anchors, image_size, settings, training, builtin=False):
     """Choose proposals: the best anchors, moved, clipped, and suppressed level by level.
 
     No gradient goes through them.
@@ -111,6 +112,7 @@ def propose(logits, offsets, anchors, image_size, settings, training):
         image_size: `(height, width)`, ints or int scalars.
         settings: `RPNSettings`.
         training: bool, which of the numbers to take.
+        builtin: bool, whether to use only what TensorFlow Lite has; for batches of one.
 
     Returns:
         Tuple of
@@ -122,7 +124,7 @@ def propose(logits, offsets, anchors, image_size, settings, training):
     """
     most = settings.train_before_nms if training else settings.test_before_nms
     count = settings.train_proposals if training else settings.test_proposals
-    sizes = [tf.shape(level)[0] for level in anchors]
+    sizes = [level.shape[0] or tf.shape(level)[0] for level in anchors]
     boxes, scores = [], []
     of_logits, of_offsets = (tf.split(t, sizes, 1, len(sizes)) for t in (logits, offsets))
     for i in range(len(anchors)):
@@ -131,21 +133,42 @@ def propose(logits, offsets, anchors, image_size, settings, training):
         moved = decode_boxes(moved, tf.gather(anchors[i], chosen))  # (batch, best, 4)
         moved = clip_boxes(moved, image_size)
         solid = tf.reduce_all(moved[..., 2:] - moved[..., :2] >= _LEAST_SIDE, axis=-1)
-        level = tf.one_hot(i, len(anchors), on_value=True, off_value=False)  # (levels,)
-        best = tf.where(solid, tf.sigmoid(best), -1.0)[..., tf.newaxis]
         boxes.append(moved)
-        scores.append(tf.where(level, best, -1.0))  # (batch, best, levels): as classes
+        scores.append(tf.where(solid, tf.sigmoid(best), -1.0))  # (batch, best)
+    suppress = _suppress_one if builtin else _suppress
+    boxes, num_valid = suppress(boxes, scores, count, settings.nms_threshold)
+    valid = tf.range(count) < num_valid[:, tf.newaxis]  # (batch, proposals)
+    return tf.stop_gradient(boxes), valid
+
+
+def _suppress(boxes, scores, count, threshold):
+    """Suppress level by level, and keep the best `count` of each image: boxes and their numbers."""
+    levels = []
+    for i, level in enumerate(scores):  # as classes
+        own = tf.one_hot(i, len(scores), on_value=True, off_value=False)  # (levels,)
+        levels.append(tf.where(own, level[..., tf.newaxis], -1.0))  # (batch, best, levels)
     found = tf.image.combined_non_max_suppression(
         tf.concat(boxes, axis=1)[:, :, tf.newaxis],
-        tf.concat(scores, axis=1),
+        tf.concat(levels, axis=1),
         count,
         count,
-        settings.nms_threshold,
+        threshold,
         score_threshold=-0.5,
         clip_boxes=False,
     )
-    valid = tf.range(count) < found.valid_detections[:, tf.newaxis]  # (batch, proposals)
-    return tf.stop_gradient(found.nmsed_boxes), valid
+    return found.nmsed_boxes, found.valid_detections
+
+
+def _suppress_one(boxes, scores, count, threshold):
+    """Do the same for one image with an operator that TensorFlow Lite has."""
+    kept, kept_scores = [], []
+    for level, level_scores in zip(boxes, scores, strict=True):
+        index, best, number = batched_nms(level, level_scores, count, threshold, -0.5, 0.0)
+        kept.append(tf.gather(level[0], index[0]))
+        kept_scores.append(tf.where(tf.range(count) < number, best[0], -1.0))
+    best, chosen = tf.math.top_k(tf.concat(kept_scores, axis=0), count)
+    boxes = tf.gather(tf.concat(kept, axis=0), chosen)
+    return boxes[tf.newaxis], tf.reduce_sum(tf.cast(best >= 0, tf.int32))[tf.newaxis]
 
 
 def clip_boxes(boxes, image_size):

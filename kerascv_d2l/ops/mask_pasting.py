@@ -51,16 +51,15 @@ def paste_masks(masks, boxes, image_size, threshold=None, truncate=False):
     return pasted if threshold is None else pasted >= threshold
 
 
-def paste_detections(masks, boxes, image_size, threshold=0.5):
+def paste_detections(masks, boxes, image_size, threshold=0.5, loop=True):
     """Paste the masks of a batch of detections, each into an image of its own.
-
-    Only a few are in float32 at a time.
 
     Args:
         masks: float32 `(batch, n, mask_height, mask_width)`, probabilities.
         boxes: float32 `(batch, n, 4)` corners, normalised.
         image_size: `(height, width)`, ints or int scalars.
         threshold: the least value that belongs to the object.
+        loop: whether to have only a few in float32 at a time.
 
     Returns:
         uint8 `(batch, n, height, width)`, 1 on the object and 0 elsewhere.
@@ -68,12 +67,15 @@ def paste_detections(masks, boxes, image_size, threshold=0.5):
     height, width = image_size
     sides = tf.cast(tf.stack([width, height, width, height]), tf.float32)
     _, _, *cells = map_size(masks)
-    pasted = _few_at_once(
-        lambda masks, boxes: tf.cast(paste_masks(masks, boxes, image_size, threshold), tf.uint8),
-        (tf.reshape(masks, [-1, *cells]), tf.reshape(boxes * sides, [-1, 4])),
-        tf.uint8,
-        [height, width],
-    )
+    masks_and_boxes = tf.reshape(masks, [-1, *cells]), tf.reshape(boxes * sides, [-1, 4])
+
+    def paste(masks, boxes):
+        return tf.cast(paste_masks(masks, boxes, image_size, threshold), tf.uint8)
+
+    if loop:
+        pasted = _few_at_once(paste, masks_and_boxes, tf.uint8, [height, width])
+    else:
+        pasted = paste(*masks_and_boxes)
     return tf.reshape(pasted, [tf.shape(masks)[0], tf.shape(masks)[1], height, width])
 
 

@@ -16,7 +16,7 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops import roi_sampling
 from kerascv_d2l.ops.roi_sampling import as_regions, as_size, map_size
 
-METHODS = ("auto", "sparse", "separable")
+METHODS = ("auto", "sparse", "gather", "separable")
 PYRAMID_BINS = (6, 3, 2, 1)
 
 
@@ -50,11 +50,12 @@ def roi_align(
         aligned: whether pixel (0, 0) has its centre at (0.5, 0.5), as it has
             everywhere else, rather than at (0, 0), as in the paper.
         method: "sparse" is fast and knows neither XLA nor TensorFlow Lite.
-            "separable" runs everywhere, as two matrix products, with builtin
-            operators in TensorFlow Lite. "auto" takes "separable" inside
+            "gather" and "separable" (two matrix products) run everywhere, with
+            builtin operators in TensorFlow Lite; the time of the latter grows
+            with the map. "auto" takes "separable" inside
             `tf.function(jit_compile=True)` and for `sampling_ratio` ≤ 0, else
             "sparse". TensorFlow Lite's converter cannot be seen from here: name
-            "separable" for it.
+            another than "sparse" for it.
 
     Returns:
         `(n, rows, columns, c)` of the dtype of `features`.
@@ -74,10 +75,14 @@ def roi_align(
     width, height = x_max - x_min, y_max - y_min  # (n,)
     if not aligned:
         width, height = tf.maximum(width, 1.0), tf.maximum(height, 1.0)
-    if method == "sparse":
+    if method != "separable":
         ys = roi_sampling.sample_positions(y_min, height, rows, sampling_ratio)
         xs = roi_sampling.sample_positions(x_min, width, columns, sampling_ratio)
+    if method == "sparse":
         return tf.cast(roi_sampling.sample_means(features, ys, xs, image_indices), dtype)
+    if method == "gather":
+        levels = tf.zeros_like(image_indices)
+        return tf.cast(_gather([features], ys, xs, image_indices, levels), dtype)
     _, map_height, map_width, _ = map_size(features)
     pooled = roi_sampling.apply_weights(
         features,
@@ -94,12 +99,26 @@ def _choose(method, sampling_ratio):
     if method == "auto":
         separable = sampling_ratio <= 0 or roi_sampling.compiled_by_xla()
         return "separable" if separable else "sparse"
-    if method == "sparse" and sampling_ratio <= 0:
+    if method in ("sparse", "gather") and sampling_ratio <= 0:
         raise InputError(
             f"sampling_ratio={sampling_ratio}: a number of samples that depends on the box needs "
             'method="separable".'
         )
     return method
+
+
+def _gather(maps, ys, xs, image_indices, levels):
+    """Means of samples at `ys` and `xs` of the map of each region's level, `(n, …, c)`."""
+    sizes = [map_size(features) for features in maps]  # (batch, h, w, c) each
+    batch, channels = sizes[0][0], sizes[0][3]
+    table = tf.concat([tf.reshape(features, [-1, channels]) for features in maps], axis=0)
+    heights, widths = (tf.stack([size[i] for size in sizes]) for i in (1, 2))
+    starts = tf.cumsum(batch * heights * widths, exclusive=True)  # (levels,)
+    height, width, start = (tf.gather(t, levels) for t in (heights, widths, starts))
+    known = (image_indices >= 0) & (image_indices < batch)  # (n,)
+    first = start + tf.where(known, image_indices, 0) * height * width
+    means = roi_sampling.gathered_means(table, ys, xs, first, height, width)
+    return tf.where(known[:, tf.newaxis, tf.newaxis, tf.newaxis], means, 0.0)
 
 
 def multilevel_roi_align(
@@ -126,7 +145,7 @@ def multilevel_roi_align(
         canonical_size: pixels; a box of this side belongs to `canonical_level`.
         canonical_level: int; level k has stride 2^k.
         method: as for `roi_align`. "separable" computes every box on every
-            level and keeps one.
+            level and keeps one; "gather" reads one.
 
     Returns:
         `(n, rows, columns, c)`.
@@ -160,6 +179,18 @@ def multilevel_roi_align(
 
     if len(features) == 1:
         return align(0, boxes, image_indices)
+    if method == "gather":
+        scale = tf.gather([1.0 / stride for stride in strides], levels - finest)
+        x_min, y_min, x_max, y_max = tf.unstack(boxes * scale[:, tf.newaxis], axis=1)
+        ys, xs = (
+            roi_sampling.sample_positions(low, tf.maximum(high - low, 1.0), bins, sampling_ratio)
+            for low, high, bins in zip(
+                (y_min, x_min), (y_max, x_max), as_size(output_size), strict=True
+            )
+        )
+        full = [tf.cast(m, tf.float32) for m in features]
+        pooled = _gather(full, ys, xs, image_indices, levels - finest)
+        return tf.cast(pooled, features[0].dtype)
     if method == "separable":
         parts = [align(i, boxes, image_indices) for i in range(len(features))]
         here = levels[:, tf.newaxis, tf.newaxis, tf.newaxis] - finest

@@ -1,10 +1,12 @@
-"""Where a region's bins take their samples, and two ways to read a map there.
+"""Where a region's bins take their samples, and ways to read a map there.
 
 Rows and columns are separable: a region has P·s sample rows and Q·s sample
 columns, and its samples are their crossings.
 
 - `sample_means` multiplies the map by one sparse matrix. Its time depends on
   the number of samples only. Neither XLA nor TensorFlow Lite has it.
+- `gathered_means` does the same with a gather for each pixel that a bin reads.
+  Its time is some three times that, and it runs everywhere.
 - `bilinear_weights` and `apply_weights` write the same as two small matrices a
   region. Their time grows with the map, and they run everywhere.
 
@@ -218,6 +220,34 @@ def sample_means(features, ys, xs, image_indices):
     return read(features)
 
 
+def gathered_means(table, ys, xs, first, height, width):
+    """Mean of the samples of each bin, one after another of the pixels that a bin reads.
+
+    The maps lie in one table, so that each region may read another one.
+
+    Args:
+        table: float32 `(pixels, c)`, maps by row, one behind the other.
+        ys: float32 `(n, rows, s)` of `sample_positions`.
+        xs: float32 `(n, columns, s)`.
+        first: int32 `(n,)`, where the region's map begins in the table.
+        height: int32 `(n,)`, of the region's map.
+        width: int32 `(n,)`.
+
+    Returns:
+        float32 `(n, rows, columns, c)`.
+    """
+    first, height, width = (t[:, tf.newaxis, tf.newaxis] for t in (first, height, width))
+    y, y_weights = _taps(ys, height)  # (n, rows, 2s)
+    x, x_weights = _taps(xs, width)  # (n, columns, 2s)
+    total = 0.0
+    for i in range(y.shape[2]):
+        for j in range(x.shape[2]):
+            pixels = first + y[:, :, i : i + 1] * width + x[:, tf.newaxis, :, j]
+            weights = y_weights[:, :, i : i + 1] * x_weights[:, tf.newaxis, :, j]
+            total += weights[..., tf.newaxis] * tf.gather(table, pixels)
+    return total / float(ys.shape[2] * xs.shape[2])
+
+
 def _sampling_entries(ys, xs, image_indices, size, num_bins):
     """Entries of the matrix `(bins, pixels)`: dict of `indices` and `values`, by rows.
 
@@ -248,7 +278,7 @@ def _taps(positions, size):
 
     Args:
         positions: float32 `(n, bins, s)`.
-        size: int or int scalar.
+        size: int, int scalar, or int32 `(n, 1, 1)`.
 
     Returns:
         Tuple of int32 in [0, size) and float32, both `(n, bins, 2s)`; weights

@@ -1,0 +1,41 @@
+"""Which anchors suit the objects of a data set."""
+
+import numpy as np
+
+# Shares of the objects that may be smaller than the smallest anchor, or larger than the largest.
+_SMALLER, _LARGER = 0.05, 0.05
+_NARROW, _WIDE = 0.1, 0.9  # quantiles of the shapes that stand beside the median
+_LEAST_STEP = 1.25  # between one ratio and the next
+
+
+def choose_anchors(boxes, image_size, strides):
+    """Choose a size of anchors for each level, and ratios for all, by the labels' quantiles.
+
+    Sizes grow by the same factor from level to level, from the quantile 0.05 of the objects' to
+    the quantile 0.95: an object between two sizes overlaps the nearer one by 1 / factor or more.
+    But none is below two strides of its level, where anchors would lie too far apart. The ratios
+    are the quantiles 0.1, 0.5 and 0.9, at least a quarter apart.
+
+    Args:
+        boxes: array `(n, 4)`, normalised corners, of all objects to learn from.
+        image_size: `(height, width)` of the network's input, pixels.
+        strides: sequence of ints, pixels between anchors, for each level.
+
+    Returns:
+        Tuple of
+        sizes: tuple of float, pixels: the side of a square as large as the object, one a level.
+        ratios: three floats, height over width.
+        None if there are no objects with an area.
+    """
+    height, width = image_size
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    sides = (boxes[:, 2:] - boxes[:, :2]) * (width, height)
+    sides = sides[(sides > 0).all(axis=1)]
+    if len(sides) == 0:
+        return None
+    size, ratio = np.sqrt(sides.prod(axis=1)), sides[:, 1] / sides[:, 0]
+    low, high = np.quantile(size, [_SMALLER, 1 - _LARGER])
+    sizes = np.maximum(np.geomspace(low, high, len(strides)), 2 * np.asarray(strides))
+    narrow, middle, wide = np.quantile(ratio, [_NARROW, 0.5, _WIDE])
+    ratios = min(narrow, middle / _LEAST_STEP), middle, max(wide, middle * _LEAST_STEP)
+    return tuple(np.round(sizes, 1).tolist()), tuple(np.round(ratios, 2).tolist())
