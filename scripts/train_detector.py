@@ -146,10 +146,13 @@ def main(argv=None):
         args.weights = None
     strategy = cli.set_up(args)
     args.backbone = args.backbone or d2l.detector_class(args.model).BACKBONE
-    d2l.check_weights(args.backbone, args.weights)
+    whole = d2l.detector_class(args.model).takes_whole(args.weights)
+    if not whole:
+        d2l.check_weights(args.backbone, args.weights)
     data = load_data(args)
     print(data.describe(), flush=True)
-    args.options = {**args.options, **choose_anchors(args, data)}
+    if not whole:  # which have anchors of their own
+        args.options = {**args.options, **choose_anchors(args, data)}
     run = cli.start_run(args, strategy, TASK, data)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
     with strategy.scope():

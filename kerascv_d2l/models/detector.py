@@ -101,6 +101,11 @@ class Detector(keras.Model):
         return None if name is None else cls.LOSSES[one_of(cls.LOSSES, name, "loss")]()
 
     @classmethod
+    def takes_whole(cls, weights):
+        """Whether `weights` are those of a whole detector rather than of its backbone."""
+        return False
+
+    @classmethod
     def anchor_options(cls, boxes, image_size):
         """Choose anchors that suit the objects of a data set, if the class can be told.
 

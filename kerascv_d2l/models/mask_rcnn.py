@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.losses.detection import mean_over_replicas
+from kerascv_d2l.models.fast_rcnn import sides_of
 from kerascv_d2l.models.faster_rcnn import NARROW, FasterRCNN
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.mask_pasting import crop_masks, paste_detections
@@ -91,6 +92,7 @@ class MaskRCNN(FasterRCNN):
         backbone "resnet50_v1.5".
     """
 
+    TORCHVISION = "maskrcnn_resnet50_fpn"
     PARTS = (*FasterRCNN.PARTS, "masks")
     RECIPES: ClassVar = {
         **FasterRCNN.RECIPES,
@@ -130,12 +132,10 @@ class MaskRCNN(FasterRCNN):
     def decode(self, outputs):
         """Name and move the proposals, and make their masks; see `Detector.decode`."""
         found = super().decode(outputs)
-        height, width = tf.unstack(tf.cast(outputs["size"], tf.float32))
-        sides = tf.stack([width, height, width, height])
         index = tf.cast(tf.where(found["classes"] >= 0), tf.int32)  # (found, 2): image, row
         logits = self.predict_masks(
             outputs["maps"],
-            tf.gather_nd(found["boxes"], index) * sides,
+            tf.gather_nd(found["boxes"], index) * sides_of(outputs["size"]),
             index[:, 0],
             tf.gather_nd(found["classes"], index),
         )

@@ -1,5 +1,7 @@
 """What detectors compute on two logical CPU devices, beside one; run by test_detector.py.
 
+    python replicas_child.py NAME…    # toy, ssd, mask_rcnn
+
 Prints one line of JSON. Devices are set before TensorFlow starts, so it needs a process of
 its own.
 """
@@ -16,13 +18,25 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scenes import bright_rectangles
 from toy_detector import GridDetector
 
-from kerascv_d2l import SSDLoss, TinySSD, evaluate_detections, synchronize_batch_norm
+from kerascv_d2l import MaskRCNN, SSDLoss, TinySSD, evaluate_detections, synchronize_batch_norm
 
 BATCH = 8
 
 
 def make(name):
     keras.utils.set_random_seed(3)
+    if name == "mask_rcnn":
+        # All samples are taken, so that chance has no part in it.
+        rpn = {"train_before_nms": 20, "train_proposals": 20, "samples": 3000}
+        everything = {"positive_fraction": 1.0}
+        model = MaskRCNN(
+            2, channels=8, head_width=16, mask_channels=8,
+            anchor_sizes=[[8], [16], [24], [32], [48]],
+            rpn=rpn | everything, head={"samples": 60} | everything,
+        )  # fmt: skip
+        model.compile(keras.optimizers.SGD(1e-3))
+        synchronize_batch_norm(model)
+        return model
     model = TinySSD(2) if name == "ssd" else GridDetector(2)
     loss = SSDLoss(normalizer="positives", negatives_per_positive=3.0) if name == "ssd" else None
     model.compile(keras.optimizers.SGD(1e-3 if name == "ssd" else 0.01), loss, jit_compile=False)
@@ -39,6 +53,8 @@ def data():
     y = {"boxes": rows[..., 1:], "classes": rows[..., 0].astype("int32")}
     y["ignore"] = np.zeros((BATCH, 3), bool)
     y["ignore"][5, 2] = True
+    y["masks"] = np.zeros((BATCH, 3, 64, 64), "uint8")
+    y["masks"][:, :, 10:30, ::3] = 1
     return images, y
 
 
@@ -61,7 +77,7 @@ def main():
     )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     result = {}
-    for name in ("toy", "ssd"):
+    for name in sys.argv[1:]:
         one = figures(make(name), *data())
         with strategy.scope():
             model = make(name)

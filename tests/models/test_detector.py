@@ -210,17 +210,23 @@ def test_detectors_by_name():
 # ---------------------------------------------------------------- several devices
 
 
-@pytest.fixture(scope="module")
-def replicas():
-    child = Path(__file__).with_name("replicas_child.py")
-    done = subprocess.run([sys.executable, str(child)], capture_output=True, text=True)
+def on_replicas(*names):
+    child = str(Path(__file__).with_name("replicas_child.py"))
+    done = subprocess.run([sys.executable, child, *names], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", ["toy", "ssd"])
-def test_two_devices_compute_what_one_does(replicas, name):
+@pytest.fixture(scope="module")
+def replicas():
+    return on_replicas("toy", "ssd")
+
+
+@pytest.mark.parametrize("name", ["toy", "ssd", pytest.param("mask_rcnn", marks=pytest.mark.long)])
+def test_two_devices_compute_what_one_does(request, name):
     """With objects, ignored ones and images without any spread unevenly over the devices."""
+    long = name == "mask_rcnn"  # and takes a minute to trace
+    replicas = on_replicas(name) if long else request.getfixturevalue("replicas")
     one, two = replicas[name]
     for figure, value in one.items():
         # Anchors on the edge of two classes may fall to either.

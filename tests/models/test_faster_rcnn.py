@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 import record_faster_rcnn as given
+import safetensors.numpy
 import tensorflow as tf
 from record_resnet import sample
 
-from kerascv_d2l import FasterRCNN, InputError, MaskRCNN, load_model, paste_masks
-from kerascv_d2l.export import load, save
+from kerascv_d2l import FasterRCNN, FastRCNN, InputError, MaskRCNN, load_model, paste_masks
+from kerascv_d2l.export import load, save, save_lite
 from kerascv_d2l.layers.region_decoder import RegionDecoder
 from kerascv_d2l.models.common import dtype_scope
 from kerascv_d2l.models.rcnn_weights import load_torchvision
@@ -138,6 +139,30 @@ def test_weights_that_do_not_fit_are_named(network, recorded):
     np.testing.assert_array_equal(network.get_weights()[0], before)
 
 
+def test_weights_of_a_whole_detector(network, recorded, tmp_path, monkeypatch):
+    """All but the predictors are kept where the classes are others."""
+    path = tmp_path / "models" / "maskrcnn_resnet50_fpn_coco.safetensors"
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"no .*maskrcnn_resnet50_fpn_coco\.safetensors.*convert"):
+        MaskRCNN(2, "resnet50_v1.5", "coco")
+    path.parent.mkdir()
+    safetensors.numpy.save_file(given.draw_weights(shapes(recorded)), path)
+    assert MaskRCNN.takes_whole(path) and not MaskRCNN.takes_whole("imagenet")
+    model = MaskRCNN(["other", "classes"], "resnet50_v1.5", "coco")
+    assert model.freeze_norm
+    for name in ("features", "rpn", "box_head", "mask_head"):
+        for mine, given_ in zip(
+            getattr(model, name).weights, getattr(network, name).weights, strict=True
+        ):
+            new = any(part in mine.path for part in ("cls_score", "bbox_pred", "fcn_logits"))
+            if name in ("features", "rpn") or not new:
+                np.testing.assert_array_equal(mine, given_, err_msg=mine.path)
+            else:
+                assert np.abs(mine.numpy()).max() < 0.2  # as it was made
+    with pytest.raises(InputError, match=r"\d+ not part of the network: .*mask_head"):
+        FasterRCNN(4, "resnet50_v1.5", path)
+
+
 def small(cls=FasterRCNN, **options):
     """A detector that is made and trained in seconds."""
     sizes = tuple((s,) for s in (8, 16, 32, 64, 128))
@@ -182,8 +207,14 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     with pytest.raises(InputError, match="jit_compile=True"):
         model.compile(jit_compile=True)
     model.compile(keras.optimizers.Adam(3e-4))
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
+    data = tf.data.Dataset.range(20).map(
+        lambda i: (images, {name: rows[:, : 1 + i % 2] for name, rows in labels.items()})
+    )
+    traces, compute_loss = [], model.compute_loss
+    model.compute_loss = lambda *args, **kwargs: traces.append(1) or compute_loss(*args, **kwargs)
     history = model.fit(data, steps_per_epoch=10, epochs=2, verbose=0).history
+    assert len(traces) <= 2  # whatever the number of objects and of proposals
+    del model.compute_loss
     names = ("objectness", "rpn_boxes", "classes", "boxes", "masks")
     assert {"loss", *(f"loss_{name}" for name in names)} <= set(history)
     assert history["loss"][1] < 0.8 * history["loss"][0]
@@ -193,13 +224,20 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     images = np.kron(images, np.ones((1, 2, 1, 1))).astype(np.uint8)
     found = model.detect(images)
     assert found["boxes"].shape == (4, 30, 4) and found["num_valid"].numpy().min() > 0
-    decoded = model.decode(model(model._resized(images)))
+    resized = model._resized(images)
+    decoded = model.decode(model(resized))
     for i in range(4):
         boxes = found["boxes"][i] * [96, 192, 96, 192]
         pasted = paste_masks(decoded["masks"][i], boxes, (192, 96), 0.5)
         np.testing.assert_array_equal(found["masks"][i], pasted)
     save(model, tmp_path / "saved")
     served = load(tmp_path / "saved").detect(images)
+    save_lite(model, tmp_path / "model.tflite")
+    lite = tf.lite.Interpreter(str(tmp_path / "model.tflite"))
+    one = {k: v[:1] for k, v in found.items()}
+    for name, value in lite.get_signature_runner()(images=resized[:1]).items():
+        if name in one and name != "masks":
+            np.testing.assert_allclose(value, one[name], atol=1e-5, err_msg=name)
     model.save(tmp_path / "model.keras")
     again = load_model(tmp_path / "model.keras")
     assert again.rpn_settings == model.rpn_settings and again.class_names == ("a", "b")
@@ -210,9 +248,10 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
 
 def test_mixed_precision_keeps_coordinates():
     images, labels = squares(2)
-    plain = small()
+    labels = with_masks(labels)
+    plain = small(MaskRCNN)
     with dtype_scope("mixed_bfloat16"):
-        mixed = small()
+        mixed = small(MaskRCNN)
     mixed.set_weights(plain.get_weights())
     losses = []
     for model in (plain, mixed):
@@ -223,6 +262,26 @@ def test_mixed_precision_keeps_coordinates():
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert mixed.detect(images)["boxes"].dtype == tf.float32
     assert mixed.decoder.dtype_policy.name == "float32"
+
+
+def test_fast_rcnn_looks_at_given_proposals(tmp_path):
+    images, labels = squares(2)
+    model = FastRCNN(2, "resnet18", channels=16, head_width=32, image_size=(64, 96))
+    model.decoder = RegionDecoder(score_threshold=0.0)
+    near = labels[:, :1, 1:] + np.float32([0.03, -0.02, 0.04, 0])
+    x = {"images": images, "proposals": np.concatenate([near, np.zeros((2, 3, 4), "f4")], axis=1)}
+    model.compile(keras.optimizers.Adam(1e-3))
+    data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(2).repeat()
+    history = model.fit(data, steps_per_epoch=6, epochs=2, verbose=0).history
+    assert {"loss_classes", "loss_boxes"} < set(history) and history["loss"][1] < history["loss"][0]
+    found = model.detect(images, x["proposals"])
+    # Each proposal gives a box of every class; padding gives none.
+    assert found["num_valid"].numpy().tolist() == [2, 2]
+    assert np.abs(found["boxes"][:, 0] - labels[:, 0, 1:]).max() < 0.3
+    save(model, tmp_path / "saved")
+    served = tf.saved_model.load(str(tmp_path / "saved")).detect(images, x["proposals"])
+    for name, value in found.items():
+        np.testing.assert_allclose(served[name], value, atol=1e-5, err_msg=name)
 
 
 def test_sampling_depends_on_seed_and_step_alone():
@@ -239,11 +298,10 @@ def test_sampling_depends_on_seed_and_step_alone():
     assert losses[0][0] != losses[0][1] and losses[0] != losses[2]
 
 
-@pytest.mark.parametrize("cls", [FasterRCNN, MaskRCNN])
-def test_images_without_objects(cls):
+def test_images_without_objects():
     images, labels = squares(2)
     labels[:] = -1
-    model = small(cls)
+    model = small(MaskRCNN)
     y = with_masks(labels)
     with tf.GradientTape() as tape:
         outputs = model(images, training=True)

@@ -80,6 +80,7 @@ def test_equal_to_torchvision():
         if case["operator"] == "align" and case["sampling_ratio"] > 0:
             check(run(case, method="sparse"), values, gradient, message + ", sparse")
             check(run(case, method="separable"), values, gradient, message + ", separable")
+            check(run(case, method="gather"), values, gradient, message + ", gather")
         else:
             check(run(case), values, gradient, message)
 
@@ -138,7 +139,7 @@ def test_in_every_mode(operator):
     np.testing.assert_allclose(half, expected, atol=0.02)
 
 
-@pytest.mark.parametrize("method", ["sparse", "separable"])
+@pytest.mark.parametrize("method", ["sparse", "separable", "gather"])
 def test_boxes_of_no_image_and_no_place_give_nothing(method):
     features = tf.ones([2, 5, 6, 3])
     boxes = [
@@ -298,15 +299,16 @@ def test_multilevel_has_gradients_on_every_level():
     features, boxes, images = given.pyramid()
     boxes, features = np.concatenate(boxes), [tf.constant(f) for f in features]
     gradients = []
-    for method in ("sparse", "separable"):
+    for method in ("sparse", "separable", "gather"):
         with tf.GradientTape() as tape:
             tape.watch(features)
             pooled = multilevel_roi_align(features, boxes, images, 2, method=method)
             loss = tf.reduce_sum(pooled**2)
         gradients.append(tape.gradient(loss, features))
-    for sparse, separable in zip(*gradients, strict=True):
+    for sparse, *others in zip(*gradients, strict=True):
         assert np.abs(sparse).max() > 0
-        np.testing.assert_allclose(sparse, separable, atol=1e-3)
+        for other in others:
+            np.testing.assert_allclose(sparse, other, atol=1e-3)
 
 
 @pytest.mark.quick

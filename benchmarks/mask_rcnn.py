@@ -1,0 +1,206 @@
+"""Time Mask R-CNN's training step and inference against torchvision, and its peak memory.
+
+    python benchmarks/mask_rcnn.py --torchvision-python PYTHON
+
+ResNet-50 with FPN as torchvision has it, 91 classes, frozen batch norm, every layer trained. A step
+is forward, the five losses, backward and SGD with momentum, at 320 x 320, batch 2, eight objects
+an image. Inference is one image of 480 x 640 with 100 detections and their masks, pasted. Both
+sides start from the same random weights, with scores spread so that there are detections.
+
+Then, ours alone, the step with 1 and with 100 objects an image. Peak memory is that of a process
+that does three steps.
+
+Takes about 15 minutes on two free cores. Needs benchmarks/README.md's set-up.
+"""
+
+import argparse
+import contextlib
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import timing
+
+CLASSES = 90
+TRAINING, INFERENCE = (2, 320, 320), (1, 480, 640)
+OBJECTS = 8
+RATE = 1e-4
+WEIGHTS = "mask_rcnn.safetensors"
+
+
+def make_batch(shape, objects=OBJECTS):
+    """Images uint8, boxes in pixels `(batch, objects, 4)`, classes from 0, and masks uint8."""
+    batch, height, width = shape
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (batch, height, width, 3)).astype(np.uint8)
+    size = random.uniform(0.1, 0.5, (batch, objects, 2)) * (width, height)
+    low = random.uniform(0, 1, (batch, objects, 2)) * ((width, height) - size)
+    boxes = np.concatenate([low, low + size], axis=2).astype(np.float32)
+    x_min, y_min, x_max, y_max = np.moveaxis(boxes[..., None, None], 2, 0)
+    y, x = np.mgrid[:height, :width] + 0.5
+    u, v = (2 * x - x_min - x_max) / (x_max - x_min), (2 * y - y_min - y_max) / (y_max - y_min)
+    return images, boxes, random.integers(0, CLASSES, (batch, objects)), (u**2 + v**2 < 1) * 1
+
+
+def ours(folder):
+    """Serve this package's Mask R-CNN."""
+    import keras
+    import tensorflow as tf
+
+    from kerascv_d2l import MaskRCNN
+    from kerascv_d2l.models.rcnn_weights import load_torchvision
+
+    def make():
+        model = MaskRCNN(CLASSES, "resnet50_v1.5", freeze_norm=True)
+        load_torchvision(model, Path(folder) / WEIGHTS)
+        model.compile(keras.optimizers.SGD(RATE, momentum=0.9))
+        return model
+
+    model, network = make(), make()
+
+    def batch(objects=OBJECTS):
+        images, boxes, classes, masks = make_batch(TRAINING, objects)
+        _, height, width = TRAINING
+        y = {"boxes": boxes / np.float32([width, height, width, height]), "classes": classes}
+        return tf.constant(images), {name: tf.constant(value) for name, value in y.items()} | {
+            "masks": tf.constant(masks.astype(np.uint8)),
+            "ignore": tf.zeros(classes.shape, bool),
+        }
+
+    def step(objects=OBJECTS):
+        images, y = batch(objects)
+        return lambda: model.train_on_batch(images, y)
+
+    image = tf.constant(make_batch(INFERENCE)[0])
+
+    cases = {
+        "step": step(),
+        "inference": lambda: network.detect(image)["masks"].numpy(),
+        "1 object": step(1),
+        "100 objects": step(100),
+    }
+    return cases, {"tensorflow": tf.__version__, "keras": keras.__version__}
+
+
+def torchvision(folder):
+    """Serve torchvision's Mask R-CNN."""
+    import torch
+    import torchvision
+    from safetensors.numpy import save_file
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+    from torchvision.ops import FrozenBatchNorm2d
+
+    torch.set_num_threads(timing.THREADS)
+    torch.manual_seed(0)
+
+    def make(height, width):
+        body = torchvision.models.resnet50(norm_layer=FrozenBatchNorm2d)
+        sizes = {"min_size": min(height, width), "max_size": max(height, width)}
+        return MaskRCNN(_resnet_fpn_extractor(body, 5), CLASSES + 1, **sizes)
+
+    model, network = make(*TRAINING[1:]), make(*INFERENCE[1:])
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "cls_score.weight" in name:
+                weight *= 30  # or no class would stand out
+        for name, buffer in model.named_buffers():
+            if ".bn3.weight" in name:
+                buffer *= 0.3  # or features would grow from block to block
+    network.load_state_dict(model.state_dict())
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    save_file(state, Path(folder) / WEIGHTS)
+    trainer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9)
+    images, boxes, classes, masks = make_batch(TRAINING)
+    x = [torch.from_numpy(image).permute(2, 0, 1) / 255 for image in images]
+    parts = zip(boxes, classes + 1, masks.astype(np.uint8), strict=True)
+    names = ("boxes", "labels", "masks")
+    y = [dict(zip(names, map(torch.from_numpy, part), strict=True)) for part in parts]
+    image = torch.from_numpy(make_batch(INFERENCE)[0][0]).permute(2, 0, 1) / 255
+
+    def step():
+        model.train()
+        trainer.zero_grad()
+        loss = sum(model(x, y).values())
+        loss.backward()
+        trainer.step()
+        return loss.item()
+
+    def inference():
+        network.eval()
+        with torch.inference_mode():
+            found = network([image])[0]
+        return (found["masks"] >= 0.5).numpy()
+
+    cases = {"step": step, "inference": inference}
+    return cases, {"torch": torch.__version__, "torchvision": torchvision.__version__}
+
+
+SIDES = {"torchvision": torchvision, "ours": ours}  # in this order: the weights
+
+
+def peak(side, folder):
+    """Print mebibytes at most, after three training steps."""
+    cases, _ = SIDES[side](folder)
+    for _ in range(3):
+        cases["step"]()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+def main(argv=None):
+    """Run the comparison, or one side of it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
+    parser.add_argument("--torchvision-python", default=sys.executable)
+    parser.add_argument("--only", choices=("step", "inference", "objects", "memory"))
+    for flag in ("--serve", "--peak"):
+        parser.add_argument(flag, choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.serve:
+        timing.serve(*SIDES[args.serve](args.folder))
+        return
+    if args.peak:
+        peak(args.peak, args.folder)
+        return
+    pythons = {"torchvision": args.torchvision_python, "ours": sys.executable}
+    with tempfile.TemporaryDirectory() as folder:
+        commands = {
+            side: [python, __file__, "--folder", folder] for side, python in pythons.items()
+        }
+        with contextlib.ExitStack() as stack:
+            workers = {
+                side: stack.enter_context(timing.Worker([*command, "--serve", side]))
+                for side, command in commands.items()
+            }
+            print(timing.machine(workers) + "\n\n" + timing.HEADER, flush=True)
+            compare(workers, args.rounds, args.only)
+        if args.only in (None, "memory"):
+            mebibytes = {
+                side: int(subprocess.check_output([*command, "--peak", side]).split()[-1])
+                for side, command in commands.items()
+            }
+            share = mebibytes["ours"] / mebibytes["torchvision"]
+            print(f"peak memory of the step, MiB: {mebibytes}, {share:.2f}x; goal ≤ 1.0x")
+
+
+def compare(workers, rounds, only):
+    """Print what takes how long."""
+    for case in ("step", "inference"):
+        if only in (None, case):
+            sides = {side: (worker, case) for side, worker in workers.items()}
+            times = timing.interleave(sides, rounds)
+            row = timing.row(case, "torchvision", times["torchvision"], times["ours"], "≥ 1.3x")
+            print(row, flush=True)
+    if only in (None, "objects"):
+        sides = {case: (workers["ours"], case) for case in ("1 object", "100 objects")}
+        times = timing.interleave(sides, rounds)
+        low, middle, high = timing.ratio(times["100 objects"], times["1 object"])
+        print(f"\n100 objects against 1: {middle:.2f}x ({low:.2f}-{high:.2f}); goal < 1.3x")
+
+
+if __name__ == "__main__":
+    main()
