@@ -1,4 +1,4 @@
-"""torchvision's weights in our detectors: which tensor is which layer's, and where the file lies."""
+"""torchvision's weights in our detectors: which tensor is which layer's, and where files lie."""
 
 import functools
 import json

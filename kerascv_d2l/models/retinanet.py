@@ -10,6 +10,7 @@ from kerascv_d2l.losses.regions import sigmoid_focal_loss
 from kerascv_d2l.models.dense import DenseDetector, class_predictor, flat, in_pixels, predictor
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rpn import rows_of
+from kerascv_d2l.ops.anchor_choice import choose_anchors
 from kerascv_d2l.ops.box_coding import decode_boxes, encode_boxes
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.pyramid_anchors import RETINANET_SIZES, RPN_RATIOS
@@ -53,6 +54,15 @@ class RetinaNet(DenseDetector):
         self.anchor_ratios = tuple(anchor_ratios)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         super().__init__(class_names, **kwargs)
+
+    @classmethod
+    def anchor_options(cls, boxes, image_size):
+        """Choose `anchor_sizes`, three a level, and `anchor_ratios`; see `Detector`."""
+        found = choose_anchors(boxes, image_size, (8, 16, 32, 64, 128))
+        if found is None:
+            return {}
+        sizes = [tuple(round(size * 2 ** (k / 3), 1) for k in range(3)) for size in found[0]]
+        return {"anchor_sizes": tuple(sizes), "anchor_ratios": found[1]}
 
     def make_predictors(self):
         at_a_place = len(self.anchor_ratios) * len(self.anchor_sizes[0])

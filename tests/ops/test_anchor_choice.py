@@ -34,4 +34,6 @@ def test_without_objects_a_detector_keeps_its_own():
     assert cls.anchor_options(np.zeros((0, 4)), (100, 200)) == {}
     found = cls.anchor_options(boxes(*np.full((2, 5), 30.0)), (100, 200))
     assert [sizes[0] for sizes in found["anchor_sizes"]] == [30.0, 30.0, 32.0, 64.0, 128.0]
+    sizes = detector_class("retinanet").anchor_options(boxes(*np.full((2, 5), 30.0)), (100, 200))
+    assert sizes["anchor_sizes"][:2] == ((30.0, 37.8, 47.6), (32.0, 40.3, 50.8))
     assert detector_class("tinyssd").anchor_options(np.zeros((0, 4)), (100, 200)) == {}
