@@ -35,20 +35,28 @@ class MaskHead(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_classes, self.channels = num_classes, channels
 
-        def options(name, dtype=None):
-            # torchvision's: normal, by the outputs of a convolution
-            initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-            dtype = dtype or self.dtype_policy
-            return {"kernel_initializer": initializer, "name": name, "dtype": dtype}
+        def options(name, initializer, dtype=None):
+            return {
+                "kernel_initializer": initializer,
+                "name": name,
+                "dtype": dtype or self.dtype_policy,
+            }
+
+        def he():  # by the outputs of a convolution, as in torchvision
+            return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
         self.convs = [
-            keras.layers.Conv2D(channels, 3, padding="same", **options(f"mask_head_{i}"))
+            keras.layers.Conv2D(channels, 3, padding="same", **options(f"mask_head_{i}", he()))
             for i in range(NUM_CONVS)
         ]
-        self.conv5_mask = keras.layers.Conv2DTranspose(channels, 2, 2, **options("conv5_mask"))
-        # float32 also under mixed precision, as all that losses are made of.
+        self.conv5_mask = keras.layers.Conv2DTranspose(
+            channels, 2, 2, **options("conv5_mask", he())
+        )
+        # As in Detectron2: by its few outputs, the logits would start far from 0. In float32 also
+        # under mixed precision, as all that losses are made of.
+        near_zero = keras.initializers.RandomNormal(stddev=0.001)
         self.mask_fcn_logits = keras.layers.Conv2D(
-            num_classes + 1, 1, **options("mask_fcn_logits", "float32")
+            num_classes + 1, 1, **options("mask_fcn_logits", near_zero, "float32")
         )
 
     def build(self, input_shape):
