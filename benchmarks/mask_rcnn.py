@@ -28,7 +28,7 @@ CLASSES = 90
 TRAINING, INFERENCE = (2, 320, 320), (1, 480, 640)
 OBJECTS = 8
 RATE = 1e-4
-WEIGHTS = "mask_rcnn.safetensors"
+WEIGHTS = "mask_rcnn.npz"
 
 
 def make_batch(shape, objects=OBJECTS):
@@ -55,7 +55,7 @@ def ours(folder):
 
     def make():
         model = MaskRCNN(CLASSES, "resnet50_v1.5", freeze_norm=True)
-        load_torchvision(model, Path(folder) / WEIGHTS)
+        load_torchvision(model, dict(np.load(Path(folder) / WEIGHTS)))
         model.compile(keras.optimizers.SGD(RATE, momentum=0.9))
         return model
 
@@ -89,7 +89,6 @@ def torchvision(folder):
     """Serve torchvision's Mask R-CNN."""
     import torch
     import torchvision
-    from safetensors.numpy import save_file
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
     from torchvision.ops import FrozenBatchNorm2d
@@ -112,7 +111,7 @@ def torchvision(folder):
                 buffer *= 0.3  # or features would grow from block to block
     network.load_state_dict(model.state_dict())
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    save_file(state, Path(folder) / WEIGHTS)
+    np.savez(Path(folder) / WEIGHTS, **state)
     trainer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9)
     images, boxes, classes, masks = make_batch(TRAINING)
     x = [torch.from_numpy(image).permute(2, 0, 1) / 255 for image in images]

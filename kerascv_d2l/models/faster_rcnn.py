@@ -64,7 +64,7 @@ class FasterRCNN(FastRCNN):
     TORCHVISION = "fasterrcnn_resnet50_fpn"
     PARTS = ("objectness", "rpn_boxes", *FastRCNN.PARTS)
     RECIPES: ClassVar = {
-        "default": Recipe(epochs=6, batch_size=8, options=NARROW),
+        "default": Recipe(epochs=4, batch_size=8, options=NARROW),
         # torchvision's rate for 16 images; decay and momentum as there.
         "torchvision": Recipe(
             "sgd", 0.02, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16

@@ -104,7 +104,7 @@ class MaskRCNN(FasterRCNN):
     PARTS = (*FasterRCNN.PARTS, "masks")
     RECIPES: ClassVar = {
         **FasterRCNN.RECIPES,
-        "default": Recipe(epochs=6, batch_size=8, options=NARROW | {"mask_channels": 32}),
+        "default": Recipe(epochs=4, batch_size=8, options=NARROW | {"mask_channels": 32}),
     }
     predicts_masks = True
 

@@ -282,7 +282,7 @@ def test_fast_rcnn_looks_at_given_proposals(tmp_path):
     assert found["num_valid"].numpy().tolist() == [2, 2]
     assert np.abs(found["boxes"][:, 0] - labels[:, 0, 1:]).max() < 0.3
     save(model, tmp_path / "saved")
-    served = tf.saved_model.load(str(tmp_path / "saved")).detect(images, x["proposals"])
+    served = load(tmp_path / "saved").detect(images, x["proposals"])
     for name, value in found.items():
         np.testing.assert_allclose(served[name], value, atol=1e-5, err_msg=name)
 
