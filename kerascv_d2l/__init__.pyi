@@ -203,6 +203,7 @@ from kerascv_d2l.models.detector import (
 )
 from kerascv_d2l.models.detr import (
     DETR as DETR,
+)
 from kerascv_d2l.models.fast_rcnn import (
     FastRCNN as FastRCNN,
 )
