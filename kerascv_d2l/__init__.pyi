@@ -267,6 +267,9 @@ from kerascv_d2l.models.unet import (
 from kerascv_d2l.models.vgg import (
     vgg19_features as vgg19_features,
 )
+from kerascv_d2l.models.yolo1 import (
+    YOLO1 as YOLO1,
+)
 from kerascv_d2l.ops.anchors import (
     multibox_prior as multibox_prior,
     offset_boxes as offset_boxes,

@@ -16,6 +16,7 @@ DETECTORS = {
     "ssd": "kerascv_d2l.models.ssd:SSD",
     "retinanet": "kerascv_d2l.models.retinanet:RetinaNet",
     "fcos": "kerascv_d2l.models.fcos:FCOS",
+    "yolo1": "kerascv_d2l.models.yolo1:YOLO1",
     "detr": "kerascv_d2l.models.detr:DETR",
     "faster_rcnn": "kerascv_d2l.models.faster_rcnn:FasterRCNN",
     "mask_rcnn": "kerascv_d2l.models.mask_rcnn:MaskRCNN",
