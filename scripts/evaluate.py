@@ -332,7 +332,9 @@ def main(argv=None):
         raise InputError(f"split {args.split}: {args.source} has {', '.join(splits)}, {ALL}")
     if splits[args.split].task != data.task:
         raise InputError(f"split {args.split}: its images have no labels; predict.py predicts them")
-    split, table = in_classes_of(model, data, splits[args.split])
+    split, table = splits[args.split], None
+    if not making:
+        split, table = in_classes_of(model, data, split)
     print(f"measuring on split {args.split}: {len(split)} images", flush=True)
     begin = time.perf_counter()
     metrics, worst, drawings = EVALUATIONS[model.task](model, split, table, args)

@@ -146,6 +146,9 @@ class FeatureScores:
     Attributes:
         classifier: as given.
         name: as given.
+
+    Raises:
+        InputError: if there are fewer than two real images.
     """
 
     def __init__(self, classifier, real, name, has_classes=True):
@@ -156,6 +159,7 @@ class FeatureScores:
         )
         self._call = tf.function(self._answer, reduce_retracing=True, autograph=False)
         self._real = self.features(real)[0]
+        _check(self._real, self._real)
 
     def _answer(self, images):
         images = tf.cast(images, tf.float32)

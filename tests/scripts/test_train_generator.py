@@ -16,6 +16,7 @@ from training_data import SCRIPTS, load_script
 
 import kerascv_d2l as d2l
 from kerascv_d2l import InputError, cli, export
+from kerascv_d2l.data.generated import FOR_GENERATORS
 
 SIZE = ["--image-size", "16x32", "--width", "4", "--latent-size", "5"]
 
@@ -141,7 +142,7 @@ def test_predict_needs_images_for_other_tasks(tmp_path):
         load_script("predict").main([str(tmp_path / "model.keras"), "--out", str(tmp_path / "o")])
 
 
-def test_evaluate_gives_the_scores_of_the_run(runs, folder, tmp_path):
+def test_evaluate_gives_the_scores_of_the_run(runs, folder, tmp_path, monkeypatch):
     evaluate = load_script("evaluate")
     for model in ("gan", "vae"):
         metrics, out = runs[model]
@@ -150,6 +151,9 @@ def test_evaluate_gives_the_scores_of_the_run(runs, folder, tmp_path):
         assert found["fid_turns"] == pytest.approx(metrics["fid_turns"], rel=1e-3)
         assert ("reconstruction_error" in found) == (model == "vae")
         assert (tmp_path / model / "samples.png").exists()
+    monkeypatch.setitem(FOR_GENERATORS, "num_val", 10)
+    argv = [str(out / "saved_model"), "generated", "--out", str(tmp_path / "generated")]
+    assert evaluate.main(argv)["num_images"] == 10
     (tmp_path / "alone").mkdir()
     (out / "saved_model").rename(tmp_path / "alone/saved_model")
     with pytest.raises(InputError, match=r"features\.keras"):
