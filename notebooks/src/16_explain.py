@@ -123,7 +123,8 @@ for k in chosen:
         heat = d2l.onto_image(model, image, method(model, image))
         shown.append(d2l.heat_overlay(image, heat))
         titles.append(name if k == chosen[0] else "")
-d2l.show_images(shown, 3, 6, titles=titles, scale=1.2)
+d2l.show_images(shown, 3, 6, titles=titles, scale=1.4)
+plt.tight_layout()
 plt.show()
 
 # %% [markdown] tags=["en"]
