@@ -2,6 +2,22 @@ import sys
 
 import pytest
 
+# Files that take longest, for the two workers to start with: who takes one last, ends alone.
+SLOWEST = (
+    "layers", "batches", "training_scripts", "export", "faster_rcnn", "fcn",
+    "train_generator", "run", "backbones", "devices", "dense", "detr", "ssd", "optimizers",
+    "generators", "explain", "style_objective", "instance_masks", "replicas", "detector",
+    "style_transfer", "multi_worker", "roi", "book", "resnet", "evaluate", "predict",
+    "style_run", "matching", "augment_demo", "weights", "segmenter", "classifier",
+    "fast_style", "explain_script",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take longest first."""
+    places = {f"test_{name}.py": place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(autouse=True)
 def same_draws_every_time():
