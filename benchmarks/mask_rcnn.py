@@ -10,7 +10,7 @@ sides start from the same random weights, with scores spread so that there are d
 Then, ours alone, the step with 1 and with 100 objects an image. Peak memory is that of a process
 that does three steps.
 
-Takes about 15 minutes on two free cores. Needs benchmarks/README.md's set-up.
+Needs benchmarks/README.md's set-up.
 """
 
 import argparse
