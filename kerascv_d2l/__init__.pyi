@@ -51,6 +51,7 @@ from kerascv_d2l.data.prepared import (
 from kerascv_d2l.data.splits import (
     DataSet as DataSet,
     Split as Split,
+    keep_largest_object as keep_largest_object,
 )
 from kerascv_d2l.data.voc_classes import (
     VOC_CLASSES as VOC_CLASSES,
@@ -93,6 +94,9 @@ from kerascv_d2l.explain.subject import (
     Subject as Subject,
     onto_image as onto_image,
     share_inside as share_inside,
+)
+from kerascv_d2l.explain.windows import (
+    slide as slide,
 )
 from kerascv_d2l.export import (
     load_model as load_model,
@@ -181,6 +185,9 @@ from kerascv_d2l.metrics.generation import (
     inception_score as inception_score,
     kernel_distance as kernel_distance,
 )
+from kerascv_d2l.metrics.localization import (
+    evaluate_localization as evaluate_localization,
+)
 from kerascv_d2l.metrics.segmentation import (
     SegmentationMetrics as SegmentationMetrics,
     evaluate_segmentation as evaluate_segmentation,
@@ -227,6 +234,9 @@ from kerascv_d2l.models.generator import (
     ImageGenerator as ImageGenerator,
     walk as walk,
 )
+from kerascv_d2l.models.localizer import (
+    Localizer as Localizer,
+)
 from kerascv_d2l.models.mask_rcnn import (
     MaskRCNN as MaskRCNN,
 )
@@ -248,6 +258,9 @@ from kerascv_d2l.models.retinanet import (
 from kerascv_d2l.models.segmenter import (
     Segmenter as Segmenter,
     window_starts as window_starts,
+)
+from kerascv_d2l.models.sliding import (
+    SlidingClassifier as SlidingClassifier,
 )
 from kerascv_d2l.models.ssd import (
     SSD as SSD,
@@ -278,6 +291,9 @@ from kerascv_d2l.ops.anchors import (
 from kerascv_d2l.ops.box_coding import (
     decode_boxes as decode_boxes,
     encode_boxes as encode_boxes,
+)
+from kerascv_d2l.ops.box_merging import (
+    merge_boxes as merge_boxes,
 )
 from kerascv_d2l.ops.boxes import (
     box_center_to_corner as box_center_to_corner,

@@ -204,6 +204,35 @@ def evaluate_classifier(model, split, table, args):
     )
 
 
+def evaluate_localizer(model, split, table, args):
+    """Measure a localizer; see `evaluate_detector`."""
+    from kerascv_d2l.metrics.localization import evaluate_localization
+    from kerascv_d2l.plotting.classification import draw_confusion
+    from kerascv_d2l.plotting.detections import draw_detections
+
+    names = model.class_names
+    metrics, answers = evaluate_localization(model.localize, batches_of(split), names)
+    worst = worst_of(1 - answers["ious"])
+    part = split.subset(worst)
+
+    def draw_worst(path):
+        found = {
+            "boxes": answers["boxes"][worst, None],
+            "scores": answers["probabilities"][worst].max(axis=1, keepdims=True),
+            "classes": answers["probabilities"][worst].argmax(axis=1)[:, None],
+        }
+        draw_detections(path, pixels_of(part), found, padded(part.targets), names, 0)
+
+    return (
+        metrics,
+        part.names,
+        {
+            "worst": draw_worst,
+            "confusion": lambda path: draw_confusion(path, metrics["confusion"], names),
+        },
+    )
+
+
 def evaluate_segmenter(model, split, table, args):
     """Measure a segmentation network; see `evaluate_detector`."""
     from kerascv_d2l.data.batches import whole_images
@@ -269,6 +298,7 @@ def evaluate_generator(model, split, table, args):
 EVALUATIONS = {
     "detection": evaluate_detector,
     "classification": evaluate_classifier,
+    "localization": evaluate_localizer,
     "segmentation": evaluate_segmenter,
     "generation": evaluate_generator,
 }
@@ -299,12 +329,13 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from kerascv_d2l.data.generated import FOR_GENERATORS
     from kerascv_d2l.data.load import is_prepared, load as load_data
-    from kerascv_d2l.data.splits import Split
+    from kerascv_d2l.data.splits import Split, keep_largest_object
     from kerascv_d2l.export import load as load_model
 
     model = load_model(args.model)
     if model.task not in EVALUATIONS:
         raise InputError(f"{args.model}: there is no metric for models of the task {model.task}")
+    localization = model.task == "localization"
     making = model.task == "generation"
     options = {"classes": args.classes, "ignore": args.ignore or None, "boxes_on": args.boxes_on}
     if model.task == "detection" and not model.predicts_masks:
@@ -313,9 +344,10 @@ def main(argv=None):
         options = FOR_GENERATORS | {"image_size": 32, "num_train": 1}
     elif making:
         options = {} if is_prepared(args.source) else {"validate": True}
+    task = {"generation": "unlabelled", "localization": "detection"}.get(model.task, model.task)
     data = load_data(
         args.source,
-        "unlabelled" if making else model.task,
+        task,
         seed=args.split_seed,
         val_fraction=args.val_fraction,
         skip_bad=args.skip_bad,
@@ -323,6 +355,7 @@ def main(argv=None):
         data_dir=args.data_dir,
         **options,
     )
+    data = keep_largest_object(data) if localization else data
     print(data.describe(), flush=True)
     labelled = [split for split in data.splits.values() if split.task == data.task]
     splits = data.splits

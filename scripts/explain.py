@@ -15,6 +15,8 @@ IMAGE is a file, a folder or a pattern. The methods:
     feature-maps, filters            what a layer answers; the first layer's kernels
     class                            the image that the network takes most for --target
     neighbours, pca, tsne            images of --data that the network takes for alike
+    windows                          the class in every window at --scales, and boxes merged
+                                     from them
 
 Writes NAME_maps.png and the like, and explanations.json with the share of each map inside each
 --box. Files that are there already are never overwritten: new ones get a number.
@@ -37,11 +39,13 @@ MAPS = {  # method: function of kerascv_d2l, the flags that it takes
     "integrated-gradients": ("integrated_gradients", ("steps", "baseline")),
     "occlusion": ("occlusion", ("patch", "stride")),
 }
-IMAGE_METHODS = ("feature-maps", "neighbours")
+IMAGE_METHODS = ("feature-maps", "windows", "neighbours")
 MODEL_METHODS = ("filters", "class")
 DATA_METHODS = ("neighbours", "pca", "tsne")
 METHODS = (*MAPS, *IMAGE_METHODS, *MODEL_METHODS, "pca", "tsne")
-NEED_LAYERS = ("grad-cam", "grad-cam++", "cam", "feature-maps", "filters", *DATA_METHODS)
+NEED_LAYERS = (
+    "grad-cam", "grad-cam++", "cam", "feature-maps", "windows", "filters", *DATA_METHODS
+)  # fmt: skip
 DEFAULT = ("grad-cam", "saliency", "smooth-grad", "occlusion")
 TASKS = ("classification", "detection", "segmentation")  # of data, in this order
 
@@ -52,6 +56,11 @@ def methods(text):
     if unknown := [name for name in names if name not in METHODS] or not names:
         raise InputError(f"method {text!r}: {unknown} not among {', '.join(METHODS)}")
     return names
+
+
+def scales(text):
+    """Read `NUMBER,NUMBER,…`."""
+    return tuple(cli.positive_float(number) for number in cli.comma_list(text))
 
 
 def parse(argv=None):
@@ -120,11 +129,14 @@ def parse(argv=None):
          "occlusion: side (default: a seventh of the shorter side)"),
         ("--stride", cli.positive_int, None, "PIXELS",
          "occlusion: from one place to the next (default: half a patch)"),
+        ("--scales", scales, (1.0, 1.5, 2.0), "NUMBER,…",
+         "windows: shorter sides of the image over the window's, each at least 1"),
         ("--data", str, None, "FOLDER|NAME",
          "neighbours, pca, tsne: images to compare, its validation split"),
         ("--seed", cli.non_negative_int, 0, "N", "random seed"),
     ):  # fmt: skip
-        text += "" if default is None else " (default: %(default)s)"
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else "%(default)s"
+        text += "" if default is None else f" (default: {shown})"
         group.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
     add("--skip-bad", action="store_true", help="leave out unreadable images and count them")
     add("--out", metavar="FOLDER", help="output folder (default: runs/explain, runs/explain-2, …)")
@@ -233,7 +245,31 @@ def explain(subject, name, output, args):
         with writing(entry["feature_maps"]):
             maps = d2l.feature_maps(subject, image, args.layer)
             d2l.draw_feature_maps(entry["feature_maps"], maps)
+    if "windows" in args.method:
+        entry["windows"] = explain_windows(subject, image, stem, target, output, args)
     return entry
+
+
+def explain_windows(subject, image, stem, target, output, args):
+    """Classify every window, draw where the target's are, and give the entry for the JSON file."""
+    import kerascv_d2l as d2l
+
+    height, width = image.shape[:2]
+    found = d2l.slide(subject.model, image, args.scales)
+    index = subject.class_index(target.name)
+    maps = {
+        f"{target.name}, scale {scale:g}: {heat[..., index].max():.2f}": heat[..., index]
+        for scale, heat in zip(args.scales, found["maps"], strict=True)
+    }
+    boxes = found["boxes"] * [width, height, width, height]
+    (path,) = output.paths(stem, "_windows.png")
+    with writing(path):
+        d2l.draw_maps(path, image, maps, boxes[found["classes"] == index])
+    objects = [
+        {"class": subject.class_names[k], "score": score, "box_px": box}
+        for k, score, box in zip(found["classes"], found["scores"], boxes, strict=True)
+    ]
+    return {"drawn": path, "objects": objects}
 
 
 def explain_model(subject, output, args):
@@ -335,7 +371,7 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     subject = load_subject(args)
     result = {"model": args.model, "task": subject.task, "images": [], "skipped": []}
-    for name in names if {*MAPS, "feature-maps"} & set(args.method) else ():
+    for name in names if {*MAPS, "feature-maps", "windows"} & set(args.method) else ():
         try:
             result["images"].append(explain(subject, name, output, args))
         except InputError as error:

@@ -1,4 +1,4 @@
-"""Use a trained model: detect, classify, segment, stylize or make images, as it has learnt.
+"""Use a trained model: detect, classify, localize, segment, stylize or make images, as it learnt.
 
     python scripts/predict.py runs/train_detector/saved_model IMAGE…
 
@@ -154,6 +154,34 @@ def classify(model, image, stem, output, args):
     return entry, ", ".join(f"{name} {p:.3f}" for name, p in shown)
 
 
+def localize(model, image, stem, output, args):
+    """Say what the one object of an image is, and where; see `detect`."""
+    from kerascv_d2l.plotting.common import class_color
+    from kerascv_d2l.plotting.detections import draw_boxes
+
+    found = {name: value[0].numpy() for name, value in model.localize(image[None]).items()}
+    index, probabilities = int(found["classes"]), found["probabilities"]
+    name = model.class_names[index]
+    (path,) = output.paths(stem, "_object.png")
+    line = f"{name} {probabilities[index]:.2f}"
+    with writing(path):
+        draw_boxes(path, image, [found["boxes"]], [line], [class_color(index)])
+    height, width = image.shape[:2]
+    entry = {
+        "height": height,
+        "width": width,
+        "drawn": path,
+        "class": name,
+        "probabilities": {
+            model.class_names[k]: round(float(probabilities[k]), 5)
+            for k in (-probabilities).argsort(kind="stable")
+        },
+        "box": [round(float(x), 5) for x in found["boxes"]],
+        "box_px": [round(float(x), 1) for x in found["boxes_px"]],
+    }
+    return entry, f"{line} at {', '.join(f'{x:.0f}' for x in found['boxes_px'])}"
+
+
 def segment(model, image, stem, output, args):
     """Find the class of every pixel of an image, and draw them; see `detect`."""
     from kerascv_d2l.plotting.segmentation import overlay
@@ -207,6 +235,7 @@ def reconstruct(model, image, stem, output, args):
 ANSWERS = {
     "detection": detect,
     "classification": classify,
+    "localization": localize,
     "segmentation": segment,
     "style": stylize,
     "generation": reconstruct,

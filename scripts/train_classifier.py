@@ -7,6 +7,10 @@ The new output layer learns at a hundred times the rate of the rest; batch norm 
 statistics. `--data hotdog` is the book's data set. `--data cifar10` trains the book's small
 ResNet-18 on CIFAR-10, from scratch. Without --data it learns generated shapes from random weights,
 which needs no network; `--backbone resnet18_small` learns ten of them at 32 x 32 pixels.
+
+    python scripts/train_classifier.py --boxes --data FOLDER
+
+learns class and box of the one object of each image, from data with boxes as detectors take it.
 """
 
 import re
@@ -23,7 +27,7 @@ IMAGENET_SIZE, GENERATED_SIZE = (224, 224), (64, 64)
 AUGMENTATIONS = ("crop", "none", "flip", "crop-flip", "color", "all")
 # Least share of an image in a random crop: the book's; and what leaves a shape its form.
 CROP_AREA, GENERATED_CROP_AREA = 0.08, 0.5
-HEAD = "head"
+HEAD, NEW = "head", "head|box(_.*)?"  # the output layer; all layers on top of the backbone
 NUM_DRAWN = 16
 
 # What is not given, by kind of training. Rates are for the mean loss; measured, see
@@ -97,6 +101,12 @@ def parse(argv=None):
         help="keep the statistics, scales and offsets of batch norm (default: with weights, but "
         "not with --recipe book)",
     )
+    group.add_argument(
+        "--boxes",
+        action="store_true",
+        help="localisation: learn from data with boxes where the object of an image is, too; of "
+        "several the largest counts",
+    )
     group = cli.add_optimizer_arguments(
         parser,
         ("default", "book"),
@@ -127,6 +137,8 @@ def parse(argv=None):
     )
     cli.add_training_arguments(parser, TASK, defaults="by --data and --recipe")
     args = parser.parse_args(argv)
+    if args.boxes and args.class_weights == "balanced":
+        raise InputError("class_weights balanced: not with --boxes")
     fill_in_data(args)
     fill_in_training(args)
     return args
@@ -162,7 +174,7 @@ def fill_in_training(args):
         few = {"batch_size": 32, "epochs": 4, "schedule": "cosine"} if generated else {}
         cli.fill_in(args, SMALL | ({"batch_size": 256} if args.data == CIFAR10 else {}) | few)
     else:
-        more = {"epochs": 8} if generated else {}
+        more = {"epochs": 16 if args.boxes else 8} if generated else {}
         cli.fill_in(args, (FROM_SCRATCH if scratch else FINE_TUNING) | more)
 
 
@@ -173,9 +185,11 @@ def load_data(args):
         generated["image_size"] = args.image_size
     else:
         generated["image_size"] = (2 * args.image_size[0],) * 2
-    return d2l.load(
+    if args.boxes:
+        generated |= {"scenes": "one", "num_classes": 4}
+    data = d2l.load(
         args.data,
-        "classification",
+        "detection" if args.boxes else "classification",
         seed=args.split_seed,
         val_fraction=args.val_fraction,
         skip_bad=args.skip_bad,
@@ -183,6 +197,7 @@ def load_data(args):
         data_dir=args.data_dir,
         **(generated if args.data == GENERATED else {}),
     )
+    return d2l.keep_largest_object(data) if args.boxes else data
 
 
 def weights_of(args):
@@ -191,15 +206,15 @@ def weights_of(args):
 
 
 def crop(args):
-    """How images for validation are cropped: those of the small network are not."""
-    return {"crop_pct": 1.0} if args.small else {}
+    """How images for validation are cropped: those of the small network, or with boxes, are not."""
+    return {"crop_pct": 1.0} if args.small or args.boxes else {}
 
 
 def build_model(args, data, steps):
     """Build and compile a classifier, and say what learns; `steps`: of the whole training."""
     import keras
 
-    model = d2l.Classifier(
+    model = (d2l.Localizer if args.boxes else d2l.Classifier)(
         args.backbone,
         data.class_names,
         weights=weights_of(args),
@@ -222,14 +237,14 @@ def build_model(args, data, steps):
         momentum=args.momentum,
         weight_decay=args.weight_decay,
         model=model,
-        multipliers=None if args.head_multiplier == 1 else {HEAD: args.head_multiplier},
+        multipliers=None if args.head_multiplier == 1 else {NEW: args.head_multiplier},
     )
-    model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=d2l.resolve_jit_compile("auto"),
-    )
+    loss = {
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "metrics": ["accuracy"],
+    }  # a localizer has its own
+    jit_compile = d2l.resolve_jit_compile("auto")
+    model.compile(optimizer, **({} if args.boxes else loss), jit_compile=jit_compile)
     learning = sum(v.shape.num_elements() for v in model.trainable_variables)
     print(
         f"{args.backbone}, weights {args.weights}: {learning:,} of {model.count_params():,} "
@@ -244,7 +259,8 @@ def build_model(args, data, steps):
 def train_batches(args, data, run):
     """Endless augmented batches of the training images."""
     if args.augment == "crop":
-        area = GENERATED_CROP_AREA if args.data == GENERATED else CROP_AREA
+        # With boxes, too, the object should be in the crop.
+        area = GENERATED_CROP_AREA if args.data == GENERATED or args.boxes else CROP_AREA
         transform = d2l.classification_augmentation(args.image_size, (area, 1.0))
     else:
         transform = d2l.small_augmentation(args.augment)
@@ -260,6 +276,19 @@ def draw_worst(path, args, data, worst, probabilities):
     d2l.draw_mistakes(
         path, images.numpy(), part.names, labels, probabilities[worst], data.class_names
     )
+
+
+def draw_boxes(path, args, data, answers):
+    """Draw the first validation images with the box that is found and the true one."""
+    part = data.val.subset(range(min(NUM_DRAWN, len(data.val))))
+    images, labels = next(iter(d2l.batches(part, args.image_size, len(part))))
+    probabilities = answers["probabilities"][: len(part)]
+    found = {
+        "boxes": answers["boxes"][: len(part), None],
+        "scores": probabilities.max(axis=1, keepdims=True),
+        "classes": probabilities.argmax(axis=1)[:, None],
+    }
+    d2l.draw_detections(path, images.numpy(), found, labels, data.class_names, 0)
 
 
 def main(argv=None):
@@ -299,7 +328,12 @@ def main(argv=None):
     )
     run.save_model(model)
 
-    metrics, probabilities = d2l.evaluate_classification(model, validation, data.class_names)
+    if args.boxes:
+        metrics, answers = d2l.evaluate_localization(model.localize, validation, data.class_names)
+        probabilities, labels = answers["probabilities"], answers["labels"]
+    else:
+        metrics, probabilities = d2l.evaluate_classification(model, validation, data.class_names)
+        labels = data.val.targets["label"]
     # Of the last epoch, while it learned, on augmented images.
     metrics["train_accuracy"] = run.history["accuracy"][-1]
     metrics["train_loss"] = run.history["loss"][-1]
@@ -309,10 +343,14 @@ def main(argv=None):
     with run.drawing("confusion.png") as path:
         d2l.draw_confusion(path, metrics["confusion"], data.class_names)
     worst, metrics["worst"] = d2l.worst_images(
-        probabilities, data.val.targets["label"], data.val.names, data.class_names, NUM_DRAWN
+        probabilities, labels, data.val.names, data.class_names, NUM_DRAWN
     )
-    with run.drawing("worst.png") as path:
-        draw_worst(path, args, data, worst, probabilities)
+    if args.boxes:
+        with run.drawing("boxes.png") as path:
+            draw_boxes(path, args, data, answers)
+    else:
+        with run.drawing("worst.png") as path:
+            draw_worst(path, args, data, worst, probabilities)
     command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 

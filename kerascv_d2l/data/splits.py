@@ -387,6 +387,47 @@ class DataSet:
         return np.divide(median, counts, out=np.ones_like(counts), where=counts > 0)
 
 
+def keep_largest_object(data):
+    """Leave one object on each image, for localisation: the largest that is not ignored.
+
+    Args:
+        data: `DataSet` for detection.
+
+    Returns:
+        `DataSet` of the same splits without masks and without the images that have no object; its
+        notes say how many images had several objects or none.
+
+    Raises:
+        InputError: if the data is for another task, or no image of a split has an object.
+    """
+    if data.task != DETECTION:
+        raise InputError(f"{data.source}: one object an image is for detection, not {data.task}")
+    changed, counts = {}, {"several objects, of which the largest is kept": 0, "no object": 0}
+    for title, split in data.splits.items():
+        if split.task != DETECTION:  # a split without labels
+            continue
+        rows = []  # of the images that stay: image, object
+        for k, (boxes, ignore) in enumerate(
+            zip(split.targets["boxes"], split.targets["ignore"], strict=True)
+        ):
+            areas = np.where(ignore, -1, np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+            number = np.count_nonzero(~ignore)
+            if number:
+                rows.append((k, int(areas.argmax())))
+            several, none = counts
+            counts[several] += int(number > 1)
+            counts[none] += int(number == 0)
+        kept = split.subset([k for k, _ in rows])
+        kept.targets = {
+            name: [split.targets[name][k][j : j + 1] for k, j in rows]
+            for name in ("boxes", "classes", "ignore")
+        }
+        kept.skipped = split.skipped
+        changed[title] = kept
+    notes = [f"{number} image(s) with {what}" for what, number in counts.items() if number]
+    return dataclasses.replace(data, **changed, notes=data.notes + notes)
+
+
 def check_objects(boxes, classes, ignore, name):
     """Check the objects of one image.
 

@@ -82,7 +82,7 @@ def class_visualization(
         Visualization".
     """
     subject, rng = as_subject(model), np.random.default_rng(seed)
-    if subject.task not in (None, "classification"):
+    if subject.task not in (None, "classification", "localization"):
         raise InputError(f"class_visualization is for classifiers; got a model for {subject.task}.")
     pixels = np.asarray(subject.prepare(np.full((*size, 3), GREY, np.float32)))
     target = subject.target(pixels, target)

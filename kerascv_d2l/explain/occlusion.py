@@ -55,8 +55,11 @@ def occlusion(model, image, target=None, patch=None, stride=None, fill=None):
         )
     ]
     falls = np.concatenate(falls)
-    total = _sums(places, patch, falls, (height, width))
-    return (total / _sums(places, patch, np.ones(len(places)), (height, width))).astype(np.float32)
+    total, times = (
+        sum_patches(places, patch, values, (height, width))
+        for values in (falls, np.ones(len(falls)))
+    )
+    return (total / times).astype(np.float32)
 
 
 def _starts(side, patch, stride):
@@ -71,12 +74,22 @@ def _covered(pixels, places, patch, fill):
     return np.where((rows[:, :, None] & columns[:, None])[..., None], fill, pixels)
 
 
-def _sums(places, patch, values, size):
-    """Add a value to all pixels of its patch: at the corners of a map whose sums are taken."""
+def sum_patches(places, patch, values, size):
+    """Add a value to all pixels of its patch: at the corners of a map whose sums are taken.
+
+    Args:
+        places: int `(n, 2)`: top and left of each patch, inside the map.
+        patch: int or `(height, width)`, sides of all patches.
+        values: float `(n,)`.
+        size: `(height, width)` of the map.
+
+    Returns:
+        float64 `(height, width)`.
+    """
     corners = np.zeros((size[0] + 1, size[1] + 1))
-    (top, left), end = places.T, places.T + patch
+    (top, left), (bottom, right) = places.T, (places + patch).T
     for row, column, sign in (
-        (top, left, 1), (end[0], left, -1), (top, end[1], -1), (end[0], end[1], 1),
+        (top, left, 1), (bottom, left, -1), (top, right, -1), (bottom, right, 1)
     ):  # fmt: skip
         np.add.at(corners, (row, column), sign * values)
     return corners.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]

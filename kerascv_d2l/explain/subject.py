@@ -12,7 +12,7 @@ from kerascv_d2l.models.detector import matching_score
 from kerascv_d2l.ops.geometry import resize_and_center_crop, resized_size
 from kerascv_d2l.ops.resize import resize
 
-TASKS = ("classification", "detection", "segmentation")
+TASKS = ("classification", "localization", "detection", "segmentation")
 BACKGROUND = "background"
 LONGEST_SIDE = 512  # of what a segmentation network without a size of its own gets, pixels
 _LEAST = 1e-12  # of a probability, for its logarithm
@@ -135,12 +135,12 @@ class Subject:
             scaled = self.low + pixels * ((self.high - self.low) / 255)
         with logits(self.model):
             outputs = self.model(scaled, training=False)
-        return outputs
+        return outputs["logits"] if self.task == "localization" else outputs
 
     def _exported_outputs(self, pixels):
         name = {"segmentation": "scores"}.get(self.task) or next(iter(self.model.functions))
         outputs = self.model.functions[name](pixels)
-        if self.task == "classification":
+        if self.task in ("classification", "localization"):
             return tf.math.log(tf.maximum(outputs["probabilities"], _LEAST))
         return outputs["scores"] if self.task == "segmentation" else outputs
 
@@ -149,7 +149,7 @@ class Subject:
         return self._score(self._outputs(pixels), tensors)
 
     def _score(self, outputs, tensors):
-        if self.task == "classification":
+        if self.task in ("classification", "localization"):
             scores = tf.gather(outputs, tensors["class"], axis=-1)
         elif self.task == "segmentation":
             scores = tf.gather(outputs, tensors["class"], axis=-1)  # (batch, h, w)
@@ -296,7 +296,7 @@ class Subject:
         if name is not None:
             return find_layer(self.model, name)
         key = (tuple(pixels.shape),)  # the same for every class of a classifier
-        if self.task != "classification":
+        if self.task in ("detection", "segmentation"):
             key += (target.name, None if target.box is None else tuple(target.box))
         if key not in self._layers:
             self._layers[key] = self._choose_layer(pixels, target)
@@ -312,7 +312,7 @@ class Subject:
             if output.shape.rank == 4 and output.shape[1] * output.shape[2] > 1
         }
         paths = list(maps)[::-1]  # the last first
-        if self.task != "classification":
+        if self.task in ("detection", "segmentation"):
             large = [p for p in paths if min(maps[p].shape[1:3]) >= _SMALLEST_MAP]
             paths = sorted(large or paths, key=lambda path: -maps[path].shape[-1])
         gradients = tape.gradient(scores, [maps[path] for path in paths])

@@ -86,8 +86,9 @@ class Classifier(keras.Model):
         if dropout:
             x = keras.layers.Dropout(dropout, dtype="float32", name="dropout")(x)
         head = keras.layers.Dense(len(class_names), dtype="float32", name=HEAD)
+        outputs = self._with_more(head(x), network, image_size)
         name = name or (model_name(backbone) if isinstance(backbone, str) else network.name)
-        super().__init__(inputs=network.inputs[0], outputs=head(x), name=name, **kwargs)
+        super().__init__(inputs=network.inputs[0], outputs=outputs, name=name, **kwargs)
         if head_init:
             _start_head(head, backbone, weights, head_init)
         self.class_names = class_names
@@ -95,6 +96,11 @@ class Classifier(keras.Model):
         self.crop_pct = crop_pct
         self.dropout = dropout
         self._classify = None
+
+    @staticmethod
+    def _with_more(logits, network, image_size):
+        """Give the outputs: a subclass may add some to the logits."""
+        return logits
 
     @property
     def backbone(self):
@@ -116,9 +122,14 @@ class Classifier(keras.Model):
         return self._classify(tf.convert_to_tensor(images))
 
     def _answer(self, images):
+        return self._named(self(self._resized(images), training=False))
+
+    def _resized(self, images):
         resized = resized_size(self.image_size, self.crop_pct)
-        pixels = resize_and_center_crop(images, resized, self.image_size)
-        probabilities = tf.nn.softmax(self(pixels, training=False))  # (batch, classes)
+        return resize_and_center_crop(images, resized, self.image_size)
+
+    def _named(self, logits):
+        probabilities = tf.nn.softmax(logits)  # (batch, classes)
         classes = tf.argmax(probabilities, axis=-1, output_type=tf.int32)  # (batch,)
         names = tf.gather(tf.constant(self.class_names), classes)
         return {"probabilities": probabilities, "classes": classes, "names": names}

@@ -8,6 +8,16 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 
 
+class BuiltModel(keras.Model):
+    """A model whose labels may have bools, for `fit` on several devices."""
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras (checked in 3.15) adds up a batch over the devices here to build the model by it;
+        # bools cannot be added, and this model is built.
+        if not self.built:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+
 def any_images(dtype=tf.float32, batch=None):
     """Give the signature of images of any size: `(batch, height, width, 3)`, named `images`."""
     return tf.TensorSpec((batch, None, None, 3), dtype, name="images")

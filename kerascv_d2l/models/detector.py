@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.devices import resolve_jit_compile, without_autograph
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.common import any_images, as_class_names, dtype_scope
+from kerascv_d2l.models.common import BuiltModel, any_images, as_class_names, dtype_scope
 from kerascv_d2l.models.registry import Recipe, one_of
 from kerascv_d2l.ops.boxes import box_iou
 from kerascv_d2l.ops.checks import as_image_size, as_targets
@@ -16,7 +16,7 @@ from kerascv_d2l.ops.resize import resize
 MATCHING_IOU = 0.5  # from which a detection stands for a box
 
 
-class Detector(keras.Model):
+class Detector(BuiltModel):
     """A network that finds boxes, with all that is the same for every detector.
 
     A subclass defines
@@ -168,12 +168,6 @@ class Detector(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         y = as_targets(y, len(self.class_names))
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras (checked in 3.15) adds up a batch over the devices here to build the model by it;
-        # bools cannot be added, and this model is built.
-        if not self.built:
-            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def train_step(self, data):
         return super().train_step(self._with_targets(data))

@@ -364,6 +364,7 @@ def test_pca():
     )
 
 
+@pytest.mark.long  # scikit-learn takes seconds to import
 def test_tsne_keeps_groups_apart():
     pytest.importorskip("sklearn")
     vectors = np.repeat([[0.0, 0, 9], [0, 9, 0]], 10, axis=0)

@@ -46,7 +46,7 @@ def test_all_methods(script, files, tmp_path):
     result = script.main([
         str(files / "model.keras"), str(photo), "--method", ",".join(methods), "--target", "dog",
         "--box", "left,0,0,25,40", "--samples", "2", "--steps", "2", "--data", str(files / "data"),
-        "--out", str(tmp_path),
+        "--scales", "1,2", "--out", str(tmp_path),
     ])  # fmt: skip
     assert json.loads((tmp_path / "explanations.json").read_text()) == result
     (entry,) = result["images"]
@@ -55,7 +55,14 @@ def test_all_methods(script, files, tmp_path):
     assert all(0 <= row["inside"]["left"] <= 1 for row in entry["maps"] if row["inside"]["left"])
     drawn = result["drawn"]
     assert drawn["neighbours"][str(photo)][0].endswith("cat0.png")
-    paths = [entry["drawn"], entry["feature_maps"], drawn["filters"], drawn["class"], drawn["pca"]]
+    paths = [
+        entry["windows"]["drawn"],
+        entry["drawn"],
+        entry["feature_maps"],
+        drawn["filters"],
+        drawn["class"],
+        drawn["pca"],
+    ]
     for path in [*paths, tmp_path / "cat0_neighbours.png"]:
         assert Image.open(path).size > (50, 50)
 

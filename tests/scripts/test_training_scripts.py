@@ -26,7 +26,7 @@ DRAWINGS = {
     "train_classifier": ["confusion.png", "curves.png", "worst.png"],
     "train_segmenter": ["segmentation.png"],
 }
-MOST_FLAGS = 24
+MOST_FLAGS = 25
 
 
 @pytest.fixture(scope="module", params=sorted(FLAGS))

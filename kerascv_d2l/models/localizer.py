@@ -1,0 +1,125 @@
+"""Localisation: what the one object of an image is, and where."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from kerascv_d2l.losses.detection import mean_over_replicas
+from kerascv_d2l.metrics.localization import FOUND_IOU
+from kerascv_d2l.models.classifier import Classifier
+from kerascv_d2l.models.common import BuiltModel, any_images
+from kerascv_d2l.ops.boxes import iou_of_corners
+from kerascv_d2l.ops.checks import as_targets
+
+BOX = "box"  # of the names of the layers that find the box
+BOX_CHANNELS = 64
+BOX_WEIGHT = 20.0  # of the squared errors, which are some 0.01 where cross-entropy is some 1
+_MIDDLE = (0.25, 0.25, 0.75, 0.75)
+_FIRST_SCALE = 1e-3
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class Localizer(Classifier, BuiltModel):
+    """A classifier that also says where its one object is: one network, two outputs.
+
+    The box is read from the whole last feature map, by a convolution of 1 x 1 and a dense layer:
+    a mean over the map knows no places. Calling it with pixels 0-255 `(batch, *image_size, 3)`
+    gives a dict: float32 `logits` `(batch, classes)` and `boxes` `(batch, 4)`, normalised corners,
+    not clipped. Train it with `fit` on images and labels as a detector takes them, of which the
+    first object counts; images without one count for nothing. The loss is the cross-entropy, and
+    `box_weight` times the mean squared error of the four coordinates.
+
+    Args:
+        backbone: as for `Classifier`.
+        class_names: as for `Classifier`.
+        box_weight: float, weight of the squared errors in the loss.
+        crop_pct: as for `Classifier`, but 1: of a crop the object may be outside.
+        **kwargs: as for `Classifier`.
+
+    Raises:
+        InputError: as `Classifier`.
+
+    Source:
+        Sermanet et al. 2013, "OverFeat", section 4, with one box for all classes.
+    """
+
+    task = "localization"
+
+    def __init__(self, backbone, class_names, box_weight=BOX_WEIGHT, crop_pct=1.0, **kwargs):
+        super().__init__(backbone, class_names, crop_pct=crop_pct, **kwargs)
+        self.box_weight = float(box_weight)
+        names = ("accuracy", "mean_iou", "iou_50", "localized")
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    @staticmethod
+    def _with_more(logits, network, image_size):
+        """Add the box to the logits."""
+        features = network.outputs[-1]
+        shapes = network.compute_output_shape((1, *image_size, 3))
+        shape = shapes[-1] if isinstance(shapes[-1], tuple) else shapes  # one map, or several
+        layers = keras.layers
+        x = layers.Conv2D(BOX_CHANNELS, 1, activation="relu", name=f"{BOX}_conv")(features)
+        x = layers.Reshape((math.prod(shape[1:3]) * BOX_CHANNELS,), name=f"{BOX}_flat")(x)
+        middle = keras.initializers.Constant(_MIDDLE)
+        # Small: the first boxes are about the middle one, and their errors small.
+        small = keras.initializers.VarianceScaling(_FIRST_SCALE)
+        box = layers.Dense(
+            4, kernel_initializer=small, bias_initializer=middle, dtype="float32", name=BOX
+        )(x)
+        return {"logits": logits, "boxes": box}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Compute the loss of a batch, and the metrics from the same targets."""
+        logits, boxes = y_pred["logits"], y_pred["boxes"]
+        y = as_targets(y, len(self.class_names))
+        classes, truth = y["classes"][:, 0], y["boxes"][:, 0]  # (batch,) and (batch, 4)
+        counts = tf.cast((classes >= 0) & ~y["ignore"][:, 0], tf.float32)  # (batch,)
+        classes = tf.maximum(classes, 0)
+        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+        squares = tf.reduce_mean(tf.square(boxes - truth), axis=-1)
+        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), classes)
+        self._measure(right, _clipped(boxes), truth, counts)
+        losses = counts * (entropy + self.box_weight * squares)
+        return mean_over_replicas(tf.reduce_sum(losses), tf.reduce_sum(counts))
+
+    def _measure(self, right, boxes, truth, counts):
+        ious = iou_of_corners(tf.unstack(boxes, axis=-1), tf.unstack(truth, axis=-1))
+        found = ious >= FOUND_IOU
+        values = {
+            "accuracy": right, "mean_iou": ious, "iou_50": found, "localized": right & found
+        }  # fmt: skip
+        for name, value in values.items():
+            self.means[name].update_state(tf.cast(value, tf.float32), counts)
+
+    def localize(self, images):
+        """Say what is on images of any size, and where.
+
+        Args:
+            images: as for `classify`.
+
+        Returns:
+            dict of tensors: what `classify` gives, and float32 `(batch, 4)` `boxes`, normalised
+            corners clipped to the image, and `boxes_px`, the same in its pixels.
+        """
+        return self.classify(images)
+
+    def _answer(self, images):
+        outputs = self(self._resized(images), training=False)
+        boxes = _clipped(outputs["boxes"])
+        height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
+        sides = tf.stack([width, height, width, height])
+        return self._named(outputs["logits"]) | {"boxes": boxes, "boxes_px": boxes * sides}
+
+    def endpoints(self):
+        """Give what an export offers: `{"localize": (function, signature)}`."""
+        return {"localize": (self._answer, (any_images(),))}
+
+    def get_config(self):
+        return super().get_config() | {"box_weight": self.box_weight}
+
+
+def _clipped(boxes):
+    """Clip corners `(batch, 4)` to the image; inside out, a box is empty."""
+    boxes = tf.clip_by_value(boxes, 0.0, 1.0)
+    return tf.concat([boxes[:, :2], tf.maximum(boxes[:, :2], boxes[:, 2:])], axis=-1)
