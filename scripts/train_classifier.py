@@ -27,7 +27,7 @@ IMAGENET_SIZE, GENERATED_SIZE = (224, 224), (64, 64)
 AUGMENTATIONS = ("crop", "none", "flip", "crop-flip", "color", "all")
 # Least share of an image in a random crop: the book's; and what leaves a shape its form.
 CROP_AREA, GENERATED_CROP_AREA = 0.08, 0.5
-HEAD, NEW = "head", "head|box(_.*)?"  # the output layer; all layers on top of the backbone
+HEAD, BOX = "head", "box.*"  # the output layer; the layers that find a box
 NUM_DRAWN = 16
 
 # What is not given, by kind of training. Rates are for the mean loss; measured, see
@@ -229,6 +229,7 @@ def build_model(args, data, steps):
         d2l.freeze(model, frozen)
     if not model.trainable_variables:
         raise InputError(f"freeze {' '.join(args.freeze)}: nothing is left to learn")
+    new = dict.fromkeys([HEAD, BOX] if args.boxes else [HEAD], args.head_multiplier)
     optimizer = d2l.make_optimizer(
         args.optimizer,
         args.learning_rate,
@@ -237,7 +238,7 @@ def build_model(args, data, steps):
         momentum=args.momentum,
         weight_decay=args.weight_decay,
         model=model,
-        multipliers=None if args.head_multiplier == 1 else {NEW: args.head_multiplier},
+        multipliers=None if args.head_multiplier == 1 else new,
     )
     loss = {
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
