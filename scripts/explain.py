@@ -264,7 +264,7 @@ def explain_windows(subject, image, stem, target, output, args):
     boxes = found["boxes"] * [width, height, width, height]
     (path,) = output.paths(stem, "_windows.png")
     with writing(path):
-        d2l.draw_maps(path, image, maps, boxes[found["classes"] == index])
+        d2l.draw_maps(path, image, maps, boxes[found["classes"] == index][:1])  # the best one
     objects = [
         {"class": subject.class_names[k], "score": score, "box_px": box}
         for k, score, box in zip(found["classes"], found["scores"], boxes, strict=True)
