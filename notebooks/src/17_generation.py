@@ -127,6 +127,7 @@ rows = [
 axes = d2l.show_images(rows, 4, 8, scale=1.2)
 for row, title in enumerate(("images", "autoencoder", "VAE", "VAE, random codes")):
     axes[8 * row].set_title(title, loc="left", fontsize=9)
+plt.tight_layout()
 plt.show()
 
 # %% tags=["check"]
