@@ -19,7 +19,11 @@ def facts(text):
     return {
         "commands": [re.sub(r"\s+#.*", "", line) for line in lines if line.startswith("    ")],
         "code": CODE.findall(text),
-        "sections and rows": [line[:2] for line in lines if line.startswith(("## ", "|"))],
+        "sections and rows": [
+            line[:2] + " ".join(re.findall(r"`[^`]+`|\([^)]*\)", line))
+            for line in lines
+            if line.startswith(("## ", "|"))
+        ],
         "in code font": sorted(set(re.findall(r"`([^`]+)`", prose))),
         "links": sorted(links - set(NAMES)),
         "numbers": sorted(set(re.findall(r"\d+(?:\.\d+)+|\b\d{3,}\b", prose))),
