@@ -203,7 +203,7 @@ def test_flags(script, capsys):
         ([], r"no known layout for unlabelled. It holds notes.txt"),
         (["one.png"], r"1 labelled image\(s\); a split needs at least 2"),
         (["one.png", "two.jpg"], r"two.jpg: not an image"),
-        (["one.png", "three.png"], r"--batch-size is 64; wanted at most 1, the images"),
+        (["one.png", "three.png"], r"--batch-size is 32; wanted at most 1, the images"),
     ],
 )
 def test_bad_folders_are_named(script, tmp_path, monkeypatch, capsys, more, message):
