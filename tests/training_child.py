@@ -1,8 +1,8 @@
 """A toy training script that can be killed at chosen moments; run by test_run.py.
 
-`python training_child.py` reads a list of {"argv", "kill"} as JSON from stdin and runs each in a
-fork of its own, one after the other, so that TensorFlow is imported once. It prints one JSON line
-with exit status (negative: the signal) and output of each.
+`python training_child.py JOBS` runs each of a JSON list of {"argv", "kill"} in a fork of its own,
+one after the other, so that TensorFlow is imported once. It prints one JSON line with exit status
+(negative: the signal) and output of each.
 """
 
 import json
@@ -260,14 +260,14 @@ def _break_writing(moment):
         manager._record_state = {"half": half, "before": before, "after": after}[moment]
 
 
-def _serve():
+def _serve(jobs):
     from kerascv_d2l import cli
 
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     import kerascv_d2l.training.run  # noqa: F401 (once for all forks)
 
     results = []
-    for job in json.load(sys.stdin):
+    for job in json.loads(jobs):
         with tempfile.TemporaryFile("w+") as output:
             child = os.fork()
             if child == 0:
@@ -318,4 +318,4 @@ if __name__ == "__main__":
 
         run_main(lambda: cluster(*sys.argv[2:]))
     else:
-        _serve()
+        _serve(sys.argv[1])

@@ -1,5 +1,6 @@
 """Batches: right pixels and targets, and the same ones after a resume."""
 
+import functools
 import itertools
 from pathlib import Path
 
@@ -185,7 +186,7 @@ RESUMED = {
     "label": ({"label": range(NUM)}, [None, small_augmentation("all")]),
     "objects": (
         objects(),
-        [None, RandomHorizontalFlip(), ssd_augmentation(SIZE), mosaic_augmentation(SIZE)],
+        [None, RandomHorizontalFlip(), mosaic_augmentation(SIZE)],  # the last has all of SSD's
     ),
     "mask": ({"mask": None}, [None]),
     "nothing": ({}, [None]),
@@ -260,12 +261,23 @@ def test_layers_that_crop_get_whole_images(files):
         assert recipe(SIZE).full_resolution
 
 
+@pytest.fixture(scope="module")
+def augmented(files):
+    """Function of a recipe: 20 batches of objects and their masks, made once."""
+
+    @functools.cache
+    def augmented(kind):
+        transform = {"ssd": ssd_augmentation, "mosaic": mosaic_augmentation}[kind](SIZE)
+        split = files(objects(masks=True))
+        return numpy(batches(split, SIZE, 7, training=True, transform=transform, masks=True), 20)
+
+    return augmented
+
+
 @pytest.mark.parametrize("kind", ["ssd", "mosaic"])
-def test_detection_recipes_are_sound(files, kind):
-    transform = {"ssd": ssd_augmentation, "mosaic": mosaic_augmentation}[kind](SIZE)
-    dataset = batches(files(objects()), SIZE, 7, training=True, transform=transform)
+def test_detection_recipes_are_sound(augmented, kind):
     several, count, ignored = 0, 0, 0
-    for images, y in numpy(dataset, 20):
+    for images, y in augmented(kind):
         assert images.std() > 10 and images.min() >= 0 and images.max() <= 255
         there = y["classes"] >= 0
         m = there.shape[1]
@@ -284,13 +296,14 @@ def test_detection_recipes_are_sound(files, kind):
 
 
 @pytest.mark.parametrize("transform", [None, RandomHorizontalFlip(), "ssd", "mosaic"])
-def test_instance_masks_stay_on_their_boxes(files, transform):
+def test_instance_masks_stay_on_their_boxes(files, augmented, transform):
     if isinstance(transform, str):
-        transform = {"ssd": ssd_augmentation, "mosaic": mosaic_augmentation}[transform](SIZE)
-    options = {} if transform is None else {"training": True, "transform": transform}
-    dataset = batches(files(objects(masks=True)), SIZE, 7, masks=True, **options)
+        found = augmented(transform)[:8]
+    else:
+        options = {} if transform is None else {"training": True, "transform": transform}
+        found = numpy(batches(files(objects(masks=True)), SIZE, 7, masks=True, **options), 8)
     seen = 0
-    for images, y in numpy(dataset, 8):
+    for images, y in found:
         assert y["masks"].shape == (*y["classes"].shape, *SIZE) and y["masks"].dtype == np.uint8
         assert not y["masks"][y["classes"] < 0].any() and len(images) == 7
         there = y["classes"] >= 0

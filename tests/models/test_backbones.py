@@ -1,6 +1,7 @@
 """Networks by name: feature maps, preprocessing, weights."""
 
 import importlib
+import itertools
 
 import h5py
 import keras
@@ -32,6 +33,11 @@ MODULES = {
 }
 
 
+def long(name):
+    """A network that takes seconds to build, where others show the same."""
+    return pytest.param(name, marks=pytest.mark.long)
+
+
 @pytest.fixture(autouse=True)
 def _clear():
     keras.utils.set_random_seed(0)
@@ -45,7 +51,8 @@ def pixels(height, width, batch=1, seed=0):
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_0.25", "mobilenetv2_0.35", "mobilenetv3small", "efficientnetb0", "vgg16"]
+    "name",
+    ["mobilenet_0.25", "mobilenetv2_0.35", "mobilenetv3small", "vgg16", long("efficientnetb0")],
 )
 def test_sizes_follow_the_strides(name):
     strides = (32, 4, 8, 16)
@@ -69,7 +76,7 @@ def test_feature_maps_are_the_last_before_the_next_halving():
     assert layers == ["conv4_block6_out", "conv3_block4_out"]
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3small", "efficientnetv2b0", "xception"])
+@pytest.mark.parametrize("name", ["mobilenetv3small", "xception", long("efficientnetv2b0")])
 def test_squeeze_branches_and_unpadded_networks_keep_their_strides(name):
     shapes = backbone(name, strides=(4, 8, 16, 32)).compute_output_shape((1, 512, 512, 3))
     for stride, shape in zip((4, 8, 16, 32), shapes, strict=True):
@@ -92,7 +99,8 @@ def test_every_module_of_keras_is_compared():
     assert modules - {"resnet", "resnet_v2"} <= set(MODULES.values())
 
 
-@pytest.mark.parametrize("name", ["vgg16", "efficientnetv2b0"])
+# A network with its own preprocessing, and one without.
+@pytest.mark.parametrize("name", ["vgg16", "mobilenetv3small", long("efficientnetv2b0")])
 def test_features_are_those_of_preprocessing_and_network_by_hand(name):
     images = pixels(75, 96)
     model = backbone(name, strides=(32,), batch_norm_momentum=None)
@@ -138,6 +146,9 @@ def test_saved_model_needs_no_code_of_ours(name, tmp_path):
     np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5, atol=1e-5)
 
 
+ENDINGS = (".weights.h5", ".keras", ".h5")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Random MobileNet with a classifier, and its files with and without it."""
@@ -150,7 +161,7 @@ def trained(tmp_path_factory):
     )
     weights = full.get_weights()[: len(headless.weights)]
     headless.set_weights(weights)
-    for ending in (".weights.h5", ".keras", ".h5"):
+    for ending in ENDINGS:
         for model, label in ((full, "top"), (headless, "notop")):
             path = folder / f"{label}{ending}"
             model.save_weights(path) if ending == ".weights.h5" else model.save(path)
@@ -158,23 +169,27 @@ def trained(tmp_path_factory):
     return folder, full.get_weights()
 
 
-@pytest.mark.parametrize("label", ["top", "notop"])
-@pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
-def test_weights_load_with_and_without_a_classifier(trained, label, ending):
+def test_weights_load_with_and_without_a_classifier(trained):
     folder, expected = trained
-    model = backbone("mobilenet_0.25", folder / f"{label}{ending}", strides=(32,))
-    found = model.get_weights()
-    assert len(found) == len(expected) - 2
-    for one, other in zip(found, expected, strict=False):
-        np.testing.assert_array_equal(one, other)
+    model = backbone("mobilenet_0.25", folder / "top.weights.h5", strides=(32,))
+    for ending, label in itertools.product(ENDINGS, ("top", "notop")):
+        if (ending, label) != (ENDINGS[0], "top"):
+            model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+            load_weights(model, folder / f"{label}{ending}")
+        found = model.get_weights()
+        assert len(found) == len(expected) - 2
+        for one, other in zip(found, expected, strict=False):
+            np.testing.assert_array_equal(one, other, err_msg=label + ending)
 
 
-@pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
-def test_weights_of_another_network_name_the_tensors_and_change_nothing(trained, ending):
+@pytest.mark.parametrize(
+    ("network", "label"), [("mobilenet_0.5", "top"), ("mobilenetv2_0.35", "notop")]
+)
+def test_weights_of_another_network_name_the_tensors_and_change_nothing(trained, network, label):
     folder, _ = trained
-    for network, label in (("mobilenet_0.5", "top"), ("mobilenetv2_0.35", "notop")):
-        model = backbone(network, strides=(32,))
-        before = model.get_weights()
+    model = backbone(network, strides=(32,))
+    before = model.get_weights()
+    for ending in ENDINGS:
         with pytest.raises(InputError) as info:
             load_weights(model, folder / f"{label}{ending}")
         assert str(info.value).endswith(
@@ -184,7 +199,7 @@ def test_weights_of_another_network_name_the_tensors_and_change_nothing(trained,
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_weights_are_checked_without_a_network(trained, tmp_path, ending):
     folder, _ = trained
     path = folder / f"notop{ending}"
@@ -225,7 +240,9 @@ def test_checking_imagenet_changes_no_draw_and_no_layer_name(monkeypatch):
     np.testing.assert_array_equal(layer.kernel, wanted.kernel)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_0.35", "efficientnetb0", "vgg16"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenetv2_0.35", long("efficientnetb0"), long("vgg16")]
+)
 def test_networks_are_known_by_their_numbers_of_parameters(name):
     counts = dict(entry.split()[:1] + [entry.split()[1:]] for entry in PARAMETERS.split(","))
     _, constructor = _parse(name)
@@ -280,6 +297,29 @@ def test_unknown_names(name, message):
 def test_unknown_stride_names_those_there_are():
     with pytest.raises(InputError, match=r"no feature map at stride 64\. It has them at .*8, 16"):
         backbone("mobilenet_0.25", strides=(8, 64))
+
+
+class OneSize(keras.layers.Layer):
+    """Has the sizes of one image only, as the layers of a NASNet."""
+
+    def call(self, x):
+        return x
+
+    def compute_output_shape(self, shape):
+        if shape[1] is not None:
+            raise ValueError
+        return shape
+
+
+def test_networks_for_one_size_need_it():
+    pixels = keras.Input((None, None, 3))
+    network = keras.Model(pixels, OneSize()(pixels), name="one_size")
+    with pytest.raises(InputError, match="one_size needs a height and a width"):
+        backbones._last_of_each_stride(network, "-")
+
+
+@pytest.mark.long
+def test_a_nasnet_needs_its_size():
     with pytest.raises(InputError, match="needs a height and a width"):
         backbone("nasnetmobile")
 

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import tensorflow  # noqa: F401 - once, for all of the forks
-from training_data import FLAGS, ONE_STEP, arguments, load_script
+from pytest import MonkeyPatch
+from training_data import FLAGS, ONE_STEP, add_tiny, arguments, load_script, without_export
 
+add_tiny(MonkeyPatch())
+without_export(MonkeyPatch())
 root = Path(sys.argv[1])
 for name in FLAGS:
     # A process each: TensorFlow's collectives remember the shapes of an earlier strategy.

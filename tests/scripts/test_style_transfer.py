@@ -1,19 +1,16 @@
-"""`scripts/style_transfer.py` on small images with a narrow MobileNet of random weights."""
+"""`scripts/style_transfer.py` on small images with small networks of random weights."""
 
 import csv
 import importlib.util
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from PIL import Image
+from training_data import add_tiny
 
 from kerascv_d2l import InputError
 from kerascv_d2l.style_transfer import LossWeights
@@ -21,6 +18,13 @@ from kerascv_d2l.style_transfer import LossWeights
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/style_transfer.py"
 LOSSES = ("content_loss", "style_loss", "tv_loss", "loss")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def files(tmp_path_factory):
 
 
 def flags(files, out, *more, content="content.png", styles=("style.png",)):
-    tiny = ["--network", "mobilenet_0.25", "--weights", "none", "--image-size", "40"]
+    tiny = ["--network", "tiny", "--weights", "none", "--image-size", "40"]
     names = [str(files / name) for name in (content, *styles)]
     # Adam: L-BFGS may take an evaluation more than it was given.
     return [*names, "--out", str(out), *tiny, "--steps", "6", "--optimizer", "adam", *more]
@@ -268,39 +272,29 @@ def test_missing_weights_say_what_to_do(script, files, tmp_path, monkeypatch):
         script.main([*names, "--out", str(tmp_path / "c"), *absent])
 
 
-def started(arguments):
-    """The script as a program of its own."""
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+def started(*arguments):
+    """A script as a program of its own."""
+    return children.Child(*arguments, TF_NUM_INTRAOP_THREADS="1")
 
 
 def test_killed_and_resumed_it_ends_as_an_undisturbed_run(files, tmp_path):
     """kill -9 once a checkpoint is there; the second start goes on from it."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     more = ("--steps", "40", "--init", "noise", "--levels", "2", "--save-every", "1")
-    undisturbed = started(flags(files, whole, *more))
-    code = (
+    more += ("--network", "mobilenet_0.25")
+    undisturbed = started(SCRIPT, *flags(files, whole, *more))
+    (tmp_path / "hasty.py").write_text(
         "import runpy, sys; sys.argv = sys.argv[1:]; names = runpy.run_path(sys.argv[0]); "
         "names['Watcher'].save.__globals__['CHECKPOINT_SECONDS'] = 0.05; "
         "names['cli'].run_main(names['main'])"
     )
-    victim = subprocess.Popen(
-        [sys.executable, "-c", code, str(SCRIPT), *flags(files, killed, *more)],
-        env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 300
-    while not (killed / "checkpoint/checkpoint").exists() and time.monotonic() < deadline:
-        assert victim.poll() is None
-        time.sleep(0.02)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
+    victim = started(tmp_path / "hasty.py", SCRIPT, *flags(files, killed, *more))
+    victim.wait_for((killed / "checkpoint/checkpoint").exists)
+    victim.kill()
     assert not (killed / "result.png").exists()
-    resumed = started([*flags(files, killed, *more), "--resume"])
-    assert "resuming after step" in resumed.communicate()[0]
-    undisturbed.communicate()
-    assert resumed.returncode == undisturbed.returncode == 0
+    resumed = started(SCRIPT, *flags(files, killed, *more), "--resume")
+    assert resumed.wait() == undisturbed.wait() == 0
+    assert "resuming after step" in resumed.stdout
     np.testing.assert_array_equal(
         Image.open(whole / "result.png"), Image.open(killed / "result.png")
     )

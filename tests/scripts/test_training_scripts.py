@@ -3,15 +3,23 @@
 import csv
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from training_data import FLAGS, ONE_STEP, arguments, load_script, write_data
+from training_data import (
+    FLAGS,
+    ONE_STEP,
+    add_tiny,
+    arguments,
+    load_script,
+    without_export,
+    write_data,
+)
 
 import kerascv_d2l as d2l
 from kerascv_d2l import InputError, cli
@@ -27,6 +35,19 @@ DRAWINGS = {
     "train_segmenter": ["segmentation.png"],
 }
 MOST_FLAGS = 25
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny(patch)
+        yield
+
+
+@pytest.fixture
+def no_export(monkeypatch):
+    """What `run` has exported need not be exported by every other run."""
+    without_export(monkeypatch)
 
 
 @pytest.fixture(scope="module", params=sorted(FLAGS))
@@ -85,7 +106,7 @@ def test_keras_file_and_saved_model_give_the_same(name, run):
             np.testing.assert_allclose(found[key], value, atol=1e-4, err_msg=key)
 
 
-def test_interrupted_and_resumed_ends_as_if_undisturbed(name, run, root, monkeypatch):
+def test_interrupted_and_resumed_ends_as_if_undisturbed(name, run, root, no_export, monkeypatch):
     """tests/training kills processes; here the scripts' own state must come back."""
     metrics, undisturbed = run
     out, data = root / name / "again", root / name / "data"
@@ -112,18 +133,27 @@ def test_interrupted_and_resumed_ends_as_if_undisturbed(name, run, root, monkeyp
 @pytest.fixture(scope="module")
 def two_devices(root):
     child = Path(__file__).with_name("devices_child.py")
-    done = subprocess.run([sys.executable, child, root], capture_output=True, text=True)
+    done = children.run(child, root)
     assert done.returncode == 0, done.stderr[-3000:]
     return root
 
 
-def test_two_devices_compute_what_one_does(name, root, two_devices):
+def test_two_devices_compute_what_one_does(name, root, two_devices, no_export):
     """The validation loss shows what a step did to the weights."""
     one, two = root / name / "one_book", two_devices / name / "two"
     load_script(name).main(arguments(name, root / name / "data", one, *ONE_STEP))
     (row,), (other,) = history(one), history(two)
     assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
     assert float(row["val_loss"]) == pytest.approx(float(other["val_loss"]), rel=1e-2)
+
+
+def test_a_network_of_keras(root, tmp_path, no_export):
+    """The others train a tiny one."""
+    flags = ["--backbone", "mobilenet_0.25", *ONE_STEP]
+    data = root / "train_classifier" / "data"
+    load_script("train_classifier").main(arguments("train_classifier", data, tmp_path, *flags))
+    backbone = d2l.load_model(tmp_path / "model.keras").backbone
+    assert "conv_pw_13_relu" in [layer.name for layer in backbone.layers]
 
 
 def test_a_folder_given_by_hand_is_refused_where_it_holds_a_run(name, run, root):

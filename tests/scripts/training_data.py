@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from kerascv_d2l import generate_classification, generate_detection, generate_segmentation
+from kerascv_d2l import export, generate_classification, generate_detection, generate_segmentation
 from kerascv_d2l.models import backbones, preprocessing
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -15,8 +15,17 @@ SIZE = (64, 96)
 # Quick to trace, and no size in common that could hide a mistake.
 FLAGS = {
     "train_detector": ["--image-size", "64x96", "--map-every", "1"],
-    "train_classifier": ["--backbone", "mobilenet_0.25", "--weights", "none", "--image-size", "64"],
-    "train_segmenter": ["--backbone", "mobilenet_0.25", "--model", "fcn16", "--crop-size", "64x32"],
+    "train_classifier": ["--backbone", "tiny", "--weights", "none", "--image-size", "64"],
+    "train_segmenter": [
+        "--backbone",
+        "tiny",
+        "--model",
+        "fcn16",
+        "--crop-size",
+        "64x32",
+        "--learning-rate",
+        "0.01",
+    ],
 }
 
 
@@ -42,6 +51,12 @@ def add_tiny(patch):
     constructors = backbones._constructors() | {"tiny": tiny}
     patch.setattr(backbones, "_FAMILIES", (*backbones._FAMILIES, family))
     patch.setattr(backbones, "_constructors", lambda: constructors)
+
+
+def without_export(patch):
+    """Let the scripts export nothing, as long as a `pytest.MonkeyPatch` lasts."""
+    for name in ("save", "save_lite"):
+        patch.setattr(export, name, lambda *arguments: None)
 
 
 def load_script(name):

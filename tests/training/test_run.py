@@ -4,10 +4,10 @@ import csv
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import keras
 import numpy as np
 import pytest
@@ -48,15 +48,7 @@ def _assert_same_run(one, two):
 
 def _jobs(jobs):
     """Run toy trainings, each in a process of its own; see training_child.py."""
-    run = subprocess.run(
-        [sys.executable, str(CHILD)],
-        input=json.dumps(jobs),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        timeout=400,
-        check=False,
-    )
+    run = children.run(CHILD, json.dumps(jobs))
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
