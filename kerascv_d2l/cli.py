@@ -74,9 +74,6 @@ def image_size(text):
     return int(parts[0]), int(parts[-1])
 
 
-OnOff = argparse.BooleanOptionalAction  # --flag and --no-flag
-
-
 def named_box(text):
     """Read `NAME,X0,Y0,X1,Y1`, pixels, as `(name, (x0, y0, x1, y1))`."""
     name, *corners = text.split(",")

@@ -93,13 +93,9 @@ def parse(argv=None):
         default=[],
         metavar="PATTERN",
         help="layers that do not learn, as a regular expression of whole names: 'conv1|layer1_.*'; "
-        f"'(?!{HEAD}).*' is all but the output layer (may be repeated)",
-    )
-    group.add_argument(
-        "--freeze-batch-norm",
-        action=cli.OnOff,
-        help="keep the statistics, scales and offsets of batch norm (default: with weights, but "
-        "not with --recipe book)",
+        f"'(?!{HEAD}).*' is all but the output layer (may be repeated); none for not even batch "
+        "norm, which keeps its statistics, scales and offsets with weights, but not with --recipe "
+        "book",
     )
     group.add_argument(
         "--boxes",
@@ -139,6 +135,9 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     if args.boxes and args.class_weights == "balanced":
         raise InputError("class_weights balanced: not with --boxes")
+    if "none" in args.freeze:
+        args.freeze = [pattern for pattern in args.freeze if pattern != "none"]
+        args.freeze_batch_norm = False
     fill_in_data(args)
     fill_in_training(args)
     return args

@@ -34,7 +34,7 @@ DRAWINGS = {
     "train_classifier": ["confusion.png", "curves.png", "worst.png"],
     "train_segmenter": ["segmentation.png"],
 }
-MOST_FLAGS = 25
+MOST_FLAGS = 24
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -228,6 +228,8 @@ def test_kinds_of_training_by_data():
     small = parse(["--backbone", "resnet18_small"])
     assert (tuned.backbone, tuned.weights, tuned.image_size) == ("resnet18", "imagenet", (224, 224))
     assert (tuned.learning_rate, tuned.head_multiplier, tuned.batch_size) == (3e-5, 100, 8)
+    free = parse(["--data", "x", "--freeze", "none"])
+    assert (free.freeze, free.freeze_batch_norm) == ([], False)
     assert tuned.freeze_batch_norm and tuned.augment == "crop" and tuned.epochs == 5
     assert (cifar.backbone, cifar.batch_size, cifar.epochs) == ("resnet18_small", 256, 10)
     assert (cifar.schedule, cifar.learning_rate, cifar.augment) == ("constant", 1e-3, "flip")
