@@ -266,8 +266,10 @@ class DETR(Detector):
             Carion et al. 2020, "DETR", equation 1; with focal loss: Deformable DETR.
         """
         of_class = self._class_costs(logits)
-        wanted = tf.one_hot(y["classes"], self.num_classes, axis=1)  # (batch, classes, m)
-        of_class = tf.matmul(of_class, wanted[tf.newaxis])
+        wanted = tf.one_hot(y["classes"], self.num_classes, axis=1)[tf.newaxis]
+        # Left to broadcast a batch of one image, TensorFlow 2.21's product writes past its end.
+        wanted = tf.repeat(wanted, logits.shape[0], axis=0)  # (layers, batch, classes, m)
+        of_class = tf.matmul(of_class, wanted)
         truth = box_corner_to_center(y["boxes"])[:, tf.newaxis]  # (batch, 1, m, 4)
         apart = tf.reduce_sum(tf.abs(boxes[..., tf.newaxis, :] - truth), axis=-1)
         overlap = generalized_iou(box_center_to_corner(boxes), y["boxes"])
