@@ -149,11 +149,10 @@ def test_features_of_any_size_give_finite_losses():
 def test_networks_by_name():
     assert st.named_network("vgg19").content_layers == (25,)
     assert st.named_network("keras_vgg19").content_layers == ("block4_conv4",)
-    for name in ("mobilenet_0.25", "mobilenetv2_0.35"):
-        net = st.named_network(name, seed=0)
-        same = st.named_network(name, seed=0)
-        for one, other in zip(net.model.get_weights(), same.model.get_weights(), strict=True):
-            np.testing.assert_array_equal(one, other)
+    nets = [st.named_network("mobilenet_0.25", seed=0) for _ in range(2)]
+    for one, other in zip(*(net.model.get_weights() for net in nets), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for net in (nets[0], st.named_network("mobilenetv2_0.35", seed=0)):
         contents, styles = net.extract(noise(0, 64, 96))
         assert [f.shape[1:3] for f in contents] == [(8, 12)]
         assert (styles[-1].shape[1:3], len(styles)) == ((4, 6), len(net.style_layers))
