@@ -126,9 +126,9 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         _flags.clear()
         for action in self._actions:
-            for flag in reversed(action.option_strings):
+            for flag in action.option_strings:
                 if flag.startswith("--"):
-                    _flags[action.dest] = flag  # --freeze, not its --no-freeze
+                    _flags[action.dest] = flag
         return super().parse_known_args(args, namespace)
 
 

@@ -91,11 +91,8 @@ def test_recipe_fills_in_what_is_not_given():
 
 
 def test_errors_of_the_library_name_flags():
-    parser = make_parser()
-    parser.add_argument("--freeze-norm", action=cli.OnOff)
-    parser.parse_args([])
+    make_parser().parse_args([])
     for before, after in (
-        ("freeze_norm: why", "--freeze-norm: why"),
         ("batch_size 5 is odd", "--batch-size 5 is odd"),
         ("data: no folder of data", "--data: no folder of data"),
         ("use seed was 1 and is now 2; learning_rate was 3", None),

@@ -129,7 +129,7 @@ def test_it_learns_two_images_by_heart():
     model.compile(keras.optimizers.Adam(2e-3))
     y = {"boxes": boxes, "classes": np.array([[1], [0]])}
     data = tf.data.Dataset.from_tensors((images, y)).repeat()
-    model.fit(data, steps_per_epoch=100, verbose=0, shuffle=False)
+    model.fit(data, steps_per_epoch=200, verbose=0, shuffle=False)
     found = model.detect(images)
     np.testing.assert_array_equal(found["classes"][:, 0], [1, 0])
     np.testing.assert_allclose(found["boxes"][:, 0], boxes[:, 0], atol=0.1)
