@@ -33,7 +33,7 @@ def parse(argv=None):
         f"{' or '.join(NAMES[1:])}, which is downloaded if needed (default: generated images)",
     )
     cli.add_boxes_on_argument(group)
-    group = cli.add_model_arguments(parser, None, own="of --model ssd: ")
+    group = cli.add_model_arguments(parser, None, own="of all models but tinyssd: ")
     group.add_argument(
         "--model",
         choices=sorted(d2l.DETECTORS),
