@@ -170,7 +170,7 @@ model = d2l.DETR(
     feedforward=128,
     reference_boxes=True,
 )
-epochs = 25  # quick: 1
+epochs = 16  # quick: 1
 steps = 60  # quick: 1
 eagerly = False  # quick: True
 falling = keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)
