@@ -119,6 +119,7 @@ def test_decoder_drops_what_is_weak_or_empty():
     np.testing.assert_allclose(found["boxes"][0, :2], [[0.1, 0.1, 0.4, 0.5], [0, 0.5, 0.5, 1]])
 
 
+@pytest.mark.long
 def test_it_learns_two_images_by_heart():
     """With boxes as queries; and the config makes the same model again."""
     keras.utils.set_random_seed(0)

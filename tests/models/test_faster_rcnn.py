@@ -265,6 +265,7 @@ def test_mixed_precision_keeps_coordinates():
     assert mixed.decoder.dtype_policy.name == "float32"
 
 
+@pytest.mark.long
 def test_fast_rcnn_looks_at_given_proposals():
     images, labels = squares(2)
     model = FastRCNN(2, "resnet18", channels=16, head_width=32, image_size=(64, 96))
