@@ -89,3 +89,10 @@ def in_float32(model):
         twin = type(model).from_config(full)
     twin.set_weights(model.get_weights())
     return twin
+
+
+def freeze_batch_norm(network):
+    """Let the batch norms of a network keep their statistics, scales and offsets."""
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False

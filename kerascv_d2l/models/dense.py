@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
-from kerascv_d2l.models.common import dtype_scope
+from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
@@ -157,9 +157,7 @@ class DenseDetector(Detector):
             self.box_tower = Tower(depth, channels, norm, name="box_tower")
             self.make_predictors()
         if self.freeze_norm:
-            for layer in self.features.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.trainable = False
+            freeze_batch_norm(self.features)
         self.build((None, None, None, 3))
 
     def make_predictors(self):
@@ -190,20 +188,6 @@ class DenseDetector(Detector):
         sizes = [map_size(m)[1:3] for m in (images, *maps)]
         anchors = pyramid_anchors(sizes[0], sizes[1:], self.anchor_sizes, self.anchor_ratios)
         return self.class_tower(maps), self.box_tower(maps), anchors, tf.shape(images)[1:3]
-
-    def sum_of_parts(self, losses):
-        """Add up this device's parts of the losses, and keep each in the metric of its name.
-
-        Args:
-            losses: dict of float32 scalars, as `mean_over_replicas` gives them.
-
-        Returns:
-            float32 scalar.
-        """
-        devices = tf.distribute.get_strategy().num_replicas_in_sync
-        for name, loss in losses.items():
-            self.parts[name].update_state(loss * devices)
-        return tf.add_n(list(losses.values()))
 
     def decode(self, outputs):
         """Turn outputs into detections; see `Detector.decode`."""

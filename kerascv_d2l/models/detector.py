@@ -175,6 +175,20 @@ class Detector(BuiltModel):
     def test_step(self, data):
         return super().test_step(self._with_targets(data))
 
+    def sum_of_parts(self, losses):
+        """Add up this device's parts of the losses, each kept in its metric, `self.parts[name]`.
+
+        Args:
+            losses: dict of float32 scalars, as `mean_over_replicas` gives them.
+
+        Returns:
+            float32 scalar.
+        """
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        for name, loss in losses.items():
+            self.parts[name].update_state(loss * devices)
+        return tf.add_n(list(losses.values()))
+
     def decode(self, outputs):
         """Turn the outputs of `call` into detections.
 

@@ -14,7 +14,7 @@ from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
 from kerascv_d2l.models.backbones import backbone as build_backbone
-from kerascv_d2l.models.common import dtype_scope
+from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.weights import load_state_dict, read_safetensors
@@ -125,9 +125,7 @@ class DETR(Detector):
             self.layernorm = keras.layers.LayerNormalization(epsilon=1e-5, name="layernorm")
             self._make_heads()
         if self.freeze_norm:
-            for layer in self.features.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.trainable = False
+            freeze_batch_norm(self.features)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         self.build((None, None, None, 3))
 
@@ -246,10 +244,7 @@ class DETR(Detector):
             "giou": GIOU_WEIGHT
             * mean_over_replicas(tf.reduce_sum(tf.where(found, overlap, 0.0)), count),
         }
-        devices = tf.distribute.get_strategy().num_replicas_in_sync
-        for name, loss in losses.items():
-            self.parts[name].update_state(loss * devices)
-        return tf.add_n(list(losses.values()))
+        return self.sum_of_parts(losses)
 
     def costs(self, y, logits, boxes):
         """How badly each query would do for each object.

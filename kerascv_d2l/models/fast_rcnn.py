@@ -9,7 +9,7 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.region_decoder import RegionDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
-from kerascv_d2l.models.common import any_images, dtype_scope
+from kerascv_d2l.models.common import any_images, dtype_scope, freeze_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
@@ -148,9 +148,7 @@ class FastRCNN(Detector):
             self.features = FPN(backbone, weights, STRIDES, channels)
             self._make_heads()
         if self.freeze_norm:
-            for layer in self.features.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.trainable = False
+            freeze_batch_norm(self.features)
         self.seeds = keras.random.SeedGenerator(seed, name="sampling")
         self._builtin = False  # whether to compute with what TensorFlow Lite has
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in self.PARTS}
@@ -273,11 +271,7 @@ class FastRCNN(Detector):
         y = as_targets(y, self.num_classes)
         y = y | {"boxes": y["boxes"] * sides_of(y_pred["size"])}
         losses = self._losses_by_name(y_pred, y)
-        # Each is this device's part of the whole batch's mean.
-        devices = tf.distribute.get_strategy().num_replicas_in_sync
-        for name, loss in losses.items():
-            self.parts[name].update_state(loss * devices)
-        return tf.add_n(list(losses.values()))
+        return self.sum_of_parts(losses)
 
     def _losses_by_name(self, outputs, y):
         """Losses by name; boxes of `y` in pixels."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.models.backbones import backbone as build_backbone
-from kerascv_d2l.models.common import dtype_scope
+from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center, iou_of_corners
@@ -78,9 +78,7 @@ class YOLO1(Detector):
                 name="head",
             )
         if self.freeze_norm:
-            for layer in self.features.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.trainable = False
+            freeze_batch_norm(self.features)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         self.build((None, None, None, 3))
 
@@ -137,11 +135,8 @@ class YOLO1(Detector):
             tf.reduce_sum(seen) + NO_OBJECT_WEIGHT * tf.reduce_sum(idle),
             tf.reduce_sum(named),
         )
-        devices = tf.distribute.get_strategy().num_replicas_in_sync
         losses = [mean_over_replicas(part, images) for part in sums]
-        for name, loss in zip(LOSSES, losses, strict=True):
-            self.parts[name].update_state(loss * devices)
-        return tf.add_n(losses)
+        return self.sum_of_parts(dict(zip(LOSSES, losses, strict=True)))
 
     def get_config(self):
         return super().get_config() | {
