@@ -63,6 +63,9 @@ from kerascv_d2l.devices import (
 from kerascv_d2l.errors import (
     InputError as InputError,
 )
+from kerascv_d2l.explain.attention import (
+    attention_map as attention_map,
+)
 from kerascv_d2l.explain.cam import (
     cam as cam,
     grad_cam as grad_cam,

@@ -274,8 +274,8 @@ def add_style_arguments(parser, recipe=""):
         "--network",
         default="vgg19",
         metavar="NAME",
-        help="frozen feature network: vgg19 (torchvision's, the book's), keras_vgg19, mobilenet, "
-        "mobilenet_0.75, or another network of keras.applications (default: %(default)s)",
+        help="frozen feature network: vgg19 (torchvision's, the book's), keras_vgg19, vgg16, "
+        "mobilenet, mobilenet_0.75, or another of keras.applications (default: %(default)s)",
     )
     add(
         "--weights",
@@ -294,7 +294,7 @@ def add_style_arguments(parser, recipe=""):
     for name, default, text in (
         ("content", 1, "content loss"),
         ("style", 10, "style loss"),
-        ("tv", 3, "total variation: more is smoother"),
+        ("tv", 5, "total variation: more is smoother"),
     ):
         add(
             f"--{name}-weight",

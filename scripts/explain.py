@@ -12,6 +12,7 @@ IMAGE is a file, a folder or a pattern. The methods:
     saliency, smooth-grad,           pixels, by the derivatives of the score
     integrated-gradients
     occlusion                        what the score loses where the image is covered
+    attention                        where a DETR looks for the detection
     feature-maps, filters            what a layer answers; the first layer's kernels
     class                            the image that the network takes most for --target
     neighbours, pca, tsne            images of --data that the network takes for alike
@@ -38,13 +39,15 @@ MAPS = {  # method: function of kerascv_d2l, the flags that it takes
     "smooth-grad": ("smooth_grad", ("samples", "noise", "seed")),
     "integrated-gradients": ("integrated_gradients", ("steps", "baseline")),
     "occlusion": ("occlusion", ("patch", "stride")),
+    "attention": ("attention_map", ()),
 }
 IMAGE_METHODS = ("feature-maps", "windows", "neighbours")
 MODEL_METHODS = ("filters", "class")
 DATA_METHODS = ("neighbours", "pca", "tsne")
 METHODS = (*MAPS, *IMAGE_METHODS, *MODEL_METHODS, "pca", "tsne")
 NEED_LAYERS = (
-    "grad-cam", "grad-cam++", "cam", "feature-maps", "windows", "filters", *DATA_METHODS
+    "grad-cam", "grad-cam++", "cam", "attention", "feature-maps", "windows", "filters",
+    *DATA_METHODS,
 )  # fmt: skip
 DEFAULT = ("grad-cam", "saliency", "smooth-grad", "occlusion")
 TASKS = ("classification", "detection", "segmentation")  # of data, in this order

@@ -3,7 +3,7 @@
     python scripts/style_transfer.py CONTENT STYLE
 
 takes VGG-19 with torchvision's ImageNet weights, which are downloaded at first use. `--weights
-none` needs none, `--network keras_vgg19` and `--network mobilenet` take Keras' own. The result, at
+none` needs none, `--network keras_vgg19`, `vgg16` and `mobilenet` take Keras' own. The result, at
 CONTENT's own size, and a sheet of content, style and result go to --out. docs/style.md says how
 long it takes and what to expect.
 """
@@ -25,8 +25,8 @@ LONGER_SIDE = 450  # the book's 300 x 450, for an image of these proportions
 LEAST_SIDE = 32
 FULL, NONE = "full", "none"
 RECIPES = {
-    "default": {"optimizer": "lbfgs", "pooling": "average"},
-    "book": {"optimizer": "adam", "pooling": "max"},
+    "default": {"optimizer": "lbfgs", "pooling": "average", "steps": 200},
+    "book": {"optimizer": "adam", "pooling": "max", "steps": 500},
 }
 # The state is saved so often, and less often where saving takes more than a share of the time.
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 10.0, 0.05
@@ -99,9 +99,8 @@ def add_optimizer_arguments(parser):
     add(
         "--steps",
         type=cli.positive_int,
-        default=500,
         metavar="N",
-        help="evaluations of the loss (default: %(default)s)",
+        help="evaluations of the loss (default: 200; 500 with --recipe book)",
     )
     add(
         "--image-size",

@@ -16,7 +16,9 @@ from kerascv_d2l import cli
 
 TASK = "train_fast_style"
 GENERATED, GENERATED_TRAIN = "generated", 400
-IMAGE_SIZE, STYLE_SIZE = 128, 256
+# Strokes are as large as those of STYLE at this size: the same as in style_transfer.py. Crops are
+# large enough for the network to see some of them, and for smooth places among others.
+IMAGE_SIZE, STYLE_SIZE = 192, 450
 WIDTH, BLOCKS, LEARNING_RATE = 16, 5, 2e-3
 NUM_DRAWN = 5
 DRAWN_SIDE = 450  # pixels, longer side of the drawn photographs
@@ -39,7 +41,7 @@ def parse(argv=None):
         type=cli.image_size,
         default=(IMAGE_SIZE, IMAGE_SIZE),
         metavar="PIXELS",
-        help="size of the random crops to train on: 128, or HEIGHTxWIDTH "
+        help=f"size of the random crops to train on: {IMAGE_SIZE}, or HEIGHTxWIDTH "
         f"(default: {IMAGE_SIZE}); what is painted later may have any size",
     )
     group.add_argument(
@@ -66,14 +68,14 @@ def parse(argv=None):
     )
     cli.add_style_arguments(parser)
     group = cli.add_training_arguments(
-        parser, TASK, epochs=8, batch_size=4, without=("--sync-batch-norm",)
+        parser, TASK, epochs=4, batch_size=2, without=("--sync-batch-norm",)
     )
     group.add_argument(
         "--learning-rate",
         type=cli.positive_float,
         default=LEARNING_RATE,
         metavar="RATE",
-        help="learning rate of Adam (default: %(default)s)",
+        help="learning rate of Adam at the start of a cosine (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     cli.fill_in(args, {"pooling": "average"})
@@ -89,6 +91,13 @@ def load_photographs(args):
     return kerascv_d2l.load(args.data, "unlabelled", skip_bad=args.skip_bad, **options)
 
 
+def augmentation(image_size):
+    """Make random crops of the proportions of `image_size`, so that nothing is squeezed; flip."""
+    height, width = image_size
+    crop = kerascv_d2l.RandomResizedCrop(image_size, ratio=(width / height,) * 2)
+    return kerascv_d2l.Compose([crop, kerascv_d2l.RandomHorizontalFlip()])
+
+
 def read_style(args):
     """Read the style image at the size of training, uint8 `(h, w, 3)`."""
     from kerascv_d2l.style_transfer.images import resize
@@ -99,9 +108,8 @@ def read_style(args):
     return resize(image, [max(LEAST_STYLE_SIDE, round(n * scale)) for n in image.shape[:2]])
 
 
-def build_trainer(args, style):
-    """Build and compile the trainer."""
-    import keras
+def build_trainer(args, style, steps):
+    """Build and compile the trainer, for so many updates."""
     import tensorflow as tf
 
     from kerascv_d2l import style_transfer as st
@@ -111,9 +119,10 @@ def build_trainer(args, style):
     weights = st.LossWeights().replaced(args.content_weight, args.style_weight, args.tv_weight)
     network = st.named_network(args.network, args.weights, pooling=args.pooling)
     trainer = st.FastStyleTrainer(net, network, [st.Style(style)], weights)
-    trainer.compile(
-        keras.optimizers.Adam(args.learning_rate), jit_compile=resolve_jit_compile("auto")
+    optimizer = kerascv_d2l.make_optimizer(
+        "adam", args.learning_rate, schedule="cosine", steps=steps
     )
+    trainer.compile(optimizer, jit_compile=resolve_jit_compile("auto"))
     trainer(tf.zeros((1, *args.image_size, 3)))  # builds it
     print(
         f"{args.network}, weights {args.weights}, train a network of "
@@ -159,12 +168,19 @@ def main(argv=None):
     print(data.describe(), flush=True)
     settings = {"style_pixels": hashlib.sha256(style.tobytes()).hexdigest()[:16]}
     run = cli.start_run(args, strategy, TASK, data, settings)
+    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
     with strategy.scope():
-        trainer = build_trainer(args, style)
+        trainer = build_trainer(args, style, args.epochs * steps)
     run.watch(trainer)
     trainer.fit(
-        run.batches(data.train, args.image_size, args.batch_size, seed=args.seed),
-        steps_per_epoch=kerascv_d2l.steps_per_epoch(data.train, args.batch_size),
+        run.batches(
+            data.train,
+            args.image_size,
+            args.batch_size,
+            seed=args.seed,
+            transform=augmentation(args.image_size),
+        ),
+        steps_per_epoch=steps,
         epochs=args.epochs,
         initial_epoch=run.initial_epoch,
         callbacks=[run],

@@ -126,7 +126,7 @@ class Subject:
         (left, right), (top, bottom) = corners
         return np.array([left, top, right, bottom])
 
-    def _outputs(self, pixels):
+    def outputs(self, pixels):
         """Run the model on pixels 0-255 `(batch, h, w, 3)`."""
         if self.exported:
             return self._exported_outputs(pixels)
@@ -146,7 +146,7 @@ class Subject:
 
     def _compute_scores(self, pixels, tensors):
         """float32 `(batch,)`: the score of each image."""
-        return self._score(self._outputs(pixels), tensors)
+        return self._score(self.outputs(pixels), tensors)
 
     def _score(self, outputs, tensors):
         if self.task in ("classification", "localization"):
@@ -201,7 +201,7 @@ class Subject:
         """
         if isinstance(wanted, Target):
             return wanted
-        outputs = self._outputs(tf.cast(pixels, tf.float32))
+        outputs = self.outputs(tf.cast(pixels, tf.float32))
         self._learn_task(outputs)
         choose = {"detection": self._detection, "segmentation": self._region}
         name, tensors, box = choose.get(self.task, self._class)(outputs, wanted)
@@ -351,7 +351,7 @@ class Subject:
     def layer_output(self, pixels, path):
         """Compute the output of a layer, a float32 array of its shape."""
         with recording(self.model, [path]) as outputs:
-            self._outputs(tf.cast(pixels, tf.float32))
+            self.outputs(tf.cast(pixels, tf.float32))
         if path not in outputs:
             raise InputError(f"layer {path!r}: the model does not use it.")
         return tf.cast(outputs[path], tf.float32).numpy()

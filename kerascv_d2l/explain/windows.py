@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.explain.occlusion import sum_patches
+from kerascv_d2l.models.localizer import box_of_class
 from kerascv_d2l.models.sliding import SlidingClassifier
 from kerascv_d2l.ops.box_merging import THRESHOLD, merge_boxes
 from kerascv_d2l.ops.resize import resize
@@ -63,7 +64,11 @@ def _at_scale(sliding, image, scale):
     logits = outputs["logits"] if located else outputs
     probabilities = tf.nn.softmax(logits)[0].numpy()
     corners = sliding.corners(probabilities.shape[:2]).reshape(-1, 2)
-    inside = outputs["boxes"][0].numpy().reshape(-1, 4) if located else [[0, 0, 1, 1]]
+    inside = [[0, 0, 1, 1]]
+    if located:
+        classes = probabilities.reshape(len(corners), -1).argmax(axis=1)
+        inside = outputs["boxes"][0].numpy().reshape(len(corners), -1)
+        inside = np.asarray(box_of_class(inside, classes))
     # From the window, normalised, to the image: x, y, x, y.
     boxes = (corners[:, [1, 0, 1, 0]] + inside * window[[1, 0, 1, 0]]) / size[[1, 0, 1, 0]]
     return probabilities, corners, np.clip(boxes, 0, 1).astype(np.float32), size

@@ -97,8 +97,7 @@ class Classifier(keras.Model):
         self.dropout = dropout
         self._classify = None
 
-    @staticmethod
-    def _with_more(logits, network, image_size):
+    def _with_more(self, logits, network, image_size):
         """Give the outputs: a subclass may add some to the logits."""
         return logits
 

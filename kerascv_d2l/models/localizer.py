@@ -26,14 +26,17 @@ class Localizer(Classifier, BuiltModel):
     The box is read from the whole last feature map, by a convolution of 1 x 1 and a dense layer:
     a mean over the map knows no places. Calling it with pixels 0-255 `(batch, *image_size, 3)`
     gives a dict: float32 `logits` `(batch, classes)` and `boxes` `(batch, 4)`, normalised corners,
-    not clipped. Train it with `fit` on images and labels as a detector takes them, of which the
-    first object counts; images without one count for nothing. The loss is the cross-entropy, and
-    `box_weight` times the mean squared error of the four coordinates.
+    not clipped, or with `box_per_class` `(batch, 4 · classes)`, of which that of the true class
+    learns, and that of the most probable one is taken. Train it with `fit` on images and labels as
+    a detector takes them, of which the first object counts; images without one count for nothing.
+    The loss is the cross-entropy, and `box_weight` times the mean squared error of the four
+    coordinates.
 
     Args:
         backbone: as for `Classifier`.
         class_names: as for `Classifier`.
         box_weight: float, weight of the squared errors in the loss.
+        box_per_class: bool, whether each class has a box of its own, or one serves all.
         crop_pct: as for `Classifier`, but 1: of a crop the object may be outside.
         **kwargs: as for `Classifier`.
 
@@ -41,19 +44,28 @@ class Localizer(Classifier, BuiltModel):
         InputError: as `Classifier`.
 
     Source:
-        Sermanet et al. 2013, "OverFeat", section 4, with one box for all classes.
+        Sermanet et al. 2013, "OverFeat", section 4, whose table 4 finds one box for all classes
+        better than one for each.
     """
 
     task = "localization"
 
-    def __init__(self, backbone, class_names, box_weight=BOX_WEIGHT, crop_pct=1.0, **kwargs):
+    def __init__(
+        self,
+        backbone,
+        class_names,
+        box_weight=BOX_WEIGHT,
+        box_per_class=False,
+        crop_pct=1.0,
+        **kwargs,
+    ):
+        self.box_per_class = bool(box_per_class)
         super().__init__(backbone, class_names, crop_pct=crop_pct, **kwargs)
         self.box_weight = float(box_weight)
         names = ("accuracy", "mean_iou", "iou_50", "localized")
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
 
-    @staticmethod
-    def _with_more(logits, network, image_size):
+    def _with_more(self, logits, network, image_size):
         """Add the box to the logits."""
         features = network.outputs[-1]
         shapes = network.compute_output_shape((1, *image_size, 3))
@@ -61,11 +73,16 @@ class Localizer(Classifier, BuiltModel):
         layers = keras.layers
         x = layers.Conv2D(BOX_CHANNELS, 1, activation="relu", name=f"{BOX}_conv")(features)
         x = layers.Reshape((math.prod(shape[1:3]) * BOX_CHANNELS,), name=f"{BOX}_flat")(x)
-        middle = keras.initializers.Constant(_MIDDLE)
+        regressors = logits.shape[-1] if self.box_per_class else 1
+        middle = keras.initializers.Constant(_MIDDLE * regressors)
         # Small: the first boxes are about the middle one, and their errors small.
         small = keras.initializers.VarianceScaling(_FIRST_SCALE)
         box = layers.Dense(
-            4, kernel_initializer=small, bias_initializer=middle, dtype="float32", name=BOX
+            4 * regressors,
+            kernel_initializer=small,
+            bias_initializer=middle,
+            dtype="float32",
+            name=BOX,
         )(x)
         return {"logits": logits, "boxes": box}
 
@@ -77,9 +94,10 @@ class Localizer(Classifier, BuiltModel):
         counts = tf.cast((classes >= 0) & ~y["ignore"][:, 0], tf.float32)  # (batch,)
         classes = tf.maximum(classes, 0)
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
-        squares = tf.reduce_mean(tf.square(boxes - truth), axis=-1)
-        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), classes)
-        self._measure(right, _clipped(boxes), truth, counts)
+        squares = tf.reduce_mean(tf.square(box_of_class(boxes, classes) - truth), axis=-1)
+        taken = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        boxes = _clipped(box_of_class(boxes, taken))
+        self._measure(tf.equal(taken, classes), boxes, truth, counts)
         losses = counts * (entropy + self.box_weight * squares)
         return mean_over_replicas(tf.reduce_sum(losses), tf.reduce_sum(counts))
 
@@ -106,7 +124,8 @@ class Localizer(Classifier, BuiltModel):
 
     def _answer(self, images):
         outputs = self(self._resized(images), training=False)
-        boxes = _clipped(outputs["boxes"])
+        taken = tf.argmax(outputs["logits"], axis=-1, output_type=tf.int32)
+        boxes = _clipped(box_of_class(outputs["boxes"], taken))
         height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
         sides = tf.stack([width, height, width, height])
         return self._named(outputs["logits"]) | {"boxes": boxes, "boxes_px": boxes * sides}
@@ -116,7 +135,16 @@ class Localizer(Classifier, BuiltModel):
         return {"localize": (self._answer, (any_images(),))}
 
     def get_config(self):
-        return super().get_config() | {"box_weight": self.box_weight}
+        own = {"box_weight": self.box_weight, "box_per_class": self.box_per_class}
+        return super().get_config() | own
+
+
+def box_of_class(boxes, classes):
+    """Choose boxes `(n, 4)` of `(n, 4 · classes)` by int `(n,)`; `(n, 4)` stays as it is."""
+    if boxes.shape[-1] == 4:
+        return boxes
+    boxes = tf.reshape(boxes, (-1, boxes.shape[-1] // 4, 4))  # (n, classes, 4)
+    return tf.gather(boxes, classes, batch_dims=1)
 
 
 def _clipped(boxes):

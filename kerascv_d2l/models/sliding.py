@@ -83,7 +83,8 @@ class SlidingClassifier:
 
         Returns:
             float32 `(batch, rows, columns, classes)`, logits; of a `Localizer` a dict of these
-            and `boxes` `(batch, rows, columns, 4)`, normalised corners in each window.
+            and `boxes` `(batch, rows, columns, 4)`, normalised corners in each window (as many
+            times 4 as the model gives).
         """
         return self.model(images, training=False)
 

@@ -40,19 +40,23 @@ class EdgePadding(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
 class Repaint(keras.layers.Layer):
-    """Add a correction to the colours of an image and clip the result to 0-255.
+    """Mix the colours of an image, add a correction, and clip the result to 0-255.
 
-    The correction is added to the logits of the colours: 0 changes nothing. Black and white
-    are at 0.1 and 0.9 of the sigmoid's range, where they can still be changed. What goes beyond
-    them is clipped, but its gradient is not, so training can bring it back.
+    The correction is added to the logits of the colours, which a learned matrix mixes before,
+    at first the identity: a palette of few colours has to lose those of the image first. Black
+    and white are at 0.1 and 0.9 of the sigmoid's range, where they can still be changed. What
+    goes beyond them is clipped, but its gradient is not, so training can bring it back.
     """
+
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(3, 3), initializer="identity", name="matrix")
 
     def call(self, inputs):
         """`[correction, pixels 0-255]`, both `(batch, h, w, 3)`, to float32 pixels 0-255."""
         correction, pixels = (keras.ops.cast(x, "float32") for x in inputs)
         share = _MARGIN + (1 - 2 * _MARGIN) * pixels / _PIXEL_MAX
         logits = keras.ops.log(share) - keras.ops.log(1 - share)
-        share = keras.ops.sigmoid(logits + correction)
+        share = keras.ops.sigmoid(keras.ops.matmul(logits, self.matrix) + correction)
         painted = _PIXEL_MAX * (share - _MARGIN) / (1 - 2 * _MARGIN)
         return painted + keras.ops.stop_gradient(keras.ops.clip(painted, 0, _PIXEL_MAX) - painted)
 

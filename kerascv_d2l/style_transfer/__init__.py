@@ -31,6 +31,7 @@ from kerascv_d2l.style_transfer.networks import (
     mobilenet,
     named_network,
     torchvision_vgg19,
+    vgg16,
 )
 from kerascv_d2l.style_transfer.objective import LOSS_NAMES, Objective, Style
 from kerascv_d2l.style_transfer.transfer import StyleTransfer

@@ -34,7 +34,7 @@ class LossWeights:
 
     content: float = 1.0
     style: float = 10.0
-    tv: float = 3.0
+    tv: float = 5.0
     normalize: bool = True
 
     def replaced(self, content=None, style=None, tv=None):

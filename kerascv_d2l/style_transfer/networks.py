@@ -16,8 +16,8 @@ from kerascv_d2l.style_transfer.images import PIXEL_MAX, RGB_MEAN, RGB_STD
 _VGG19_HUB_NAME = "timm/vgg19.tv_in1k"
 # The convolutions after the last layer, and the classifier by torchvision's and timm's names.
 _VGG19_UNUSED = r"features\.(30|32|34)\..*|(classifier|pre_logits|head)\..*"
-KERAS_VGG19_STYLE_LAYERS = tuple(f"block{block}_conv1" for block in range(1, 6))
-KERAS_VGG19_CONTENT_LAYERS = ("block4_conv4",)
+KERAS_VGG_STYLE_LAYERS = tuple(f"block{block}_conv1" for block in range(1, 6))
+KERAS_VGG19_CONTENT_LAYERS, VGG16_CONTENT_LAYERS = ("block4_conv4",), ("block4_conv3",)
 # One layer at each of the strides 2, 2, 4, 8, 16, as VGG-19 has them at 1 to 16. The content
 # layer has stride 8, as VGG-19's.
 MOBILENET_STYLE_LAYERS = tuple(
@@ -178,9 +178,9 @@ def named_network(name, weights=None, dtype=None, seed=None, pooling="max"):
     """Build a network by its name.
 
     Args:
-        name: "vgg19" (torchvision's, the book's), "keras_vgg19", "mobilenet" with or without a
-            width multiplier ("mobilenet_0.75"), or any other name that `backbone` knows: its
-            feature maps at strides 2 to 16 tell style, the one at 8 content.
+        name: "vgg19" (torchvision's, the book's), "keras_vgg19", "vgg16", "mobilenet" with or
+            without a width multiplier ("mobilenet_0.75"), or any other name that `backbone`
+            knows: its feature maps at strides 2 to 16 tell style, the one at 8 content.
         weights: "imagenet", path of a file, or None or "none" for random weights.
         dtype: Keras dtype policy, None for the global one.
         seed: int for random weights.
@@ -215,8 +215,8 @@ def _by_name(name, weights, dtype, seed):
     base, _, width = name.partition("_")
     if name == "vgg19":
         return torchvision_vgg19(weights, dtype, seed)
-    if name == "keras_vgg19":
-        return keras_vgg19(weights, dtype)
+    if name in ("keras_vgg19", "vgg16"):
+        return {"keras_vgg19": keras_vgg19, "vgg16": vgg16}[name](weights, dtype)
     if base == "mobilenet":
         backbones.check_weights(name, None)
         return mobilenet(weights, dtype, float(width) if width else None)
@@ -272,7 +272,24 @@ def keras_vgg19(weights=None, dtype=None):
         InputError: if the file is missing or does not fit.
     """
     model = _application(keras.applications.VGG19, weights, dtype)
-    return from_model(model, KERAS_VGG19_CONTENT_LAYERS, KERAS_VGG19_STYLE_LAYERS, "caffe")
+    return from_model(model, KERAS_VGG19_CONTENT_LAYERS, KERAS_VGG_STYLE_LAYERS, "caffe")
+
+
+def vgg16(weights=None, dtype=None):
+    """Build VGG-16 of keras.applications with the layers that the book takes of VGG-19.
+
+    Args:
+        weights: as for `keras_vgg19`.
+        dtype: Keras dtype policy.
+
+    Returns:
+        `Network` with Keras' layer names.
+
+    Raises:
+        InputError: if the file is missing or does not fit.
+    """
+    model = _application(keras.applications.VGG16, weights, dtype)
+    return from_model(model, VGG16_CONTENT_LAYERS, KERAS_VGG_STYLE_LAYERS, "caffe")
 
 
 def mobilenet(weights=None, dtype=None, alpha=None):

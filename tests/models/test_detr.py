@@ -10,7 +10,7 @@ import pytest
 import record_detr as given
 import tensorflow as tf
 
-from kerascv_d2l import DETR, InputError
+from kerascv_d2l import DETR, InputError, attention_map
 from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.models.detr import _BACKBONE, load_published, published_module
 from kerascv_d2l.ops.boxes import box_center_to_corner
@@ -117,6 +117,20 @@ def test_decoder_drops_what_is_weak_or_empty():
     np.testing.assert_allclose(found["scores"][0], [0.7, 0.3, 0, 0, 0])
     np.testing.assert_array_equal(found["classes"][0], [1, 0, -1, -1, -1])
     np.testing.assert_allclose(found["boxes"][0, :2], [[0.1, 0.1, 0.4, 0.5], [0, 0.5, 0.5, 1]])
+
+
+def test_attention_is_that_of_the_query_which_found_the_object():
+    """Each query's box and score are its own, so the best score tells the query, too."""
+    keras.utils.set_random_seed(0)
+    model = DETR(2, image_size=(64, 96), **SMALL)
+    image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    outputs = model(tf.image.resize(image[None], (64, 96)))
+    order = np.argsort(-tf.sigmoid(outputs["logits"][-1, 0]).numpy().max(axis=-1))
+    for number in (0, 1):
+        wanted = outputs["attention"][0, :, order[number]].numpy().mean(axis=0).reshape(2, 3)
+        found = attention_map(model, image, number)
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        assert found.sum() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.long

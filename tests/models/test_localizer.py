@@ -78,6 +78,26 @@ def test_learns_saves_and_exports(model, tmp_path):
     assert heat.shape == (4, 6)
 
 
+def test_a_box_for_each_class():
+    """The true class's learns, the most probable one's is the answer, in one pass too."""
+    model = d2l.Localizer(small_backbone(8), 2, image_size=SIZE, box_per_class=True)
+    model.compile("sgd")
+    model.get_layer("box").bias.assign([0.0, 0.1, 0.5, 0.6, 0.3, 0.2, 0.9, 0.8])
+    images, rows = objects()
+    outputs = {name: value.numpy() for name, value in model(images).items()}
+    boxes, entries = outputs["boxes"].reshape(8, 2, 4), np.arange(8)
+    labels, truth = rows[:, 0, 0].astype(int), rows[:, 0, 1:]
+    entropy = keras.losses.sparse_categorical_crossentropy(labels, outputs["logits"], True)
+    squares = np.mean((boxes[entries, labels] - truth) ** 2, axis=1)
+    found = model.evaluate(images, rows, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(np.mean(entropy + 20 * squares), rel=1e-5)
+    wanted = boxes[entries, outputs["logits"].argmax(axis=1)]
+    np.testing.assert_allclose(model.localize(images)["boxes"], wanted, atol=1e-5)
+    alone = d2l.slide(model, images[0], scales=(1,), score_threshold=0)
+    np.testing.assert_allclose(alone["boxes"], wanted[:1], atol=1e-4)
+    assert model.get_config()["box_per_class"] is True
+
+
 def test_the_largest_object_is_kept():
     boxes = [[[0, 0, 0.2, 0.2], [0.1, 0.1, 0.9, 0.9], [0, 0, 1, 1]], [], [[0.5, 0.5, 1, 1]]]
     split = d2l.Split(

@@ -42,7 +42,7 @@ def files(tmp_path_factory):
 
 def test_all_methods(script, files, tmp_path):
     photo = files / "data" / "val" / "cat" / "cat0.png"
-    methods = [m for m in script.METHODS if m != "tsne"]
+    methods = [m for m in script.METHODS if m not in ("tsne", "attention")]
     result = script.main([
         str(files / "model.keras"), str(photo), "--method", ",".join(methods), "--target", "dog",
         "--box", "left,0,0,25,40", "--samples", "2", "--steps", "2", "--data", str(files / "data"),
@@ -51,7 +51,7 @@ def test_all_methods(script, files, tmp_path):
     assert json.loads((tmp_path / "explanations.json").read_text()) == result
     (entry,) = result["images"]
     assert entry["target"] == "dog" and result["task"] == "classification"
-    assert [row["method"] for row in entry["maps"]] == list(script.MAPS)
+    assert [row["method"] for row in entry["maps"]] == list(script.MAPS)[:-1]
     assert all(0 <= row["inside"]["left"] <= 1 for row in entry["maps"] if row["inside"]["left"])
     drawn = result["drawn"]
     assert drawn["neighbours"][str(photo)][0].endswith("cat0.png")
@@ -91,6 +91,7 @@ def test_saved_model_and_sanity(script, files, tmp_path, capsys):
         (["nonsense", "data", "--weights", "none"], "nonsense: no such file, and as a network"),
         (["saved_model", "data", "--method", "grad-cam"], "a SavedModel has none"),
         (["model.keras", "data", "--target", "cow"], "target 'cow': no such class"),
+        (["model.keras", "data", "--method", "attention"], "attention_map: the model is no DETR"),
     ],
 )
 def test_errors(script, files, tmp_path, monkeypatch, argv, message):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from training_data import add_tiny
 
-from kerascv_d2l import InputError, export
+from kerascv_d2l import InputError, Run, Split, batches, export
 
 pytestmark = pytest.mark.quick
 SCRIPT = Path(__file__).parents[2] / "scripts/train_fast_style.py"
@@ -78,11 +78,18 @@ def test_trains_draws_and_exports(run, folder):
     assert served(images=tf.constant(image.repeat(2, 0)))["pictures"].shape[0] == 2
 
 
-def test_resumed_run_ends_as_an_undisturbed_one(script, folder, run, tmp_path, capsys):
+def test_resumed_run_ends_as_an_undisturbed_one(script, folder, run, tmp_path, capsys, monkeypatch):
     _, metrics = run
     (tmp_path / "same").symlink_to(folder)
-    out = tmp_path / "run"
-    script.main(flags(tmp_path / "same", out, "--epochs", "1"))
+    out, save = tmp_path / "run", Run.on_epoch_end
+
+    def interrupt(self, epoch, logs=None):
+        save(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "on_epoch_end", interrupt)
+        script.main(flags(tmp_path / "same", out, "--epochs", "3"))
     resumed = script.main(flags(folder, out, "--epochs", "3", "--resume"))
     assert "resuming after epoch 1" in capsys.readouterr().out
     assert resumed["loss"] == metrics["loss"]
@@ -99,7 +106,17 @@ def test_generated_images_without_a_folder(script, folder, monkeypatch):
     assert data.train.sizes.tolist() == [[32, 32]] * 8
     with pytest.raises(InputError, match="absent: no such folder"):
         script.load_photographs(script.parse(["style.png", "--data", "absent"]))
-    assert script.read_style(script.parse([str(folder / "0.png")])).shape == (205, 256, 3)
+    assert script.read_style(script.parse([str(folder / "0.png")])).shape == (360, 450, 3)
+
+
+def test_crops_keep_the_proportions(script):
+    """A grey ramp as steep down as across is so in a crop twice as wide as high."""
+    ramp = np.add.outer(np.arange(100), np.arange(120))[..., None].repeat(3, -1).astype(np.uint8)
+    split = Split(ramp[None], {}, ["ramp"])
+    make = batches(split, (16, 32), 1, training=True, transform=script.augmentation((16, 32)))
+    for images in make.take(4):
+        down, across = (np.abs(np.diff(images[0, 2:-2, 2:-2, 0], axis=k)).mean() for k in (0, 1))
+        assert down == pytest.approx(across, rel=0.1)
 
 
 def test_number_of_flags(script, capsys):

@@ -149,6 +149,7 @@ def test_features_of_any_size_give_finite_losses():
 def test_networks_by_name():
     assert st.named_network("vgg19").content_layers == (25,)
     assert st.named_network("keras_vgg19").content_layers == ("block4_conv4",)
+    assert st.named_network("vgg16").content_layers == ("block4_conv3",)
     nets = [st.named_network("mobilenet_0.25", seed=0) for _ in range(2)]
     for one, other in zip(*(net.model.get_weights() for net in nets), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -285,7 +286,7 @@ def test_each_network_gets_the_pixels_it_was_made_for(pixels, expected):
 
 
 def test_keras_networks_have_the_layers_named_for_them():
-    for net in (st.keras_vgg19(), st.mobilenet(alpha=0.25)):
+    for net in (st.keras_vgg19(), st.vgg16(), st.mobilenet(alpha=0.25)):
         assert [
             name for name in (*net.style_layers, *net.content_layers) if name not in net.taps
         ] == []
