@@ -59,7 +59,7 @@ def save(model, path):
         if _takes_images(signature):
             call, traces = _for_all_dtypes(function, signature)
         else:
-            call = tf.function(function, input_signature=signature, autograph=False)
+            call = tf.function(_traced(function, signature), input_signature=signature)
             traces = {tf.uint8: call.get_concrete_function()}
         setattr(module, name, call)
         main = not signatures
@@ -86,14 +86,18 @@ def _takes_images(signature):
     return signature[0].name == "images"
 
 
+def _traced(function, signature):
+    """Trace a function once: `tf.saved_model.save` would trace a `tf.function` anew."""
+    call = tf.function(function, input_signature=signature, autograph=False)
+    return call.get_concrete_function()
+
+
 def _for_all_dtypes(function, signature):
     """Make a `tf.function` for images of every dtype, and its trace for each."""
     images, *others = signature
     # Traced once for each dtype that makes a difference, which takes most of the time.
     cores = {
-        dtype: tf.function(
-            function, input_signature=[tf.TensorSpec(images.shape, dtype), *others], autograph=False
-        )
+        dtype: _traced(function, [tf.TensorSpec(images.shape, dtype), *others])
         for dtype in {images.dtype, tf.float32}
     }
 
@@ -161,8 +165,7 @@ def save_lite(model, path, image_size=None):
     shape = (1, *size, 3) if fixed else (1, None, None, 3)
     module = tf.Module()
     module.model_variables = [variable.value for variable in model.variables]
-    module.function = tf.function(numbers, autograph=False)
-    trace = module.function.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="images"))
+    trace = _traced(numbers, [tf.TensorSpec(shape, tf.float32, name="images")])
     # A concrete function straight into the converter keeps its variables alive and unfrozen.
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, {"serving_default": trace})
