@@ -13,7 +13,10 @@ from kerascv_d2l.ops.nms import batched_nms
 class GridDetector(Detector):
     """The cell that holds an object's centre predicts its class and its four sides."""
 
-    RECIPES = {"default": Recipe(learning_rate=3e-3, epochs=8, batch_size=16)}  # noqa: RUF012
+    RECIPES = {  # noqa: RUF012
+        "default": Recipe(learning_rate=3e-3, epochs=8, batch_size=16),
+        "book": Recipe(optimizer="sgd", learning_rate=0.01),
+    }
 
     def __init__(self, class_names, image_size=None, width=16, **kwargs):
         super().__init__(class_names, image_size, **kwargs)

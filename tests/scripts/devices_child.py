@@ -9,16 +9,16 @@ from pathlib import Path
 
 import tensorflow  # noqa: F401 - once, for all of the forks
 from pytest import MonkeyPatch
-from training_data import FLAGS, ONE_STEP, add_tiny, arguments, load_script, without_export
+from training_data import DEVICES_FLAGS, add_tiny, arguments, load_script, without_results
 
 add_tiny(MonkeyPatch())
-without_export(MonkeyPatch())
+without_results(MonkeyPatch())
 root = Path(sys.argv[1])
-for name in FLAGS:
+for name, flags in DEVICES_FLAGS.items():
     # A process each: TensorFlow's collectives remember the shapes of an earlier strategy.
     if os.fork() == 0:
-        flags = ["--devices", "cpu:2", *ONE_STEP]
-        load_script(name).main(arguments(name, root / name / "data", root / name / "two", *flags))
+        data, out = root / name / "data", root / name / "two"
+        load_script(name).main(arguments(name, data, out, "--devices", "cpu:2", *flags))
         os._exit(0)
     if os.wait()[1]:
         sys.exit(f"{name} failed")

@@ -12,12 +12,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from training_data import (
+    DEVICES_FLAGS,
     FLAGS,
     ONE_STEP,
     add_tiny,
     arguments,
+    copy_when,
     load_script,
-    without_export,
+    without_results,
     write_data,
 )
 
@@ -45,9 +47,9 @@ def _tiny():
 
 
 @pytest.fixture
-def no_export(monkeypatch):
-    """What `run` has exported need not be exported by every other run."""
-    without_export(monkeypatch)
+def no_results(monkeypatch):
+    """What `run` has drawn and exported need not be drawn and exported by every other run."""
+    without_results(monkeypatch)
 
 
 @pytest.fixture(scope="module", params=sorted(FLAGS))
@@ -65,9 +67,11 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(name, root):
-    """Metrics and folder of a run on one device."""
+    """Metrics and folder of a run on one device, which is copied in the middle of epoch 2."""
     out = root / name / "one"
-    return load_script(name).main(arguments(name, root / name / "data", out)), out
+    with pytest.MonkeyPatch.context() as patch:
+        copy_when(patch, epoch=1, batch=1)
+        return load_script(name).main(arguments(name, root / name / "data", out)), out
 
 
 def history(out):
@@ -106,20 +110,10 @@ def test_keras_file_and_saved_model_give_the_same(name, run):
             np.testing.assert_allclose(found[key], value, atol=1e-4, err_msg=key)
 
 
-def test_interrupted_and_resumed_ends_as_if_undisturbed(name, run, root, no_export, monkeypatch):
+def test_killed_and_resumed_ends_as_if_undisturbed(name, run, root, no_results):
     """tests/training kills processes; here the scripts' own state must come back."""
     metrics, undisturbed = run
-    out, data = root / name / "again", root / name / "data"
-    save = d2l.Run.on_epoch_end
-
-    def interrupt(self, epoch, logs=None):
-        save(self, epoch, logs)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(d2l.Run, "on_epoch_end", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            load_script(name).main(arguments(name, data, out))
+    out, data = undisturbed.with_name("one-killed"), root / name / "data"
     assert len(history(out)) == 1
     resumed = load_script(name).main(arguments(name, data, out, "--resume"))
     assert resumed[MAIN_METRIC[name]] == metrics[MAIN_METRIC[name]]
@@ -138,16 +132,16 @@ def two_devices(root):
     return root
 
 
-def test_two_devices_compute_what_one_does(name, root, two_devices, no_export):
+def test_two_devices_compute_what_one_does(name, root, two_devices, no_results):
     """The validation loss shows what a step did to the weights."""
     one, two = root / name / "one_book", two_devices / name / "two"
-    load_script(name).main(arguments(name, root / name / "data", one, *ONE_STEP))
+    load_script(name).main(arguments(name, root / name / "data", one, *DEVICES_FLAGS[name]))
     (row,), (other,) = history(one), history(two)
     assert float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
     assert float(row["val_loss"]) == pytest.approx(float(other["val_loss"]), rel=1e-2)
 
 
-def test_a_network_of_keras(root, tmp_path, no_export):
+def test_a_network_of_keras(root, tmp_path, no_results):
     """The others train a tiny one."""
     flags = ["--backbone", "mobilenet_0.25", *ONE_STEP]
     data = root / "train_classifier" / "data"

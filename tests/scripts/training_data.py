@@ -1,16 +1,19 @@
 """Small folders of data on disk, one for each training script, and how to call the scripts."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import keras
 import numpy as np
 from PIL import Image
 
+import kerascv_d2l as d2l
 from kerascv_d2l import export, generate_classification, generate_detection, generate_segmentation
-from kerascv_d2l.models import backbones, preprocessing
+from kerascv_d2l.models import backbones, preprocessing, registry
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+TESTS = Path(__file__).resolve().parents[1]
+SCRIPTS = TESTS.parent / "scripts"
 SIZE = (64, 96)
 # Quick to trace, and no size in common that could hide a mistake.
 FLAGS = {
@@ -33,6 +36,12 @@ FLAGS = {
 # 13 % of the second loss on one device with other kernels (TF_ENABLE_ONEDNN_OPTS=0).
 ONE_STEP = ["--epochs", "1", "--batch-size", "24", "--sync-batch-norm", "--recipe", "book",
             "--learning-rate", "0.2"]  # fmt: skip
+# An SSD on two devices takes long to trace; tests/models/test_detector.py has it.
+DEVICES_FLAGS = {
+    "train_detector": ["--model", "toy", *ONE_STEP, "--learning-rate", "0.01"],
+    "train_classifier": ONE_STEP,
+    "train_segmenter": ONE_STEP,
+}  # fmt: skip
 
 
 def tiny(include_top, weights, input_tensor):
@@ -46,17 +55,40 @@ def tiny(include_top, weights, input_tensor):
 
 
 def add_tiny(patch):
-    """Let the scripts know `--backbone tiny`, as long as a `pytest.MonkeyPatch` lasts."""
+    """Let the scripts know `--backbone tiny`, `--model toy`, while a `pytest.MonkeyPatch` lasts."""
+    patch.syspath_prepend(str(TESTS / "models"))
+    patch.setitem(registry.DETECTORS, "toy", "toy_detector:GridDetector")
     family = backbones._Family("tiny", preprocessing.to_unit_range, r"relu\d")
     constructors = backbones._constructors() | {"tiny": tiny}
     patch.setattr(backbones, "_FAMILIES", (*backbones._FAMILIES, family))
     patch.setattr(backbones, "_constructors", lambda: constructors)
 
 
-def without_export(patch):
-    """Let the scripts export nothing, as long as a `pytest.MonkeyPatch` lasts."""
-    for name in ("save", "save_lite"):
-        patch.setattr(export, name, lambda *arguments: None)
+def without_results(patch):
+    """Let the scripts export and draw nothing, as long as a `pytest.MonkeyPatch` lasts."""
+    for module, name in (
+        (export, "save"), (export, "save_lite"), (d2l, "draw_curves"), (d2l, "draw_confusion"),
+    ):  # fmt: skip
+        patch.setattr(module, name, lambda *arguments: None)
+    patch.setitem(globals(), "_draws", False)
+
+
+_draws = True  # whether scripts shall
+
+
+def copy_when(patch, epoch, batch):
+    """Let runs copy their folder to OUT-killed when SIGKILL could come: after a step of an epoch.
+
+    Epochs and steps are counted from 0. tests/training kills processes indeed.
+    """
+    step = d2l.Run.on_train_batch_end
+
+    def step_and_copy(self, index, logs=None):
+        step(self, index, logs)
+        if (self._epoch, index) == (epoch, batch):
+            shutil.copytree(self.out, f"{self.out}-killed")
+
+    patch.setattr(d2l.Run, "on_train_batch_end", step_and_copy)
 
 
 def load_script(name):
@@ -64,6 +96,8 @@ def load_script(name):
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    for part in [part for part in vars(module) if part.startswith("draw") and not _draws]:
+        setattr(module, part, lambda *arguments: None)
     return module
 
 

@@ -123,7 +123,7 @@ def _start(argv, **settings):
     return args, cli.start_run(args, strategy, toy.TASK, settings=settings)
 
 
-def _train(argv, *, callbacks=(), stop=None, change=None, validate=True, free=()):
+def _train(argv, *, callbacks=(), stop=None, change=None, validate=False, free=()):
     """Train the toy in this process; returns the run, its model and its callbacks."""
     args, run = _start(argv)
     model = toy.make_model(args)
@@ -158,10 +158,10 @@ def test_resumed_equals_undisturbed(tmp_path, flags):
     def argv(name):
         return ["--out", str(tmp_path / name), "--epochs", "5", *flags]
 
-    one, model, _ = _train(argv("whole"), callbacks=[_plateau()])
+    one, model, _ = _train(argv("whole"), callbacks=[_plateau()], validate=True)
     # min_delta: nothing counts as progress, so the rate is halved after epochs 3 and 5.
-    _broken_off(argv("b"), epoch=2, callbacks=[_plateau()])
-    two, resumed, _ = _train([*argv("b"), "--resume"], callbacks=[_plateau()])
+    _broken_off(argv("b"), epoch=2, callbacks=[_plateau()], validate=True)
+    two, resumed, _ = _train([*argv("b"), "--resume"], callbacks=[_plateau()], validate=True)
     _assert_same_model(model, resumed)
     for name, values in one.history.items():
         if name not in TIMED:
