@@ -1,3 +1,4 @@
+import gc
 import sys
 
 import pytest
@@ -17,6 +18,12 @@ def pytest_collection_modifyitems(items):
     """Put the files that take longest first."""
     places = {f"test_{name}.py": place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what stays to the end: TensorFlow lets it run for each graph."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
