@@ -16,9 +16,9 @@ from kerascv_d2l import cli
 
 TASK = "train_fast_style"
 GENERATED, GENERATED_TRAIN = "generated", 400
-# Strokes are as large as those of STYLE at this size: the same as in style_transfer.py. Crops are
-# large enough for the network to see some of them, and for smooth places among others.
-IMAGE_SIZE, STYLE_SIZE = 192, 450
+# Strokes are as large as those of STYLE at this size: the same as in style_transfer.py. Of one crop
+# a step there are more steps in the same time than of several, or larger ones.
+IMAGE_SIZE, STYLE_SIZE = 128, 450
 WIDTH, BLOCKS, LEARNING_RATE = 16, 5, 2e-3
 NUM_DRAWN = 5
 DRAWN_SIDE = 450  # pixels, longer side of the drawn photographs
@@ -68,7 +68,7 @@ def parse(argv=None):
     )
     cli.add_style_arguments(parser)
     group = cli.add_training_arguments(
-        parser, TASK, epochs=4, batch_size=2, without=("--sync-batch-norm",)
+        parser, TASK, epochs=4, batch_size=1, without=("--sync-batch-norm",)
     )
     group.add_argument(
         "--learning-rate",

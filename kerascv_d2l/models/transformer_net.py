@@ -8,8 +8,7 @@ from kerascv_d2l.layers.upsampling import CropLike
 from kerascv_d2l.models.common import any_images, dtype_scope
 from kerascv_d2l.ops.upsampling import crop
 
-_PIXEL_MAX = 255.0
-_MARGIN = 0.1  # of the range of a sigmoid, kept free below black and above white
+_HALF = 127.5  # of the range of pixels
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -42,10 +41,11 @@ class EdgePadding(keras.layers.Layer):
 class Repaint(keras.layers.Layer):
     """Mix the colours of an image, add a correction, and clip the result to 0-255.
 
-    The correction is added to the logits of the colours, which a learned matrix mixes before,
-    at first the identity: a palette of few colours has to lose those of the image first. Black
-    and white are at 0.1 and 0.9 of the sigmoid's range, where they can still be changed. What
-    goes beyond them is clipped, but its gradient is not, so training can bring it back.
+    The colours are mixed by a learned matrix, at first the identity: a palette of few colours
+    has to lose those of the image first. The correction is added in units of half the range of
+    pixels. What goes beyond black and white is clipped, but its gradient is not, so training can
+    bring it back: a sigmoid in place of the sum learned glaring colours and stayed there, as its
+    gradient ends where it saturates.
     """
 
     def build(self, input_shape):
@@ -54,11 +54,9 @@ class Repaint(keras.layers.Layer):
     def call(self, inputs):
         """`[correction, pixels 0-255]`, both `(batch, h, w, 3)`, to float32 pixels 0-255."""
         correction, pixels = (keras.ops.cast(x, "float32") for x in inputs)
-        share = _MARGIN + (1 - 2 * _MARGIN) * pixels / _PIXEL_MAX
-        logits = keras.ops.log(share) - keras.ops.log(1 - share)
-        share = keras.ops.sigmoid(keras.ops.matmul(logits, self.matrix) + correction)
-        painted = _PIXEL_MAX * (share - _MARGIN) / (1 - 2 * _MARGIN)
-        return painted + keras.ops.stop_gradient(keras.ops.clip(painted, 0, _PIXEL_MAX) - painted)
+        colours = keras.ops.matmul(pixels / _HALF - 1, self.matrix) + correction
+        painted = _HALF * (colours + 1)
+        return painted + keras.ops.stop_gradient(keras.ops.clip(painted, 0, 2 * _HALF) - painted)
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -110,7 +108,7 @@ class TransformerNet(keras.Model):
             return keras.layers.ReLU()(x) if relu else x
 
         inputs = keras.Input((None, None, 3), name="pixels")
-        full = keras.layers.Rescaling(2 / _PIXEL_MAX, -1)(inputs)
+        full = keras.layers.Rescaling(1 / _HALF, -1)(inputs)
         full = convolve(full, width, 5)  # (batch, h, w, width)
         half = convolve(full, 2 * width, 3, 2)
         x = convolve(half, 4 * width, 3, 2)
@@ -134,7 +132,7 @@ class TransformerNet(keras.Model):
         Returns:
             dict: `pictures`, uint8 `(batch, h, w, 3)`.
         """
-        pixels = tf.clip_by_value(tf.round(self(images, training=False)), 0, _PIXEL_MAX)
+        pixels = tf.clip_by_value(tf.round(self(images, training=False)), 0, 2 * _HALF)
         return {"pictures": tf.cast(pixels, tf.uint8)}
 
     def endpoints(self):
