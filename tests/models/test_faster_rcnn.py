@@ -3,6 +3,7 @@ own ways."""
 
 import json
 
+import children
 import keras
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import record_faster_rcnn as given
 import safetensors.numpy
 import tensorflow as tf
 from record_resnet import sample
+from small_networks import add_tiny
 
 from kerascv_d2l import FasterRCNN, FastRCNN, InputError, MaskRCNN, load_model, paste_masks
 from kerascv_d2l.export import load, save, save_lite
@@ -161,6 +163,13 @@ def test_weights_of_a_whole_detector(network, recorded, tmp_path, monkeypatch):
                 assert np.abs(mine.numpy()).max() < 0.2  # as it was made
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny(patch)
+        yield
+
+
 def small(cls=FasterRCNN, **options):
     """A detector that is made and trained in seconds."""
     sizes = tuple((s,) for s in (8, 16, 32, 64, 128))
@@ -168,7 +177,7 @@ def small(cls=FasterRCNN, **options):
     if cls is MaskRCNN:
         options["mask_channels"] = 16
     return cls(
-        ["a", "b"], "resnet18", anchor_sizes=sizes, channels=16, head_width=32,
+        ["a", "b"], "tiny", anchor_sizes=sizes, channels=16, head_width=32,
         canonical_size=64, rpn=rpn, head={"samples": 32}, **options,
     )  # fmt: skip
 
@@ -194,6 +203,16 @@ def with_masks(labels, side=96):
     return {"boxes": boxes, "classes": classes, "masks": masks.astype(np.uint8)}
 
 
+# Without this package.
+LONELY = """
+import sys, numpy as np, tensorflow as tf
+model = tf.saved_model.load("saved")
+found = model.detect(tf.constant(np.load("images.npy")))
+assert not [name for name in sys.modules if name.startswith("kerascv_d2l")]
+np.savez("found.npz", **{name: value.numpy() for name, value in found.items()})
+"""
+
+
 def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     keras.utils.set_random_seed(0)
     decoder = RegionDecoder(score_threshold=0.01, max_detections=30)
@@ -204,7 +223,7 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     labels = with_masks(labels)
     with pytest.raises(InputError, match="jit_compile=True"):
         model.compile(jit_compile=True)
-    model.compile(keras.optimizers.Adam(3e-4))
+    model.compile(keras.optimizers.Adam(1.5e-3))
     data = tf.data.Dataset.range(20).map(
         lambda i: (
             images,
@@ -232,7 +251,13 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
         pasted = paste_masks(decoded["masks"][i], boxes, (192, 96), 0.5)
         np.testing.assert_array_equal(found["masks"][i], pasted)
     save(model, tmp_path / "saved")
+    assert found["masks"].numpy().any()
     served = load(tmp_path / "saved").detect(images)
+    np.save(tmp_path / "images.npy", images)
+    (tmp_path / "lonely.py").write_text(LONELY)
+    done = children.run(tmp_path / "lonely.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lonely = np.load(tmp_path / "found.npz")
     save_lite(model, tmp_path / "model.tflite")
     lite = tf.lite.Interpreter(str(tmp_path / "model.tflite"))
     one = {k: v[:1] for k, v in found.items()}
@@ -244,7 +269,8 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     assert again.rpn_settings == model.rpn_settings and again.class_names == ("a", "b")
     for name, value in again.detect(images).items():
         np.testing.assert_allclose(value, found[name], atol=1e-5, err_msg=name)
-        np.testing.assert_allclose(served[name], found[name], atol=1e-5, err_msg=name)
+        for other in (served, lonely):
+            np.testing.assert_allclose(other[name], found[name], atol=1e-5, err_msg=name)
 
 
 def test_mixed_precision_keeps_coordinates():

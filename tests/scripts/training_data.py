@@ -4,13 +4,13 @@ import importlib.util
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
+import small_networks
 from PIL import Image
 
 import kerascv_d2l as d2l
 from kerascv_d2l import export, generate_classification, generate_detection, generate_segmentation
-from kerascv_d2l.models import backbones, preprocessing, registry
+from kerascv_d2l.models import registry
 
 TESTS = Path(__file__).resolve().parents[1]
 SCRIPTS = TESTS.parent / "scripts"
@@ -44,24 +44,11 @@ DEVICES_FLAGS = {
 }  # fmt: skip
 
 
-def tiny(include_top, weights, input_tensor):
-    """A backbone whose graph is built in a second; a MobileNet's takes ten."""
-    x = input_tensor
-    for k, channels in enumerate((4, 6, 8, 10, 12)):
-        x = keras.layers.Conv2D(channels, 3, 2, "same", use_bias=False, name=f"conv{k}")(x)
-        x = keras.layers.BatchNormalization(name=f"bn{k}")(x)
-        x = keras.layers.ReLU(name=f"relu{k}")(x)
-    return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], x, name="tiny")
-
-
 def add_tiny(patch):
     """Let the scripts know `--backbone tiny`, `--model toy`, while a `pytest.MonkeyPatch` lasts."""
+    small_networks.add_tiny(patch)
     patch.syspath_prepend(str(TESTS / "models"))
     patch.setitem(registry.DETECTORS, "toy", "toy_detector:GridDetector")
-    family = backbones._Family("tiny", preprocessing.to_unit_range, r"relu\d")
-    constructors = backbones._constructors() | {"tiny": tiny}
-    patch.setattr(backbones, "_FAMILIES", (*backbones._FAMILIES, family))
-    patch.setattr(backbones, "_constructors", lambda: constructors)
 
 
 def without_results(patch):
