@@ -1,6 +1,7 @@
 """The three training scripts from end to end: the same promises, held by one test each."""
 
 import csv
+import dataclasses
 import json
 import re
 import sys
@@ -25,6 +26,7 @@ from training_data import (
 
 import kerascv_d2l as d2l
 from kerascv_d2l import InputError, cli
+from kerascv_d2l.metrics import callbacks
 
 MAIN_METRIC = {
     "train_detector": "map_50",
@@ -78,6 +80,13 @@ def history(out):
     return list(csv.DictReader((out / "history.csv").open()))
 
 
+def assert_same_weights(*folders):
+    """To the last bit."""
+    weights = [d2l.load_model(folder / "model.keras").get_weights() for folder in folders]
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_writes_what_it_says(name, run):
     metrics, out = run
     stored = json.loads((out / "metrics.json").read_text())
@@ -117,11 +126,27 @@ def test_killed_and_resumed_ends_as_if_undisturbed(name, run, root, no_results):
     assert len(history(out)) == 1
     resumed = load_script(name).main(arguments(name, data, out, "--resume"))
     assert resumed[MAIN_METRIC[name]] == metrics[MAIN_METRIC[name]]
-    weights = [
-        d2l.load_model(folder / "model.keras").get_weights() for folder in (undisturbed, out)
-    ]
-    for one, two in zip(*weights, strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert_same_weights(undisturbed, out)
+
+
+def test_a_killed_r_cnn_draws_the_same_samples_when_resumed(
+    root, tmp_path, no_results, monkeypatch
+):
+    """Its losses are of samples by chance, which the seed and the step decide."""
+    copy_when(monkeypatch, epoch=1, batch=0)
+    monkeypatch.setattr(callbacks, "evaluate_detections", lambda *_: {"ap_50_by_class": {}})
+    small = {"channels": 8, "head_width": 16, "head": {"samples": 16}}
+    recipe = dataclasses.replace(d2l.FasterRCNN.RECIPES["default"], options=small)
+    monkeypatch.setitem(d2l.FasterRCNN.RECIPES, "default", recipe)
+    flags = ["--model", "faster_rcnn", "--backbone", "tiny", "--weights", "none"]
+    train, data = load_script("train_detector").main, root / "train_detector" / "data"
+    undisturbed, killed = tmp_path / "run", tmp_path / "run-killed"
+    train(arguments("train_detector", data, undisturbed, *flags, "--batch-size", "12"))
+    assert len(history(killed)) == 1
+    train(arguments("train_detector", data, killed, *flags, "--batch-size", "12", "--resume"))
+    assert_same_weights(undisturbed, killed)
+    (_, one), (_, two) = history(undisturbed), history(killed)
+    assert one["loss_classes"] == two["loss_classes"] and one["loss"] == two["loss"]
 
 
 @pytest.fixture(scope="module")
