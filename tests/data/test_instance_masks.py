@@ -1,6 +1,7 @@
 """Instance masks: from label files to batches, compared with slow and obvious versions."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -345,6 +346,45 @@ def test_a_bad_png_of_an_instance_is_named(tmp_path):
     data = load(tmp_path, "detection", skip_bad=True)
     assert len(both(data)[0]) == 3 and len(data.skipped) == 3
     assert any("a/masks/2.png: its mask is empty" in reason for reason in data.skipped)
+
+
+def test_numbers_of_objects_of_voc(tmp_path):
+    """Pixel 3 of SegmentationObject is of the third object of the XML file, whatever its class."""
+    masks = write_instances(tmp_path, "numbers")
+    for folder in ("images", "instances"):
+        shutil.rmtree(tmp_path / folder)
+    for folder in ("JPEGImages", "Annotations", "SegmentationObject"):
+        (tmp_path / folder).mkdir()
+    numbers = np.max(masks * np.uint8([[[1]], [[2]], [[3]]]), axis=0)
+    numbers[0] = 255  # void
+    corners = boxes_around(masks) * [WIDTH, HEIGHT, WIDTH, HEIGHT] + [1, 1, 0, 0]
+    tags = ("xmin", "ymin", "xmax", "ymax")
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox>"
+        + "".join(f"<{t}>{v:g}</{t}>" for t, v in zip(tags, box, strict=True))
+        + "</bndbox></object>"
+        for name, box in zip(("dog", "cat", "dog"), corners, strict=True)
+    )
+    for name in "abc":
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
+        image = Image.fromarray(numbers)
+        image.putpalette(bytes(range(256)) * 3)
+        image.save(tmp_path / "SegmentationObject" / f"{name}.png")
+    data = load(tmp_path, "detection", masks=True)
+    assert data.class_names == ("cat", "dog") and not data.notes
+    for part in data.splits.values():
+        np.testing.assert_array_equal(part.targets["classes"][0], [1, 0, 1])
+        np.testing.assert_array_equal(list(part.instance_masks(0)), masks)
+    assert not load(tmp_path, "detection", masks=False).train.has_masks
+    (tmp_path / "SegmentationObject" / "b.png").unlink()  # as of most images of VOC
+    with pytest.raises(InputError, match=r"b.xml, object 1: it has no mask"):
+        load(tmp_path, "detection", masks=True)
+    data = load(tmp_path, "detection", masks=True, skip_bad=True)
+    assert sum(map(len, data.splits.values())) == 2 and data.train.has_masks
+    Image.fromarray(numbers[1:]).save(tmp_path / "SegmentationObject" / "a.png")
+    with pytest.raises(InputError, match=r"a.xml, object 1: .*of 40 x 29 pixels"):
+        load(tmp_path, "detection", masks=True)
 
 
 def test_masks_and_ellipses_of_cvat_and_circles_of_labelme(tmp_path):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from kerascv_d2l.data.images import SIDEWAYS, UPRIGHT
+from kerascv_d2l.data.layouts.mask_classes import read_numbers
 from kerascv_d2l.data.splits import first_of
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.rle import decode_masks, encode_masks, encode_outline, share_inside
@@ -220,8 +221,8 @@ def _with_masks(labels, masks):
         raise InputError(
             f"masks=True, but none of the {len(items)} objects has a mask. A model that predicts "
             "masks learns from polygons or run lengths of COCO, polygons of labelme, YOLO or "
-            "CVAT, or a PNG of each instance (docs/data.md); for boxes alone take a model that "
-            "predicts no masks, such as --model faster_rcnn"
+            "CVAT, VOC's SegmentationObject, or a PNG of each instance (docs/data.md); for boxes "
+            "alone take a model that predicts no masks, such as --model faster_rcnn"
         )
     if masks is not None or not 0 < len(without) < len(items):
         return masks or (masks is None and not without and bool(items)), None
@@ -244,6 +245,9 @@ def _encoded(item, size, box, orientation):
     if not outline:  # an ignored object without a mask
         x_min, y_min, x_max, y_max = box
         outline = [[x_min, y_min, x_max, y_min, x_max, y_max, x_min, y_max]]
+    elif isinstance(outline, tuple):
+        file, number = outline
+        (outline,) = encode_masks([read_numbers(file)[0] == number])
     elif item.shares:
         outline = [(np.reshape(p, (-1, 2)) * (width, height)).ravel().tolist() for p in outline]
     encoded = encode_outline(outline, size)

@@ -13,11 +13,10 @@ import os
 import re
 
 import numpy as np
-from PIL import Image
 
 from kerascv_d2l.data.layouts import masks
 from kerascv_d2l.data.layouts.files import part_of_path, walk
-from kerascv_d2l.data.layouts.mask_classes import read_instance
+from kerascv_d2l.data.layouts.mask_classes import read_instance, read_numbers
 from kerascv_d2l.data.layouts.records import Faults, LabelledImage, LabelledObject, Labels
 from kerascv_d2l.data.splits import DETECTION
 from kerascv_d2l.errors import InputError
@@ -79,12 +78,11 @@ def _objects_by_file(files):
 
 def _objects_by_number(files):
     (file,) = files
-    with Image.open(file) as opened:
-        pixels, palette = np.asarray(opened), opened.mode == "P"
-    if pixels.ndim != 2:
-        found = LabelledObject(CLASS, None, str(file))
-        found.problem = f"{pixels.shape[-1]} channels, where one is wanted: a number for each pixel"
-        return [found]
+    try:
+        pixels, palette = read_numbers(file)
+    except InputError as error:
+        problem = str(error).removeprefix(f"{file}: ")
+        return [LabelledObject(CLASS, None, str(file), problem=problem)]
     numbers = [n for n in np.unique(pixels).tolist() if n and not (palette and n == VOID)]
     return [_object(file, lambda n=n: pixels == n, f"{file}, instance {n}") for n in numbers]
 

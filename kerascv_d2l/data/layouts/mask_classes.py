@@ -322,6 +322,24 @@ def read_instance(file):
     return (pixels > 0).astype(np.uint8)
 
 
+def read_numbers(file):
+    """Read a PNG in which each instance has a number.
+
+    Returns:
+        `(pixels, has_palette)`: integers `(height, width)`; bool, 255 is then no instance.
+
+    Raises:
+        InputError: if it cannot be read, or has no single number for each pixel.
+    """
+    mask = _open(file, None)
+    pixels = np.asarray(mask)
+    if pixels.ndim != 2:
+        raise InputError(
+            f"{file}: {pixels.shape[-1]} channels, where one is wanted: a number for each pixel"
+        )
+    return pixels, mask.mode == "P"
+
+
 def read_labels(file, table, content=None):
     """Read the labels of a mask.
 

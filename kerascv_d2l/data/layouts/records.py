@@ -25,7 +25,8 @@ class LabelledObject:
         where: str: file and line or object, for messages.
         ignore: bool: counts neither as found nor as missed (difficult, crowd).
         outline: None, or the object's mask as COCO has it: list of polygons `[x, y, x, y, …]`
-            in the unit of the box, or a run-length encoding.
+            in the unit of the box, or a run-length encoding; or `(Path, number)`: a PNG whose
+            pixels have this number where the object is.
         shares: bool: the box and the polygons are shares of the image, 0 to 1.
         problem: str or None: what is wrong with it already.
     """
@@ -34,7 +35,7 @@ class LabelledObject:
     box: tuple | None
     where: str
     ignore: bool = False
-    outline: list | dict | None = None
+    outline: list | dict | tuple | None = None
     shares: bool = False
     problem: str | None = None
 

@@ -4,6 +4,8 @@
     images/ or JPEGImages/                    images of the same names (or as <filename> says)
     train.txt, val.txt, test.txt              names, with or without ending, one a line; beside
     (or trainval.txt and test.txt)            these folders or in ImageSets/Main/
+    SegmentationObject/                       masks: a PNG with the number of an object in its XML
+                                              file, from 1, at each of its pixels
 
 XML files and images may also lie in one folder, in subfolders, and in `train/`, `valid/` and
 `test/`, as Roboflow exports them. Otherwise a share of the images is set apart. An image whose
@@ -11,7 +13,8 @@ XML file has no object is kept as one without objects.
 
 Boxes are those of the VOC development kit: pixels counted from 1, xmin to xmax inclusive, so the
 left edge is xmin - 1 and the right edge xmax. (Labelling tools that count from 0 are a pixel off
-on one side by that, and clipped at the border.) Objects marked as difficult are ignored.
+on one side by that, and clipped at the border.) Objects marked as difficult are ignored. VOC has
+masks of some images only: for the others `skip_bad` leaves objects without one out.
 """
 
 from kerascv_d2l.data.layouts.files import (
@@ -44,6 +47,7 @@ ANNOTATION_FOLDERS = ("annotations", "annots", "labels", "xml", "xmls")
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img")
 # What a file of an image without objects may have, beside single values.
 EMPTY_HAS = ("size", "source", "owner")
+MASKS_FOLDER = "segmentationobject"
 BOX_TAGS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -75,7 +79,8 @@ def read(root, faults):
     for part, stems in parts.items():
         found = (_read_xml(files[stem], root, images, faults) for stem in stems)
         labels[part] = [image for image in found if image is not None]
-    return Labels(labels)
+    masks = frozenset(f for f in walk(root) if f.parent.name.lower() == MASKS_FOLDER)
+    return Labels(labels, label_files=masks)
 
 
 def read_objects(file):
@@ -158,9 +163,21 @@ def _read_xml(file, root, images, faults):
         faults.add(f"{file}: {problem}")
         return None
     objects = [read_object(*item, file) for item in enumerate(_objects(tree), start=1)]
+    if masks := _masks_file(file, root):
+        for number, item in enumerate(objects, start=1):
+            item.outline = (masks, number)
     return LabelledImage(
         path, str(file), objects, size_of(tree.findtext("size/height"), tree.findtext("size/width"))
     )
+
+
+def _masks_file(file, root):
+    """The PNG of the masks of an XML file's objects, or None."""
+    if file.parent == root:
+        return None
+    folders = (f for f in visible(file.parent.parent) if f.name.lower() == MASKS_FOLDER)
+    paths = (folder / f"{file.stem}.png" for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _find(file, tree, root, images, faults):
