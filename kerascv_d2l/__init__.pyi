@@ -246,9 +246,11 @@ from kerascv_d2l.models.mask_rcnn import (
 from kerascv_d2l.models.registry import (
     DETECTORS as DETECTORS,
     Recipe as Recipe,
+    backbone_of as backbone_of,
     create_detector as create_detector,
     detector_class as detector_class,
     detector_recipe as detector_recipe,
+    epochs_for as epochs_for,
 )
 from kerascv_d2l.models.resnet import (
     ResNet18 as ResNet18,
@@ -447,6 +449,10 @@ from kerascv_d2l.training.features import (
     load_features as load_features,
     network_features as network_features,
     train_features as train_features,
+)
+from kerascv_d2l.training.keeping import (
+    AverageWeights as AverageWeights,
+    KeepBest as KeepBest,
 )
 from kerascv_d2l.training.optimizers import (
     LogRates as LogRates,

@@ -18,7 +18,9 @@ GENERATED = "generated"
 NAMES = (GENERATED, "banana_detection", "voc2012_segmentation")
 # Enough to learn from, few enough for four minutes on two cores.
 GENERATED_OPTIONS = {"num_train": 1600, "num_val": 200, "num_classes": 1}
-GENERATED_SIZE, FOLDER_SIZE = (128, 128), (256, 256)  # the latter is the book's
+GENERATED_SIZE, BOOK_SIZE, FOLDER_SIZE = (128, 128), (256, 256), (320, 320)
+FOLDER_MODEL = "fcos"  # what measured best on small sets of photographs, see docs/experiments.md
+MEASUREMENTS = 20  # of mean average precision in a training, about
 AUGMENTATIONS = {"ssd": "ssd_augmentation", "mosaic": "mosaic_augmentation"}
 NUM_DRAWN, DRAWN_SCORE = 16, 0.5
 
@@ -37,14 +39,15 @@ def parse(argv=None):
     group.add_argument(
         "--model",
         choices=sorted(d2l.DETECTORS),
-        help="detector (default: tinyssd, the book's; ssd where --backbone is given)",
+        help="detector (default: fcos; for generated images and --recipe book tinyssd, the book's)",
     )
     group.add_argument(
         "--image-size",
         type=cli.image_size,
         metavar="PIXELS",
         help="size that images are resized to: 256, or HEIGHTxWIDTH (default: "
-        f"{GENERATED_SIZE[0]} for generated images, else {FOLDER_SIZE[0]})",
+        f"{GENERATED_SIZE[0]} for generated images, {BOOK_SIZE[0]} for --recipe book, else "
+        f"{FOLDER_SIZE[0]})",
     )
     group = cli.add_optimizer_arguments(
         parser,
@@ -69,16 +72,41 @@ def parse(argv=None):
     group.add_argument(
         "--map-every",
         type=cli.positive_int,
-        default=5,
         metavar="N",
-        help="epochs between measurements of mean average precision (default: %(default)s)",
+        help="epochs between measurements of mean average precision; the best of them is kept "
+        f"(default: some {MEASUREMENTS} in all)",
     )
-    args = parser.parse_args(argv)
+    group.add_argument(
+        "--patience",
+        type=cli.positive_int,
+        metavar="EPOCHS",
+        help="stop after so many epochs without a better mean average precision (default: never)",
+    )
+    return parser.parse_args(argv)
+
+
+def fill_in(args):
+    """Choose what was not given: the model by the data, the rest but `epochs` by its recipe.
+
+    Returns:
+        dict, the recipe.
+    """
+    generated, book = args.data == GENERATED, args.recipe == "book"
     if args.model is None:
         args.model = "tinyssd" if args.backbone is None else "ssd"
+        if not generated and not book:
+            args.model = FOLDER_MODEL
     if args.image_size is None:
-        args.image_size = GENERATED_SIZE if args.data == GENERATED else FOLDER_SIZE
-    return args
+        own = BOOK_SIZE if book else FOLDER_SIZE
+        args.image_size = GENERATED_SIZE if generated else own
+    recipe = d2l.detector_recipe(args.model, args.recipe, on_folder=not generated)
+    if args.backbone is None and args.weights is not None:
+        args.backbone = d2l.backbone_of(args.weights)
+    cli.fill_in(args, {name: value for name, value in recipe.items() if name != "epochs"})
+    args.backbone = args.backbone or d2l.detector_class(args.model).BACKBONE
+    if args.weights == "none":
+        args.weights = None
+    return recipe
 
 
 def load_data(args):
@@ -118,6 +146,11 @@ def build_model(args, class_names, steps):
         steps=steps,
         momentum=args.momentum,
         weight_decay=args.weight_decay,
+        warmup=args.warmup,
+        clip_norm=args.clip_norm,
+        averaging=args.averaging,
+        model=model,
+        multipliers=model.backbone_multipliers(args.backbone_rate) if args.weights else None,
     )
     model.compile(optimizer, model.make_loss(args.loss))
     return model
@@ -141,11 +174,8 @@ def main(argv=None):
         dict, as in `metrics.json`.
     """
     args = parse(argv)
-    cli.fill_in(args, d2l.detector_recipe(args.model, args.recipe))
-    if args.weights == "none":
-        args.weights = None
+    recipe = fill_in(args)
     strategy = cli.set_up(args)
-    args.backbone = args.backbone or d2l.detector_class(args.model).BACKBONE
     whole = d2l.detector_class(args.model).takes_whole(args.weights)
     if not whole:
         d2l.check_weights(args.backbone, args.weights)
@@ -153,11 +183,14 @@ def main(argv=None):
     print(data.describe(), flush=True)
     if not whole:  # which have anchors of their own
         args.options = {**args.options, **choose_anchors(args, data)}
-    run = cli.start_run(args, strategy, TASK, data)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
+    if args.epochs is None:
+        args.epochs = d2l.epochs_for(recipe, steps)
+    run = cli.start_run(args, strategy, TASK, data)
+    averaged, best = d2l.AverageWeights(), d2l.KeepBest("val_map", args.patience)
     with strategy.scope():
         model = build_model(args, data.class_names, steps * args.epochs)
-        run.watch(model)
+        run.watch(model, averaged, best)
 
     masks = model.predicts_masks
     augment = AUGMENTATIONS.get(args.augment)
@@ -173,7 +206,9 @@ def main(argv=None):
         data.val, args.image_size, args.batch_size, strategy, masks=masks
     )
     truth = data.val if masks else None
-    measured = d2l.MeanAveragePrecisionCallback(validation, args.map_every, truth)
+    every = args.map_every or max(1, args.epochs // MEASUREMENTS)
+    measured = d2l.MeanAveragePrecisionCallback(validation, every, truth)
+    run.announce(model, train, steps, len(data.val) * (args.epochs // every + 1))
     model.fit(
         train,
         epochs=args.epochs,
@@ -181,11 +216,11 @@ def main(argv=None):
         steps_per_epoch=steps,
         shuffle=False,  # the data does it
         verbose=run.verbose,
-        callbacks=[measured, run],
+        callbacks=[averaged, measured, best, run],
     )
     run.save_model(model)
 
-    metrics = measured.result or d2l.evaluate_detections(model, validation, truth)
+    metrics = d2l.evaluate_detections(model, validation, truth)
     by_class = metrics["ap_50_by_class"]
     metrics |= {"ap_50_by_class": {data.class_names[k]: ap for k, ap in by_class.items()}}
     d2l.export.save(model, run.path("saved_model"))

@@ -5,9 +5,12 @@ import tensorflow as tf
 
 from kerascv_d2l.devices import sum_over_replicas
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.losses.regions import giou_loss
+from kerascv_d2l.ops.anchors import offset_inverse
 
 CLASS_LOSSES = ("cross_entropy", "focal")
-BOX_LOSSES = ("l1", "smooth_l1")
+BOX_LOSSES = ("l1", "smooth_l1", "giou")
+UNIT_ANCHOR = (-0.5, -0.5, 0.5, 0.5)
 _LEAST_WRONG = 1e-12
 NORMALIZERS = ("anchors", "positives")
 
@@ -118,7 +121,7 @@ class SSDLoss(keras.losses.Loss):
 
     Args:
         class_loss: "cross_entropy" or "focal".
-        box_loss: "l1" or "smooth_l1".
+        box_loss: "l1" or "smooth_l1" of the offsets, or "giou" of the boxes.
         class_weight: float, weight of the class part.
         box_weight: float, weight of the box part.
         sigma: float > 0, of the smooth L1 loss.
@@ -208,11 +211,7 @@ class SSDLoss(keras.losses.Loss):
                 tf.stop_gradient(losses), classes, options["negatives_per_positive"]
             )
             losses = tf.where(hard | (classes > 0), losses, 0.0)
-        difference = (bbox_preds - offsets) * mask  # (batch, 4·anchors)
-        if options["box_loss"] == "smooth_l1":
-            distances = smooth_l1(difference, options["sigma"])
-        else:
-            distances = tf.abs(difference)
+        distances = self._box_losses(bbox_preds, offsets, mask)  # (batch, …), 0 for background
 
         if options["normalizer"] == "anchors":
             anchors = tf.maximum(tf.reduce_sum(tf.cast(counted, tf.float32), -1), 1.0)
@@ -223,6 +222,22 @@ class SSDLoss(keras.losses.Loss):
             class_part = tf.reduce_sum(losses, -1) / positives
             box_part = tf.reduce_sum(distances, -1) / positives
         return options["class_weight"] * class_part + options["box_weight"] * box_part
+
+    def _box_losses(self, predicted, offsets, mask):
+        """Loss of each offset, or of each anchor: 0 where the mask is 0."""
+        if self.settings["box_loss"] == "giou":
+            # GIoU does not change when both boxes are moved and stretched alike, so all anchors
+            # may be the same one.
+            rows = [tf.shape(predicted)[0], -1, 4]
+            boxes = [
+                offset_inverse(tf.constant(UNIT_ANCHOR), tf.reshape(o, rows))
+                for o in (predicted, offsets)
+            ]
+            return giou_loss(*boxes) * tf.reshape(mask, rows)[..., 0]  # (batch, anchors)
+        difference = (predicted - offsets) * mask  # (batch, 4·anchors)
+        if self.settings["box_loss"] == "smooth_l1":
+            return smooth_l1(difference, self.settings["sigma"])
+        return tf.abs(difference)
 
     def get_config(self):
         return {**super().get_config(), **self.settings}

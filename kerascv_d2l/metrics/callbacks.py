@@ -60,8 +60,6 @@ class MeanAveragePrecisionCallback(_Every):
         if self.is_due(epoch):
             self.result = evaluate_detections(self.model, self.dataset, self.truth)
             found = {k: v for k, v in self.result.items() if k != "ap_50_by_class"}
-        elif "val_loss" not in logs and hasattr(self.model, "evaluate_batch"):
-            found = self.model.evaluate(self.dataset, verbose=0, return_dict=True) | found
         for name, value in found.items():
             logs.setdefault(f"val_{name}", value)  # what `fit` validated itself stays
 

@@ -5,6 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm
 from kerascv_d2l.models.detector import Detector
@@ -12,8 +13,8 @@ from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
 from kerascv_d2l.ops.roi_sampling import map_size
 
-STRIDES = (8, 16, 32)  # of the backbone's maps; two coarser ones are made of the last
-LEVELS = 5
+STRIDES = (8, 16, 32)  # of the backbone's maps
+LEVELS = (3, 5)  # of the pyramid: these, or two coarser ones besides, which are made of the last
 PRIOR = 0.01  # probability that a place holds a class, before anything is learned
 
 
@@ -110,7 +111,7 @@ def flat(tensor, size):
 
 
 class DenseDetector(Detector):
-    """A one-stage detector: every place of five maps says what is there, and where.
+    """A one-stage detector: every place of several maps says what is there, and where.
 
     A subclass defines `anchor_sizes` and `anchor_ratios`; `make_predictors`; `call` to a dict
     with a list for each kind of prediction, one tensor a level, and `size`; `scores_of(outputs)`
@@ -125,6 +126,8 @@ class DenseDetector(Detector):
         channels: int, of the pyramid's maps and of the towers.
         depth: int, convolutions of a tower.
         norm: whether a group norm follows each of them.
+        levels: int, maps of the pyramid: 5, or 3 for images of some 300 pixels, in which there
+            is little that the coarsest two could show.
         freeze_norm: whether the backbone's batch norm keeps its statistics and
             weights; None for where the backbone has `weights`.
         decoder: `DenseDecoder`, or None for one with its defaults.
@@ -143,16 +146,21 @@ class DenseDetector(Detector):
         channels=128,
         depth=2,
         norm=True,
+        levels=5,
         freeze_norm=None,
         decoder=None,
         **kwargs,
     ):
         super().__init__(class_names, image_size, decoder or DenseDecoder(), **kwargs)
         self.num_classes = len(self.class_names)
+        if levels not in LEVELS:
+            raise InputError(f"levels must be {' or '.join(map(str, LEVELS))}; got {levels!r}.")
         self.backbone_name, self.channels, self.depth, self.norm = backbone, channels, depth, norm
+        self.levels = levels
         self.freeze_norm = weights is not None if freeze_norm is None else freeze_norm
         with dtype_scope(self.dtype_policy):
-            self.features = FPN(backbone, weights, STRIDES, channels, extra="p6p7")
+            extra = "p6p7" if levels == len(STRIDES) + 2 else None
+            self.features = FPN(backbone, weights, STRIDES, channels, extra)
             self.class_tower = Tower(depth, channels, norm, name="class_tower")
             self.box_tower = Tower(depth, channels, norm, name="box_tower")
             self.make_predictors()
@@ -205,6 +213,7 @@ class DenseDetector(Detector):
             "channels": self.channels,
             "depth": self.depth,
             "norm": self.norm,
+            "levels": self.levels,
             "freeze_norm": self.freeze_norm,
         }
 

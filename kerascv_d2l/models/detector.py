@@ -1,5 +1,6 @@
 """The base class of detectors: what metrics, drawing, export and scripts need of one."""
 
+import re
 from typing import ClassVar
 
 import keras
@@ -13,6 +14,7 @@ from kerascv_d2l.ops.boxes import box_iou
 from kerascv_d2l.ops.checks import as_image_size, as_targets
 from kerascv_d2l.ops.resize import resize
 
+OWN_LAYERS = ("fpn_", "extra_")  # how names of layers begin that are added to a backbone
 MATCHING_IOU = 0.5  # from which a detection stands for a box
 
 
@@ -53,6 +55,8 @@ class Detector(BuiltModel):
     task = "detection"
     # How to train it, by name: "default" and others.
     RECIPES: ClassVar = {"default": Recipe()}
+    # What is different on a folder of images, besides `registry.ON_FOLDERS`.
+    ON_FOLDERS: ClassVar = {}
     # Losses for `compile` by name: functions without arguments.
     LOSSES: ClassVar = {}
     # Name of the default backbone, or None if the class takes no `backbone` and `weights`.
@@ -117,6 +121,25 @@ class Detector(BuiltModel):
             dict of arguments of the constructor, empty if there is nothing to choose.
         """
         return {}
+
+    def backbone_multipliers(self, factor):
+        """Give the `multipliers` of `layer_rates` by which the backbone learns at another rate.
+
+        Args:
+            factor: float; 1 for the rate of all other layers.
+
+        Returns:
+            dict, or None where there is nothing to change.
+        """
+        if factor == 1 or self.BACKBONE is None:
+            return None
+        own = tuple(OWN_LAYERS)
+        names = [
+            re.escape(layer.name)
+            for layer in self.features.layers
+            if layer.trainable_weights and not layer.name.startswith(own)
+        ]
+        return {"|".join(names): factor}
 
     def compile(self, optimizer="sgd", loss=None, jit_compile="auto", **kwargs):
         """Configure the model for training, as `keras.Model.compile`.

@@ -16,8 +16,11 @@ from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
 from kerascv_d2l.ops.task_aligned import match_by_distance, match_task_aligned
 
 ASSIGNMENTS = ("task_aligned", "centre")
-SIZES = ((8,), (16,), (32,), (64,), (128,))  # pixels: the unit of distances, a stride of each level
-LARGEST_LOG = 6.0  # of a distance in strides: beyond any image
+SIZES = ((8,), (16,), (32,), (64,), (128,))  # pixels, a stride of each level
+# Strides from a place to each side of its box before anything is learned: the boxes of three
+# levels are then 64, 128 and 256 pixels large, and some place overlaps an object of any size.
+UNIT = 4.0
+LARGEST_LOG = 5.0  # of a distance in units: beyond any image
 BOX_WEIGHT = 2.0  # of the boxes' part, as in GFL
 LOSSES = ("classes", "boxes", "centerness")
 
@@ -55,7 +58,7 @@ class FCOS(DenseDetector):
             "sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
         ),
     }
-    anchor_sizes, anchor_ratios = SIZES, (1.0,)
+    anchor_ratios = (1.0,)
 
     def __init__(self, class_names, assignment="task_aligned", **kwargs):
         if assignment not in ASSIGNMENTS:
@@ -66,6 +69,10 @@ class FCOS(DenseDetector):
         names = LOSSES if assignment == "centre" else LOSSES[:2]
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
         super().__init__(class_names, **kwargs)
+
+    @property
+    def anchor_sizes(self):
+        return SIZES[: self.levels]
 
     def make_predictors(self):
         self.predictors = {
@@ -90,7 +97,7 @@ class FCOS(DenseDetector):
         else:
             # torchvision's places are at whole multiples of the stride, these in the middle.
             outputs["anchors"] = [a + (a[:, 2:3] - a[:, :1]) / 2 for a in anchors]
-            outputs["distances"] = [tf.exp(tf.minimum(r, LARGEST_LOG)) for r in raw]
+            outputs["distances"] = [UNIT * tf.exp(tf.minimum(r, LARGEST_LOG)) for r in raw]
         return outputs
 
     def scores_of(self, outputs):

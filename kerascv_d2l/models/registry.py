@@ -7,6 +7,7 @@ and add one line to `DETECTORS`. Nothing here imports TensorFlow before a detect
 import dataclasses
 import difflib
 import importlib
+from pathlib import Path
 
 from kerascv_d2l.errors import InputError
 
@@ -23,20 +24,40 @@ DETECTORS = {
 }
 
 
+# How a training on a folder of images differs from a class's default recipe, which is for
+# generated images and random weights: docs/experiments.md has what was tried.
+ON_FOLDERS = {
+    "weights": "imagenet",
+    "updates": 1600,
+    "batch_size": 8,
+    "augment": "ssd",
+    "warmup": 0.05,
+    "clip_norm": 10.0,
+    "averaging": 0.99,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Settings for training that suit a model; a class has several, by name, in `RECIPES`.
 
     Attributes:
-        optimizer: "adam" or "sgd".
-        learning_rate: float, at the start.
+        optimizer: "adam", "adamw" or "sgd".
+        learning_rate: float, the highest.
         momentum: float, of SGD.
         schedule: "constant" or "cosine" (to 0 at the end of the training).
+        warmup: float, share of the updates in which the rate of a cosine first rises.
         weight_decay: float.
-        epochs: int.
+        clip_norm: float, largest norm of the gradients; None for no limit.
+        averaging: float, momentum of a running mean of the weights; None for none.
+        backbone_rate: float, rate of a pretrained backbone, in terms of the learning rate.
+        updates: int, for which `epochs` are counted by the images; None: as many as `epochs` say.
+        epochs: int; with `updates` the fewest.
         batch_size: int, images in a step, on all devices together.
         augment: str, what the training images go through.
         loss: str, one of the class's `LOSSES`, or None if it has none.
+        backbone: str, the network under the detector; None for the class's default.
+        weights: its weights, as for `create_detector`.
         options: dict of further arguments of the class.
     """
 
@@ -44,11 +65,18 @@ class Recipe:
     learning_rate: float = 1e-3
     momentum: float = 0.0
     schedule: str = "cosine"
+    warmup: float = 0.0
     weight_decay: float = 0.0
+    clip_norm: float = None
+    averaging: float = None
+    backbone_rate: float = 1.0
+    updates: int = None
     epochs: int = 13
     batch_size: int = 32
     augment: str = "none"
     loss: str = None
+    backbone: str = None
+    weights: str = None
     options: dict = dataclasses.field(default_factory=dict)
 
 
@@ -99,12 +127,14 @@ def create_detector(name, class_names, image_size=None, backbone=None, weights=N
     return cls(class_names=class_names, image_size=image_size, **chosen, **options)
 
 
-def detector_recipe(name, recipe="default"):
+def detector_recipe(name, recipe="default", on_folder=False):
     """Look up how to train a detector.
 
     Args:
         name: str, a key of `DETECTORS`.
         recipe: str, a key of the class's `RECIPES`.
+        on_folder: whether to change the default recipe as `ON_FOLDERS`, and what the class has
+            of that name, say.
 
     Returns:
         dict of the attributes of `Recipe`.
@@ -112,8 +142,46 @@ def detector_recipe(name, recipe="default"):
     Raises:
         InputError: if there is no such detector, or it has no such recipe.
     """
-    recipes = detector_class(name).RECIPES
-    return dataclasses.asdict(recipes[one_of(recipes, recipe, "recipe")])
+    cls = detector_class(name)
+    found = cls.RECIPES[one_of(cls.RECIPES, recipe, "recipe")]
+    if on_folder and recipe == "default":
+        found = dataclasses.replace(found, **ON_FOLDERS | cls.ON_FOLDERS)
+    if cls.BACKBONE is None:
+        found = dataclasses.replace(found, weights=None)
+    return dataclasses.asdict(found)
+
+
+def backbone_of(weights):
+    """Tell whose weights a file has.
+
+    Args:
+        weights: as for `create_detector`.
+
+    Returns:
+        Name of a network, or None if that cannot be told: the file is of a whole detector,
+        unknown, or missing, which is found out where it is read.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        return None
+    from kerascv_d2l.models.weights import identify
+
+    return identify(path)
+
+
+def epochs_for(recipe, steps_per_epoch):
+    """Count the epochs of a training.
+
+    Args:
+        recipe: dict with `epochs` and `updates`, see `Recipe`.
+        steps_per_epoch: int.
+
+    Returns:
+        int, at least 1.
+    """
+    if recipe["updates"] is None:
+        return recipe["epochs"]
+    return max(recipe["epochs"], round(recipe["updates"] / steps_per_epoch), 1)
 
 
 def one_of(table, name, argument):

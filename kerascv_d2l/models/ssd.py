@@ -9,6 +9,7 @@ from functools import partial
 from typing import ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
@@ -18,6 +19,7 @@ from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
+from kerascv_d2l.ops.anchor_choice import choose_anchors
 from kerascv_d2l.ops.anchors import multibox_prior
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.matching import encode_targets
@@ -26,7 +28,8 @@ from kerascv_d2l.ops.matching import encode_targets
 # D2L 1.0.3, section 14.7.1.5. The second size of each is the geometric mean with the next.
 SIZES = ((0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961))
 RATIOS = (1.0, 2.0, 0.5)
-NUM_ANCHORS = len(SIZES[0]) + len(RATIOS) - 1  # at each pixel of a map
+# Pixels between the anchors of each map; the last has one pixel, and those before it are finer.
+STRIDES = (8, 16, 32, 64, 64)
 # Channels of the blocks behind the backbone.
 EXTRA_CHANNELS = 128
 # Strides at which a backbone other than the book's is tapped.
@@ -164,11 +167,14 @@ class SSD(Detector):
         class_names: sequence of str, or None for "0", "1" …; saved and exported with the
             model.
         decoder: `DetectionDecoder`, or None for one with its defaults.
+        sizes: for each of the five maps a sequence of sizes of its anchors, shares of the
+            image's height; default: the book's.
+        ratios: sequence of float, width over height of the anchors, as `multibox_prior` has it.
         **kwargs: as in `keras.Model`.
 
     Raises:
         InputError: if the backbone has no such name or its weights do not fit, or
-            the names are not as many as the classes.
+            the names are not as many as the classes, or the sizes not those of five maps.
 
     Source:
         Liu et al. 2016, "SSD"; D2L 1.0.3, section 14.7.
@@ -197,6 +203,8 @@ class SSD(Detector):
         image_size=None,
         class_names=None,
         decoder=None,
+        sizes=SIZES,
+        ratios=RATIOS,
         **kwargs,
     ):
         names = num_classes if class_names is None else class_names
@@ -205,16 +213,36 @@ class SSD(Detector):
         if isinstance(num_classes, int) and num_classes != self.num_classes:
             raise InputError(f"class_names must be {num_classes} names; got {self.class_names!r}.")
         self.backbone_name = backbone
+        self.sizes, self.ratios = tuple(tuple(s) for s in sizes), tuple(ratios)
+        if len(self.sizes) != len(SIZES):
+            raise InputError(f"sizes must be those of {len(SIZES)} maps; got {sizes!r}.")
         with dtype_scope(self.dtype_policy):
             self.features = _feature_maps(backbone, weights)
-            maps = range(len(SIZES))
+            counts = [len(s) + len(self.ratios) - 1 for s in self.sizes]  # at each pixel of a map
             self.cls_predictors = [
-                cls_predictor(NUM_ANCHORS, self.num_classes, name=f"cls_{i}") for i in maps
+                cls_predictor(count, self.num_classes, name=f"cls_{i}")
+                for i, count in enumerate(counts)
             ]
-            self.bbox_predictors = [bbox_predictor(NUM_ANCHORS, name=f"bbox_{i}") for i in maps]
+            self.bbox_predictors = [
+                bbox_predictor(count, name=f"bbox_{i}") for i, count in enumerate(counts)
+            ]
         self.class_error = keras.metrics.Mean(name="class_error")
         self.bbox_mae = keras.metrics.Mean(name="bbox_mae")
         self.build((None, None, None, 3))
+
+    @classmethod
+    def anchor_options(cls, boxes, image_size):
+        """Choose `sizes`, two a map, and `ratios`; see `Detector`."""
+        found = choose_anchors(boxes, image_size, STRIDES)
+        if found is None:
+            return {}
+        shares = np.array(found[0]) / image_size[0]
+        between = np.sqrt(shares * np.append(shares[1:], shares[-1] ** 2 / shares[-2]))
+        narrow, middle, wide = (1 / ratio for ratio in found[1])
+        return {
+            "sizes": tuple(map(tuple, np.round(np.stack([shares, between], 1), 3).tolist())),
+            "ratios": (round(middle, 2), round(narrow, 2), round(wide, 2)),
+        }
 
     def build(self, input_shape):
         for i, map_shape in enumerate(self.features.output_shape):
@@ -226,7 +254,7 @@ class SSD(Detector):
         """Predict for all anchors; see the class."""
         self.check_images(images)
         maps = self.features(images, training=training)
-        anchors = [multibox_prior(m, s, RATIOS) for m, s in zip(maps, SIZES, strict=True)]
+        anchors = [multibox_prior(m, s, self.ratios) for m, s in zip(maps, self.sizes, strict=True)]
         cls_preds = concat_preds([p(m) for p, m in zip(self.cls_predictors, maps, strict=True)])
         bbox_preds = concat_preds([p(m) for p, m in zip(self.bbox_predictors, maps, strict=True)])
         batch = _batch_and_rest(cls_preds)[0]
@@ -282,7 +310,11 @@ class SSD(Detector):
         return self.loss((offsets, mask, classes), (cls_preds, bbox_preds), sample_weight)
 
     def get_config(self):
-        return super().get_config() | {"backbone": self.backbone_name}
+        return super().get_config() | {
+            "backbone": self.backbone_name,
+            "sizes": self.sizes,
+            "ratios": self.ratios,
+        }
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -301,6 +333,11 @@ class TinySSD(SSD):
 
     def __init__(self, num_classes=None, **kwargs):
         super().__init__(num_classes, backbone="tiny", **kwargs)
+
+    @classmethod
+    def anchor_options(cls, boxes, image_size):
+        """Choose none: the book's are part of it."""
+        return {}
 
     def get_config(self):
         config = super().get_config()

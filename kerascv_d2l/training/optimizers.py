@@ -30,6 +30,9 @@ def make_optimizer(
     steps=None,
     weight_decay=None,
     momentum=0.0,
+    warmup=0.0,
+    clip_norm=None,
+    averaging=None,
     model=None,
     multipliers=None,
 ):
@@ -37,11 +40,16 @@ def make_optimizer(
 
     Args:
         name: `"adam"`, `"adamw"` or `"sgd"`.
-        learning_rate: float, at the start.
+        learning_rate: float, the highest.
         schedule: `"constant"`, or `"cosine"`: falling to 0 along half a cosine.
         steps: int, updates of the whole training; needed for a cosine.
         weight_decay: float, decoupled as in AdamW, or None for the class's own.
         momentum: float, of SGD.
+        warmup: float in [0, 1): share of the updates in which a cosine's rate first rises from 0.
+        clip_norm: float: gradients whose norm over all variables is larger are scaled down to
+            it; None for no limit.
+        averaging: float in [0, 1): momentum of a running mean of the weights (Keras'
+            `use_ema`), which `kerascv_d2l.training.averaging` measures and keeps; None for none.
         model: built `keras.Model`; needed for `multipliers`.
         multipliers: dict `{pattern: factor}` for `layer_rates`, or None.
 
@@ -56,14 +64,27 @@ def make_optimizer(
     if schedule not in SCHEDULES:
         raise InputError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
     arguments = {"momentum": momentum} if name == "sgd" else {}
+    if clip_norm:
+        arguments["global_clipnorm"] = clip_norm
+    if averaging:
+        arguments |= {"use_ema": True, "ema_momentum": averaging}
     rate = learning_rate
     if schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        rate = _cosine(learning_rate, steps, warmup)
     if multipliers:
         return layer_rates(model, rate, multipliers, _CLASSES[name], weight_decay, **arguments)
     if weight_decay is not None:
         arguments["weight_decay"] = weight_decay
     return _CLASSES[name](rate, **arguments)
+
+
+def _cosine(learning_rate, steps, warmup):
+    rising = round(warmup * steps)
+    if not rising:
+        return keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - rising, warmup_target=learning_rate, warmup_steps=rising
+    )
 
 
 def is_scheduled(optimizer):

@@ -43,6 +43,7 @@ from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_che
 from kerascv_d2l.training.devices import synchronize_batch_norm
 from kerascv_d2l.training.divergence import explain_by_batches
 from kerascv_d2l.training.optimizers import find_optimizers, is_scheduled, rate_logs
+from kerascv_d2l.training.rehearsal import EVALUATION_SHARE, peak_memory, rehearse
 
 _CHECKPOINT, _SETTINGS, _METRICS = "checkpoint", "settings.json", "metrics.json"
 # A folder that holds one of these holds a run.
@@ -368,6 +369,28 @@ class Run(keras.callbacks.Callback):
             names_of=functools.partial(names_of_batch, split, batch_size, seed),
         )
         return make(initial_epoch=self.initial_epoch)
+
+    def announce(self, model, batches, steps_per_epoch, evaluated=0):
+        """Train a few steps that are undone, and print how long the run will take.
+
+        Call it after `watch`. With several machines it does nothing.
+
+        Args:
+            model: compiled `keras.Model`.
+            batches: of training, as for `fit`.
+            steps_per_epoch: int.
+            evaluated: int, images in all measurements of the run together.
+        """
+        steps = (self._epochs - self.initial_epoch) * steps_per_epoch
+        if self._strategy is not None or steps <= 0:
+            return
+        seconds = rehearse(model, batches, self._variables)
+        images = self.settings["batch_size"]
+        seconds *= steps + EVALUATION_SHARE * evaluated / images
+        memory = peak_memory()
+        text = f"expected: {_duration(seconds)} for {steps} updates of {images} images"
+        text += f", {memory / 1e9:.1f} GB of memory" if memory else ""
+        print(f"{text}. Less with fewer epochs or a smaller image_size", flush=True)
 
     def save(self, done, progress=None, history=None):
         """Write a checkpoint from a training loop that is not `fit`.
@@ -702,6 +725,10 @@ def _set_callback_states(callbacks, states):
         else:
             for name, value in states[key].items():
                 setattr(callback, name, value)
+
+
+def _duration(seconds):
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def _short(value):

@@ -1,0 +1,138 @@
+"""Which weights a training leaves behind, and the clock before it, on a model of one layer."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerascv_d2l.errors import InputError
+from kerascv_d2l.training.keeping import AverageWeights, KeepBest
+from kerascv_d2l.training.optimizers import make_optimizer
+from kerascv_d2l.training.run import Run
+
+MOMENTUM, STEPS, EPOCHS = 0.5, 3, 4
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(12, 2)).astype("f"), RNG.normal(size=(12, 1)).astype("f")
+
+
+def make_model(averaging=MOMENTUM, **options):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")])
+    model.compile(make_optimizer("sgd", 0.3, averaging=averaging, **options), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+class Scores(keras.callbacks.Callback):
+    """Measure what a table says, and remember the weights that were measured."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table, self.seen = table, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["score"] = self.table[epoch]
+        self.seen[epoch] = self.model.get_weights()
+
+
+def train(out, table, resume=False, stop=None, patience=None, averaging=MOMENTUM):
+    """Train as a script does; `stop` ends it before that epoch."""
+    model = make_model(averaging)
+    averaged, best, scores = AverageWeights(), KeepBest("score", patience), Scores(table)
+    run = Run(out, {"epochs": EPOCHS, "batch_size": 4}, task="toy", resume=resume)
+    run.watch(model, averaged, best)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == stop:
+                raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        model.fit(
+            data, epochs=EPOCHS, initial_epoch=run.initial_epoch, verbose=0, shuffle=False,
+            callbacks=[averaged, scores, best, run, Stop()],
+        )  # fmt: skip
+    run.close()
+    return model.get_weights(), scores.seen, run
+
+
+def slow_means():
+    """The kernel, and its running mean, after each step, by NumPy."""
+    kernel, bias = (np.float64(w) for w in make_model().get_weights())
+    mean, means = None, []
+    for _ in range(EPOCHS):
+        for k in range(STEPS):
+            x, y = X[4 * k : 4 * k + 4], Y[4 * k : 4 * k + 4]
+            gradient = 2 * (x @ kernel + bias - y) / 4
+            kernel, bias = kernel - 0.3 * x.T @ gradient, bias - 0.3 * gradient.sum(0)
+            mean = kernel if mean is None else MOMENTUM * mean + (1 - MOMENTUM) * kernel
+        means.append(mean)
+    return means
+
+
+def test_what_is_measured_and_kept_is_the_mean_of_the_best_epoch(tmp_path):
+    kept, seen, _ = train(tmp_path, [0.1, float("nan"), 0.7, 0.2])
+    for epoch, mean in enumerate(slow_means()):
+        np.testing.assert_allclose(seen[epoch][0], mean, rtol=1e-5)
+    np.testing.assert_array_equal(kept[0], seen[2][0])
+
+
+def test_without_averaging_the_weights_are_measured(tmp_path):
+    _, seen, _ = train(tmp_path, [1, 0, 0, 0], averaging=None)
+    _, means, _ = train(tmp_path / "mean", [1, 0, 0, 0])
+    assert np.abs(seen[3][0] - means[3][0]).max() > 1e-3
+    plain = make_model(None)
+    plain.fit(X, Y, batch_size=4, epochs=EPOCHS, verbose=0, shuffle=False)
+    np.testing.assert_allclose(seen[3][0], plain.get_weights()[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("stop, table", [(1, [0.1, 0.9, 0.2, 0.3]), (3, [float("nan")] * 4)])
+def test_a_resumed_run_keeps_the_same_weights(tmp_path, stop, table):
+    """With a best epoch, and with none: then the last mean is kept."""
+    whole, seen, _ = train(tmp_path / "whole", table)
+    train(tmp_path / "part", table, stop=stop)
+    resumed, later, _ = train(tmp_path / "part", table, resume=True)
+    for one, two in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(seen[3][0], later[3][0])
+    np.testing.assert_array_equal(whole[0], seen[3 if np.isnan(table[0]) else 1][0])
+    # Finished, and resumed before the model was saved.
+    again, later, _ = train(tmp_path / "part", table, resume=True)
+    assert not later
+    np.testing.assert_array_equal(again[0], whole[0])
+
+
+def test_patience(tmp_path):
+    _, seen, run = train(tmp_path, [0.5, 0.4, 0.4, 0.9], patience=2)
+    assert list(seen) == [0, 1, 2] and run.epochs_done == 3
+    with pytest.raises(InputError, match="patience is 0"):
+        KeepBest("score", 0)
+
+
+def test_announce_changes_nothing(tmp_path, capsys):
+    model = make_model()
+    run = Run(tmp_path, {"epochs": 2, "batch_size": 4}, task="toy")
+    run.watch(model)
+    before = model.get_weights() + [v.numpy() for v in model.optimizer.variables]
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).repeat()
+    run.announce(model, data, 5, evaluated=8)
+    after = model.get_weights() + [v.numpy() for v in model.optimizer.variables]
+    for one, two in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert "seconds for 10 updates of 4 images, " in capsys.readouterr().out
+    run.close()
+
+
+def test_warmup_and_clipping():
+    optimizer = make_optimizer("sgd", 0.8, schedule="cosine", steps=40, warmup=0.1, clip_norm=0.5)
+    rates = [float(optimizer._learning_rate(k)) for k in range(41)]
+    np.testing.assert_allclose(rates[:5], [0, 0.2, 0.4, 0.6, 0.8], rtol=1e-6)
+    half = 0.8 * (1 + np.cos(np.pi * np.arange(37) / 36)) / 2
+    np.testing.assert_allclose(rates[4:], half, atol=1e-6)
+    optimizer = make_optimizer("sgd", 1.0, clip_norm=0.5)
+    variables = [keras.Variable([1.0]), keras.Variable([1.0])]
+    optimizer.apply([np.float32([3.0]), np.float32([4.0])], variables)
+    np.testing.assert_allclose([v.numpy()[0] for v in variables], [1 - 0.3, 1 - 0.4], rtol=1e-6)
