@@ -245,6 +245,7 @@ from kerascv_d2l.models.mask_rcnn import (
 )
 from kerascv_d2l.models.registry import (
     DETECTORS as DETECTORS,
+    ON_FOLDERS as ON_FOLDERS,
     Recipe as Recipe,
     backbone_of as backbone_of,
     create_detector as create_detector,

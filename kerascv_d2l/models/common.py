@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 
+_PROBE_SIZE = 256  # pixels, a multiple of all strides
+
 
 class BuiltModel(keras.Model):
     """A model whose labels may have bools, for `fit` on several devices."""
@@ -95,4 +97,22 @@ def freeze_batch_norm(network):
     """Let the batch norms of a network keep their statistics, scales and offsets."""
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def freeze_up_to(network, stride):
+    """Let the layers of a network keep their weights whose maps are not coarser than a stride.
+
+    What a network sees at first, edges and colours, is the same in all photographs, and the
+    gradient of the largest maps costs the most.
+
+    Args:
+        network: functional `keras.Model` of one image input of any size.
+        stride: int, pixels; 0 for none of the layers.
+    """
+    layers = [layer for layer in network.layers if layer.weights]
+    maps = keras.Model(network.inputs, [layer.output for layer in layers])
+    shapes = maps.compute_output_shape((1, _PROBE_SIZE, _PROBE_SIZE, 3))
+    for layer, shape in zip(layers, shapes, strict=True):
+        if shape[1] * stride >= _PROBE_SIZE:
             layer.trainable = False

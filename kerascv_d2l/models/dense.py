@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
-from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm
+from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm, freeze_up_to
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
@@ -15,6 +15,7 @@ from kerascv_d2l.ops.roi_sampling import map_size
 
 STRIDES = (8, 16, 32)  # of the backbone's maps
 LEVELS = (3, 5)  # of the pyramid: these, or two coarser ones besides, which are made of the last
+STEM_STRIDE = 4  # of the layers that keep pretrained weights, as torchvision's do
 PRIOR = 0.01  # probability that a place holds a class, before anything is learned
 
 
@@ -130,6 +131,8 @@ class DenseDetector(Detector):
             is little that the coarsest two could show.
         freeze_norm: whether the backbone's batch norm keeps its statistics and
             weights; None for where the backbone has `weights`.
+        frozen_stride: int: the backbone's layers up to this stride keep their weights; None for
+            4 where the backbone has `weights`, else 0.
         decoder: `DenseDecoder`, or None for one with its defaults.
         **kwargs: as in `keras.Model`.
     """
@@ -148,6 +151,7 @@ class DenseDetector(Detector):
         norm=True,
         levels=5,
         freeze_norm=None,
+        frozen_stride=None,
         decoder=None,
         **kwargs,
     ):
@@ -158,6 +162,8 @@ class DenseDetector(Detector):
         self.backbone_name, self.channels, self.depth, self.norm = backbone, channels, depth, norm
         self.levels = levels
         self.freeze_norm = weights is not None if freeze_norm is None else freeze_norm
+        pretrained = STEM_STRIDE if weights is not None else 0
+        self.frozen_stride = pretrained if frozen_stride is None else frozen_stride
         with dtype_scope(self.dtype_policy):
             extra = "p6p7" if levels == len(STRIDES) + 2 else None
             self.features = FPN(backbone, weights, STRIDES, channels, extra)
@@ -166,6 +172,7 @@ class DenseDetector(Detector):
             self.make_predictors()
         if self.freeze_norm:
             freeze_batch_norm(self.features)
+        freeze_up_to(self.features, self.frozen_stride)
         self.build((None, None, None, 3))
 
     def make_predictors(self):
@@ -215,6 +222,7 @@ class DenseDetector(Detector):
             "norm": self.norm,
             "levels": self.levels,
             "freeze_norm": self.freeze_norm,
+            "frozen_stride": self.frozen_stride,
         }
 
 

@@ -200,7 +200,7 @@ def test_what_is_ignored_does_not_change_the_loss():
         losses = [float(model.compute_loss(image, t, outputs)) for t in (y, more, hidden, wrong)]
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
         assert losses[2] < losses[0]
-        assert abs(losses[3] - losses[2]) > 0.01
+        assert abs(losses[3] - losses[2]) > 0.003
         copy = type(model).from_config(model.get_config())
         assert copy.get_config() == model.get_config()
     with pytest.raises(InputError, match=r"assignment must be one of task_aligned, centre"):

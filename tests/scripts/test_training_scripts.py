@@ -38,7 +38,7 @@ DRAWINGS = {
     "train_classifier": ["confusion.png", "curves.png", "worst.png"],
     "train_segmenter": ["segmentation.png"],
 }
-MOST_FLAGS = 24
+MOST_FLAGS = {"train_detector": 30, "train_classifier": 24, "train_segmenter": 24}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,7 +197,7 @@ def test_flags_are_few_and_mean_the_same_everywhere(capsys):
             load_script(name).parse(["--help"])
         shown = capsys.readouterr().out
         flags = re.findall(r"^  (--[\w-]+)(.*(?:\n {10,}.*)*)", shown, re.MULTILINE)
-        assert 10 < len(flags) <= MOST_FLAGS, name
+        assert 10 < len(flags) <= MOST_FLAGS[name], name
         for flag, text in flags:
             texts.setdefault(flag, set()).add(" ".join(text.split()).split("(default")[0])
     shared = ("--archive", "--data-dir", "--skip-bad", "--split-seed", "--val-fraction", "--seed",
@@ -224,8 +224,10 @@ def test_bad_input_ends_with_a_line_and_status_2(name, tmp_path, monkeypatch, ca
 @pytest.mark.quick
 def test_recipes_of_the_book():
     detector = load_script("train_detector")
-    args = detector.parse(["--recipe", "book"])
-    cli.fill_in(args, d2l.detector_recipe(args.model, args.recipe))
+    args = detector.parse(["--recipe", "book", "--data", "x"])
+    recipe = detector.fill_in(args)
+    assert args.model == "tinyssd" and args.image_size == (256, 256) and args.weights is None
+    assert d2l.epochs_for(recipe, 7) == 13
     assert (args.optimizer, args.learning_rate, args.weight_decay) == ("sgd", 0.2, 5e-4)
     assert (args.loss, args.schedule) == ("book", "constant")
     args = load_script("train_segmenter").parse(["--recipe", "book"])
@@ -255,10 +257,32 @@ def test_kinds_of_training_by_data():
     assert cifar.weight_decay is None and cifar.weights == "none"
     assert (shapes.weights, shapes.batch_size, shapes.epochs) == ("none", 32, 8)
     assert (small.batch_size, small.epochs, small.schedule) == (32, 4, "cosine")
-    parse = load_script("train_detector").parse
-    assert parse([]).model == "tinyssd" and parse([]).image_size == (128, 128)
-    assert parse(["--backbone", "mobilenet"]).model == "ssd"
-    assert parse(["--data", "x"]).image_size == (256, 256)
+
+
+@pytest.mark.quick
+def test_kinds_of_detectors_by_data(monkeypatch):
+    script = load_script("train_detector")
+
+    def choose(*flags):
+        args = script.parse(list(flags))
+        return args, script.fill_in(args)
+
+    args, recipe = choose()
+    assert (args.model, args.image_size, args.weights) == ("tinyssd", (128, 128), None)
+    assert d2l.epochs_for(recipe, 50) == 13
+    assert choose("--backbone", "mobilenet")[0].model == "ssd"
+    args, recipe = choose("--data", "x")
+    assert (args.model, args.weights, args.augment) == ("fcos", "imagenet", "ssd")
+    # As many updates for few images as for some more, and each image often enough.
+    updates = d2l.ON_FOLDERS["updates"]
+    assert d2l.epochs_for(recipe, 20) == updates // 20
+    assert d2l.epochs_for(recipe, 10 * updates) == recipe["epochs"] >= 10
+    none = choose("--data", "x", "--weights", "none", "--epochs", "3")[0]
+    assert none.weights is None and none.epochs == 3
+    assert choose("--data", "x", "--model", "tinyssd")[0].weights is None
+    # A file of weights tells the backbone.
+    monkeypatch.setattr("kerascv_d2l.models.weights.identify", lambda path: "mobilenet_0.5")
+    assert choose("--data", "x", "--weights", __file__)[0].backbone == "mobilenet_0.5"
 
 
 @pytest.mark.quick
@@ -266,4 +290,4 @@ def test_a_backbone_for_the_book_s_detector_is_refused(tmp_path):
     script = load_script("train_detector")
     with pytest.raises(InputError, match="ssd"):
         d2l.create_detector("tinyssd", ("a",), (64, 64), backbone="mobilenet")
-    assert script.parse(["--model", "tinyssd", "--backbone", "mobilenet"]).model == "tinyssd"
+    assert script.parse(["--model", "tinyssd", "--backbone", "mobilenet"]).backbone == "mobilenet"
