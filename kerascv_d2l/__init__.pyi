@@ -289,6 +289,9 @@ from kerascv_d2l.models.vgg import (
 from kerascv_d2l.models.yolo1 import (
     YOLO1 as YOLO1,
 )
+from kerascv_d2l.ops.anchor_choice import (
+    choose_image_size as choose_image_size,
+)
 from kerascv_d2l.ops.anchors import (
     multibox_prior as multibox_prior,
     offset_boxes as offset_boxes,

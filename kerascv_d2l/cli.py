@@ -25,6 +25,7 @@ from kerascv_d2l.training.devices import (
     DEVICES_HELP,
     check_batch_size,
     describe_strategy,
+    has_bfloat16,
     make_strategy,
     parse_devices,
 )
@@ -404,7 +405,8 @@ def add_run_arguments(parser, task, *, title="run", kept="its last finished epoc
     )
     add(
         "--mixed-precision",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="compute in 16 bits, keep weights in 32: float16 on a GPU, bfloat16 on a CPU",
     )
     add("--devices", type=devices, default="auto", help=f"{DEVICES_HELP} (default: %(default)s)")
@@ -443,8 +445,8 @@ def set_up(args):
     Call it right after parsing, before anything that uses TensorFlow.
 
     Args:
-        args: namespace with `seed` and `mixed_precision`; with `devices` and
-            `batch_size` if the script has these flags.
+        args: namespace with `seed` and `mixed_precision`, None for where a CPU has arithmetic
+            for it; with `devices` and `batch_size` if the script has these flags.
 
     Returns:
         `tf.distribute.Strategy`: build and compile the model in its `scope()`. Without a flag
@@ -464,6 +466,8 @@ def set_up(args):
         batch = f", batch {args.batch_size}"
     keras.utils.set_random_seed(args.seed)
     policy = "float32"
+    if args.mixed_precision is None:
+        args.mixed_precision = has_bfloat16() and not tf.config.get_visible_devices("GPU")
     if args.mixed_precision:
         # CPUs have bfloat16 arithmetic at best; GPUs of every age have float16.
         gpu = tf.config.get_visible_devices("GPU")

@@ -18,7 +18,7 @@ GENERATED = "generated"
 NAMES = (GENERATED, "banana_detection", "voc2012_segmentation")
 # Enough to learn from, few enough for four minutes on two cores.
 GENERATED_OPTIONS = {"num_train": 1600, "num_val": 200, "num_classes": 1}
-GENERATED_SIZE, BOOK_SIZE, FOLDER_SIZE = (128, 128), (256, 256), (320, 320)
+GENERATED_SIZE, BOOK_SIZE = (128, 128), (256, 256)
 FOLDER_MODEL = "fcos"  # what measured best on small sets of photographs, see docs/experiments.md
 MEASUREMENTS = 20  # of mean average precision in a training, about
 AUGMENTATIONS = {"ssd": "ssd_augmentation", "mosaic": "mosaic_augmentation"}
@@ -46,8 +46,8 @@ def parse(argv=None):
         type=cli.image_size,
         metavar="PIXELS",
         help="size that images are resized to: 256, or HEIGHTxWIDTH (default: "
-        f"{GENERATED_SIZE[0]} for generated images, {BOOK_SIZE[0]} for --recipe book, else "
-        f"{FOLDER_SIZE[0]})",
+        f"{GENERATED_SIZE[0]} for generated images, {BOOK_SIZE[0]} for --recipe book, else by the "
+        "size of the objects)",
     )
     group = cli.add_optimizer_arguments(
         parser,
@@ -69,6 +69,7 @@ def parse(argv=None):
         "for half of the images (default: by --recipe)",
     )
     group = cli.add_training_arguments(parser, TASK, defaults="by --recipe")
+    parser.set_defaults(mixed_precision=None)
     group.add_argument(
         "--map-every",
         type=cli.positive_int,
@@ -96,9 +97,8 @@ def fill_in(args):
         args.model = "tinyssd" if args.backbone is None else "ssd"
         if not generated and not book:
             args.model = FOLDER_MODEL
-    if args.image_size is None:
-        own = BOOK_SIZE if book else FOLDER_SIZE
-        args.image_size = GENERATED_SIZE if generated else own
+    if args.image_size is None and (generated or book):
+        args.image_size = GENERATED_SIZE if generated else BOOK_SIZE
     recipe = d2l.detector_recipe(args.model, args.recipe, on_folder=not generated)
     if args.backbone is None and args.weights is not None:
         args.backbone = d2l.backbone_of(args.weights)
@@ -106,6 +106,8 @@ def fill_in(args):
     args.backbone = args.backbone or d2l.detector_class(args.model).BACKBONE
     if args.weights == "none":
         args.weights = None
+    if args.mixed_precision is None and (generated or args.recipe != "default"):
+        args.mixed_precision = False
     return recipe
 
 
@@ -124,14 +126,23 @@ def load_data(args):
     )
 
 
-def choose_anchors(args, data):
-    """Let the model choose its anchors by the labels of the training images."""
-    boxes, ignore = (data.train.targets[name] for name in ("boxes", "ignore"))
-    objects = [b[~i] for b, i in zip(boxes, ignore, strict=True)]
-    chosen = d2l.detector_class(args.model).anchor_options(np.concatenate(objects), args.image_size)
+def choose_by_labels(args, data, recipe):
+    """Choose by the training images what was not given: their size, the epochs, the anchors."""
+    rows = zip(*(data.train.targets[name] for name in ("boxes", "classes", "ignore")), strict=True)
+    objects = [(boxes[~ignore], classes[~ignore]) for boxes, classes, ignore in rows]
+    boxes, classes = (np.concatenate(part) for part in zip(*objects, strict=True))
+    if args.image_size is None:
+        args.image_size = d2l.choose_image_size(boxes, classes, data.train.sizes)
+        print(f"image size by the labels: {args.image_size}", flush=True)
+    if args.epochs is None:
+        steps = d2l.steps_per_epoch(data.train, args.batch_size)
+        args.epochs = d2l.epochs_for(recipe, steps, args.image_size)
+    if args.recipe == "book" or d2l.detector_class(args.model).takes_whole(args.weights):
+        return  # with anchors of their own
+    chosen = d2l.detector_class(args.model).anchor_options(boxes, args.image_size)
     for name, value in chosen.items():
         print(f"{name.replace('_', ' ')} by the labels: {value}", flush=True)
-    return chosen
+    args.options = {**args.options, **chosen}
 
 
 def build_model(args, class_names, steps):
@@ -176,16 +187,12 @@ def main(argv=None):
     args = parse(argv)
     recipe = fill_in(args)
     strategy = cli.set_up(args)
-    whole = d2l.detector_class(args.model).takes_whole(args.weights)
-    if not whole:
+    if not d2l.detector_class(args.model).takes_whole(args.weights):
         d2l.check_weights(args.backbone, args.weights)
     data = load_data(args)
     print(data.describe(), flush=True)
-    if not whole:  # which have anchors of their own
-        args.options = {**args.options, **choose_anchors(args, data)}
+    choose_by_labels(args, data, recipe)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
-    if args.epochs is None:
-        args.epochs = d2l.epochs_for(recipe, steps)
     run = cli.start_run(args, strategy, TASK, data)
     averaged, best = d2l.AverageWeights(), d2l.KeepBest("val_map", args.patience)
     with strategy.scope():

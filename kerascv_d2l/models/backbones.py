@@ -12,6 +12,7 @@ import math
 import os
 import random
 import re
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -375,7 +376,10 @@ def keras_network(function, weights=None, **arguments):
     """
     if weights == "imagenet":
         try:
-            return function(weights="imagenet", **arguments)
+            with warnings.catch_warnings():
+                # Images of any size use the weights of 224 pixels, of which Keras warns.
+                warnings.filterwarnings("ignore", message="`input_shape` is undefined")
+                return function(weights="imagenet", **arguments)
         except Exception as error:  # Keras raises a bare Exception when it cannot download
             raise InputError(
                 f'{function.__name__}, weights="imagenet": {_how_to_fetch(str(error))}'
@@ -391,7 +395,7 @@ def keras_network(function, weights=None, **arguments):
 
 def _how_to_fetch(message):
     """What to do after Keras' failed download, whose message names the address."""
-    without = "or start from random weights with weights=None"
+    without = "or start from random weights with weights=None (--weights none)"
     found = re.search(r"https?://\S+", message)
     if not found:
         return f"{message}. Give the path of a weights file, {without}."

@@ -78,6 +78,7 @@ class DETR(Detector):
     RECIPES: ClassVar = {
         "default": Recipe("adamw", 2e-4, weight_decay=1e-4, epochs=40, batch_size=16),
     }
+    ON_FOLDERS: ClassVar = {"clip_norm": 0.1}  # the paper's
 
     def __init__(
         self,

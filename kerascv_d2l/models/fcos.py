@@ -58,6 +58,7 @@ class FCOS(DenseDetector):
             "sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
         ),
     }
+    ON_FOLDERS: ClassVar = {"options": {"channels": 64, "levels": 3}}
     anchor_ratios = (1.0,)
 
     def __init__(self, class_names, assignment="task_aligned", **kwargs):

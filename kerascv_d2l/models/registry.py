@@ -7,6 +7,7 @@ and add one line to `DETECTORS`. Nothing here imports TensorFlow before a detect
 import dataclasses
 import difflib
 import importlib
+import math
 from pathlib import Path
 
 from kerascv_d2l.errors import InputError
@@ -24,11 +25,15 @@ DETECTORS = {
 }
 
 
+USUAL_SIDE = 256  # pixels, for which updates are counted
+
 # How a training on a folder of images differs from a class's default recipe, which is for
 # generated images and random weights: docs/experiments.md has what was tried.
 ON_FOLDERS = {
+    "backbone": "mobilenet_0.75",
     "weights": "imagenet",
-    "updates": 1600,
+    "backbone_rate": 0.1,
+    "updates": 2000,
     "batch_size": 8,
     "augment": "ssd",
     "warmup": 0.05,
@@ -51,7 +56,8 @@ class Recipe:
         clip_norm: float, largest norm of the gradients; None for no limit.
         averaging: float, momentum of a running mean of the weights; None for none.
         backbone_rate: float, rate of a pretrained backbone, in terms of the learning rate.
-        updates: int, for which `epochs` are counted by the images; None: as many as `epochs` say.
+        updates: int, at 256 x 256 pixels, for which `epochs` are counted by the images; None: as
+            many as `epochs` say.
         epochs: int; with `updates` the fewest.
         batch_size: int, images in a step, on all devices together.
         augment: str, what the training images go through.
@@ -147,7 +153,7 @@ def detector_recipe(name, recipe="default", on_folder=False):
     if on_folder and recipe == "default":
         found = dataclasses.replace(found, **ON_FOLDERS | cls.ON_FOLDERS)
     if cls.BACKBONE is None:
-        found = dataclasses.replace(found, weights=None)
+        found = dataclasses.replace(found, backbone=None, weights=None)
     return dataclasses.asdict(found)
 
 
@@ -169,19 +175,22 @@ def backbone_of(weights):
     return identify(path)
 
 
-def epochs_for(recipe, steps_per_epoch):
+def epochs_for(recipe, steps_per_epoch, image_size):
     """Count the epochs of a training.
 
     Args:
         recipe: dict with `epochs` and `updates`, see `Recipe`.
         steps_per_epoch: int.
+        image_size: `(height, width)`, pixels. Updates with larger images take longer, and so
+            there are fewer.
 
     Returns:
         int, at least 1.
     """
     if recipe["updates"] is None:
         return recipe["epochs"]
-    return max(recipe["epochs"], round(recipe["updates"] / steps_per_epoch), 1)
+    updates = recipe["updates"] * USUAL_SIDE / math.sqrt(math.prod(image_size))
+    return max(recipe["epochs"], round(updates / steps_per_epoch), 1)
 
 
 def one_of(table, name, argument):

@@ -187,7 +187,8 @@ def fetch(hub_name):
             f"huggingface_hub ({huggingface_hub.constants.HF_HUB_CACHE}) and could not be fetched "
             f"({type(error).__name__}: {error}). Fetch it where there is a network, with\n"
             f"    hf download {hub_name} {_HUB_FILE}\n"
-            "and give its path as weights, or start from random weights with weights=None."
+            "and give its path as weights, or start from random weights with weights=None "
+            "(--weights none)."
         ) from error
 
 

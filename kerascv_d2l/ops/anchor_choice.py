@@ -1,4 +1,4 @@
-"""Which anchors suit the objects of a data set."""
+"""Which anchors, and which size of images, suit the objects of a data set."""
 
 import numpy as np
 
@@ -6,6 +6,40 @@ import numpy as np
 _SMALLER, _LARGER = 0.05, 0.05
 _NARROW, _WIDE = 0.1, 0.9  # quantiles of the shapes that stand beside the median
 _LEAST_STEP = 1.25  # between one ratio and the next
+
+# Sides of square images, pixels, and how large an object of the class with the smallest ones
+# should be there: three places of the finest map.
+IMAGE_SIDES = (256, 320, 384, 448, 512)
+_WANTED_SIZE = 26.0
+_LEAST_OBJECTS = 5  # of a class that counts
+
+
+def choose_image_size(boxes, classes, sizes):
+    """Choose the size that images are resized to: as small as their objects let it be.
+
+    Args:
+        boxes: array `(n, 4)`, normalised corners, of all objects to learn from.
+        classes: int array `(n,)`.
+        sizes: int array `(images, 2)`: height and width of the images, pixels.
+
+    Returns:
+        `(height, width)`, one of `IMAGE_SIDES`: the least at which the median object of each
+        class is as large as a square of 26 pixels; but no larger than the longer side of the
+        median image needs. Classes of less than five objects do not count.
+    """
+    boxes, classes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(classes)
+    shares = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1))
+    medians = [
+        np.median(shares[classes == k])
+        for k in np.unique(classes)
+        if np.count_nonzero(classes == k) >= _LEAST_OBJECTS
+    ]
+    smallest = min(medians, default=1.0)
+    longer = np.median(np.max(sizes, axis=1))
+    side = next(
+        (s for s in IMAGE_SIDES if s * smallest >= _WANTED_SIZE or s >= longer), IMAGE_SIDES[-1]
+    )
+    return side, side
 
 
 def choose_anchors(boxes, image_size, strides):

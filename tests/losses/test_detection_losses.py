@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerascv_d2l import InputError, SSDLoss, smooth_l1
+from kerascv_d2l import InputError, SSDLoss, offset_inverse, smooth_l1
 from kerascv_d2l.losses.detection import class_losses, hard_negatives, mean_over_replicas
 
 pytestmark = pytest.mark.quick
@@ -58,6 +58,18 @@ def test_smooth_l1():
     boxes = (0.125 + 0.5 + 0 + 3.5) / 12
     expected = loss(box_weight=0.0)[0] + boxes
     np.testing.assert_allclose(loss(box_loss="smooth_l1")[0], expected, rtol=1e-5)
+
+
+def test_giou_is_that_of_the_boxes_whatever_the_anchor():
+    anchor = np.float32([0.1, 0.3, 0.5, 0.9])  # neither square nor in the middle
+    boxes = [offset_inverse(anchor[None], row[4:8][None]) for row in (PREDICTED[0], OFFSETS[0])]
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = (np.float64(box[0]) for box in boxes)
+    shared = max(0, min(x1, u1) - max(x0, u0)) * max(0, min(y1, v1) - max(y0, v0))
+    union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared
+    around = (max(x1, u1) - min(x0, u0)) * (max(y1, v1) - min(y0, v0))
+    giou = shared / union - (around - union) / around
+    found = loss(box_loss="giou", class_weight=0.0, normalizer="positives")
+    np.testing.assert_allclose(found, [1 - giou, 0], rtol=1e-5)
 
 
 def test_focal_loss():

@@ -186,7 +186,9 @@ def test_on_another_backbone(tmp_path):
     """The backbone starts as its weights file has it; maps at strides 8 to 64, and one pixel."""
     network = keras.applications.MobileNet(alpha=0.25, weights=None, include_top=False)
     network.save_weights(tmp_path / "mobilenet.weights.h5")
-    model = SSD(3, backbone="mobilenet_0.25", weights=tmp_path / "mobilenet.weights.h5")
+    chosen = {"sizes": [(0.1, 0.2), (0.3,), (0.4, 0.5), (0.6,), (0.8, 0.9)], "ratios": [0.5, 2, 1]}
+    weights = tmp_path / "mobilenet.weights.h5"
+    model = SSD(3, backbone="mobilenet_0.25", weights=weights, **chosen)
     sizes = [m.shape[1:3] for m in model.features(tf.zeros((1, 128, 192, 3)))]
     assert sizes == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 1)]
     kernel = model.features.get_layer("conv1").kernel
@@ -194,7 +196,34 @@ def test_on_another_backbone(tmp_path):
     model.save(tmp_path / "ssd.keras")
     loaded = keras.models.load_model(tmp_path / "ssd.keras")
     images = bright_rectangles(1)[0]
-    np.testing.assert_array_equal(loaded(images)[1], model(images)[1])
+    for one, two in zip(loaded(images), model(images), strict=True):
+        np.testing.assert_array_equal(one, two)
+    first = loaded(images)[0][0].numpy()[:4]
+    height, width = images.shape[1:3]
+    widths, heights = (first[:, 2] - first[:, 0]) * width, (first[:, 3] - first[:, 1]) * height
+    np.testing.assert_allclose(widths / heights, [0.5, 0.5, 2, 1], rtol=1e-4)
+    sizes = np.sqrt(widths * heights) / height
+    np.testing.assert_allclose(sizes, [0.1, 0.2, 0.1, 0.1], rtol=1e-4)
+
+
+@pytest.mark.quick
+def test_anchors_by_the_labels():
+    """Sizes grow from the smallest objects to the largest; shapes are those of the labels."""
+    height, width = 200, 400
+    sides = np.geomspace(20, 160, 41)  # pixels; each object is half as wide as high
+    boxes = np.stack(
+        [0 * sides, 0 * sides, sides / np.sqrt(2) / width, sides * np.sqrt(2) / height], 1
+    )
+    found = SSD.anchor_options(boxes, (height, width))
+    sizes = np.array(found["sizes"])
+    low, high = 20 * 8**0.05, 20 * 8**0.95
+    step = (high / low) ** 0.25
+    expected = np.maximum(low * step ** np.arange(5), [16, 32, 64, 128, 128]) / height
+    np.testing.assert_allclose(sizes[:, 0], expected, atol=1e-3)
+    np.testing.assert_allclose(sizes[:-1, 1] ** 2, sizes[:-1, 0] * sizes[1:, 0], rtol=0.02)
+    assert found["ratios"][0] == 0.5 and set(found["ratios"]) == {0.5, 0.62, 0.4}
+    assert TinySSD.anchor_options(boxes, (height, width)) == {}
+    assert SSD.anchor_options(np.zeros((0, 4)), (height, width)) == {}
 
 
 @pytest.mark.quick
@@ -209,6 +238,8 @@ def test_bad_input_is_named():
         TinySSD(1, weights="imagenet")
     with pytest.raises(InputError, match="mobilenet"):
         SSD(1, backbone="mobilnet")
+    with pytest.raises(InputError, match="sizes must be those of 5 maps"):
+        TinySSD(1, sizes=((0.1, 0.2),))
     model = TinySSD(1)
     with pytest.raises(InputError, match="at least 64 pixels high and wide"):
         model.detect(np.zeros((1, 48, 256, 3), np.float32))

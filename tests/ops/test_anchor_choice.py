@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kerascv_d2l.models.registry import detector_class
-from kerascv_d2l.ops.anchor_choice import choose_anchors
+from kerascv_d2l.ops.anchor_choice import choose_anchors, choose_image_size
 
 pytestmark = pytest.mark.quick
 STRIDES = (4, 8, 16, 32, 64)
@@ -37,3 +37,19 @@ def test_without_objects_a_detector_keeps_its_own():
     sizes = detector_class("retinanet").anchor_options(boxes(*np.full((2, 5), 30.0)), (100, 200))
     assert sizes["anchor_sizes"][:2] == ((30.0, 37.8, 47.6), (32.0, 40.3, 50.8))
     assert detector_class("tinyssd").anchor_options(np.zeros((0, 4)), (100, 200)) == {}
+
+
+@pytest.mark.quick
+def test_image_size():
+    """By the class with the smallest objects, if it has some, and by the images themselves."""
+    large, small = [0.1, 0.1, 0.6, 0.6], [0.2, 0.2, 0.26, 0.28]  # the square root of 0.0048: 0.069
+    photographs = np.full((3, 2), (400, 1000))
+    boxes, classes = [large] * 9 + [small] * 5, [0] * 9 + [3] * 5
+    assert choose_image_size([large] * 9, [0] * 9, photographs) == (256, 256)
+    assert choose_image_size(boxes, classes, photographs) == (384, 384)
+    assert choose_image_size(boxes, [0] * 14, photographs) == (256, 256)
+    assert choose_image_size(boxes[:-1], classes[:-1], photographs) == (256, 256)
+    assert choose_image_size(boxes, classes, [[300, 310], [9, 9], [300, 200]]) == (320, 320)
+    tiny = [0.5, 0.5, 0.51, 0.51]
+    assert choose_image_size([tiny] * 5, [0] * 5, photographs) == (512, 512)
+    assert choose_image_size(np.zeros((0, 4)), [], photographs) == (256, 256)

@@ -227,7 +227,7 @@ def test_recipes_of_the_book():
     args = detector.parse(["--recipe", "book", "--data", "x"])
     recipe = detector.fill_in(args)
     assert args.model == "tinyssd" and args.image_size == (256, 256) and args.weights is None
-    assert d2l.epochs_for(recipe, 7) == 13
+    assert d2l.epochs_for(recipe, 7, (64, 64)) == 13
     assert (args.optimizer, args.learning_rate, args.weight_decay) == ("sgd", 0.2, 5e-4)
     assert (args.loss, args.schedule) == ("book", "constant")
     args = load_script("train_segmenter").parse(["--recipe", "book"])
@@ -269,14 +269,15 @@ def test_kinds_of_detectors_by_data(monkeypatch):
 
     args, recipe = choose()
     assert (args.model, args.image_size, args.weights) == ("tinyssd", (128, 128), None)
-    assert d2l.epochs_for(recipe, 50) == 13
+    assert d2l.epochs_for(recipe, 50, (64, 64)) == 13
     assert choose("--backbone", "mobilenet")[0].model == "ssd"
     args, recipe = choose("--data", "x")
     assert (args.model, args.weights, args.augment) == ("fcos", "imagenet", "ssd")
     # As many updates for few images as for some more, and each image often enough.
     updates = d2l.ON_FOLDERS["updates"]
-    assert d2l.epochs_for(recipe, 20) == updates // 20
-    assert d2l.epochs_for(recipe, 10 * updates) == recipe["epochs"] >= 10
+    assert d2l.epochs_for(recipe, 20, (256, 256)) == updates // 20
+    assert d2l.epochs_for(recipe, 20, (1024, 256)) == updates // 40
+    assert d2l.epochs_for(recipe, 10 * updates, (256, 256)) == recipe["epochs"] >= 10
     none = choose("--data", "x", "--weights", "none", "--epochs", "3")[0]
     assert none.weights is None and none.epochs == 3
     assert choose("--data", "x", "--model", "tinyssd")[0].weights is None
