@@ -21,7 +21,11 @@ GENERATED_OPTIONS = {"num_train": 1600, "num_val": 200, "num_classes": 1}
 GENERATED_SIZE, BOOK_SIZE = (128, 128), (256, 256)
 FOLDER_MODEL = "fcos"  # what measured best on small sets of photographs, see docs/experiments.md
 MEASUREMENTS = 20  # of mean average precision in a training, about
-AUGMENTATIONS = {"ssd": "ssd_augmentation", "mosaic": "mosaic_augmentation"}
+AUGMENTATIONS = {
+    "flip": "flip_augmentation",
+    "ssd": "ssd_augmentation",
+    "mosaic": "mosaic_augmentation",
+}
 NUM_DRAWN, DRAWN_SCORE = 16, 0.5
 
 
@@ -65,8 +69,8 @@ def parse(argv=None):
     group.add_argument(
         "--augment",
         choices=("none", *AUGMENTATIONS),
-        help="ssd: random zoom out, crop, flip and colours; mosaic: the same, and mosaics of four "
-        "for half of the images (default: by --recipe)",
+        help="flip: random flip and colours; ssd: random zoom out and crop, too; mosaic: the same, "
+        "and mosaics of four for half of the images (default: by --recipe)",
     )
     group = cli.add_training_arguments(parser, TASK, defaults="by --recipe")
     parser.set_defaults(mixed_precision=None)
@@ -167,6 +171,10 @@ def build_model(args, class_names, steps):
     return model
 
 
+def make_augmentation(name, image_size):
+    return None if name == "none" else getattr(d2l, AUGMENTATIONS[name])(image_size)
+
+
 def draw(path, model, data, image_size, masks):
     """Draw the first validation images with what the model finds in them."""
     shown = data.val.subset(range(min(NUM_DRAWN, len(data.val))))
@@ -200,12 +208,12 @@ def main(argv=None):
         run.watch(model, averaged, best)
 
     masks = model.predicts_masks
-    augment = AUGMENTATIONS.get(args.augment)
     train = run.batches(
         data.train,
         args.image_size,
         args.batch_size,
-        transform=augment and getattr(d2l, augment)(args.image_size),
+        transform=make_augmentation(args.augment, args.image_size),
+        last=(make_augmentation("flip", args.image_size), round(args.plain_epochs * args.epochs)),
         seed=args.seed,
         masks=masks,
     )

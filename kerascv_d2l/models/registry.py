@@ -61,6 +61,8 @@ class Recipe:
         epochs: int; with `updates` the fewest.
         batch_size: int, images in a step, on all devices together.
         augment: str, what the training images go through.
+        plain_epochs: float in [0, 1), share of the epochs, the last, in which they are only
+            flipped and coloured: as large as those that the detector will see.
         loss: str, one of the class's `LOSSES`, or None if it has none.
         backbone: str, the network under the detector; None for the class's default.
         weights: its weights, as for `create_detector`.
@@ -80,6 +82,7 @@ class Recipe:
     epochs: int = 13
     batch_size: int = 32
     augment: str = "none"
+    plain_epochs: float = 0.0
     loss: str = None
     backbone: str = None
     weights: str = None

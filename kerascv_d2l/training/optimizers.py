@@ -20,6 +20,7 @@ _CLASSES = {
     "sgd": keras.optimizers.SGD,
 }
 SCHEDULES = ("constant", "cosine")
+_MOST_LISTED = 4  # layers in the name of a rate
 
 
 def make_optimizer(
@@ -243,8 +244,14 @@ def rate_logs(optimizers):
     for name, optimizer in optimizers.items():
         prefix = "_".join(filter(None, ("learning_rate", name)))
         for group, rate in group_rates(optimizer).items():
-            logs[prefix if group == "base" else f"{prefix}_{group}"] = rate
+            logs[prefix if group == "base" else f"{prefix}_{_short(group)}"] = rate
     return logs
+
+
+def _short(pattern):
+    """A pattern that lists many layers, by its first: what a line of progress has room for."""
+    first, *others = pattern.split("|")
+    return pattern if len(others) < _MOST_LISTED else f"{first}…"
 
 
 class LogRates(keras.callbacks.Callback):

@@ -33,7 +33,7 @@ import numpy as np
 from keras.src.random.seed_generator import global_seed_generator
 
 from kerascv_d2l import __version__
-from kerascv_d2l.data.batches import batches, names_of_batch
+from kerascv_d2l.data.batches import batches, names_of_batch, steps_per_epoch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import make_folder, plain, remove_leftovers, whole, write_json
 from kerascv_d2l.plotting.curves import draw_history
@@ -343,7 +343,7 @@ class Run(keras.callbacks.Callback):
             self._callback_states = self._stored.state["callbacks"]
             self._stored = None
 
-    def batches(self, split, image_size, batch_size, *, seed=0, **options):
+    def batches(self, split, image_size, batch_size, *, seed=0, last=None, **options):
         """Make the training batches of this run, from where it stands.
 
         If the loss becomes NaN, they are looked at before the learning rate is blamed, and the
@@ -354,21 +354,31 @@ class Run(keras.callbacks.Callback):
             image_size: as above.
             batch_size: as above.
             seed: as above.
+            last: None, or a pair: `transform` of the last epochs, and how many these are.
             **options: as above.
 
         Returns:
             `tf.data.Dataset`, as `data.batches` with `training=True`.
         """
-        make = functools.partial(
-            batches, split, image_size, batch_size, training=True, seed=seed, **options
-        )
+        transform, changed = (None, 0) if last is None else last
+        first_changed = self._epochs - changed if changed else math.inf
+
+        def make(initial_epoch, **more):
+            chosen = {"transform": transform} if initial_epoch >= first_changed else {}
+            settings = {**options, **chosen, **more, "training": True, "seed": seed}
+            return batches(split, image_size, batch_size, initial_epoch=initial_epoch, **settings)
+
         names = self.settings.get("class_names")
         self.explain_divergence = explain_by_batches(
             functools.partial(make, cache=False),
             num_classes=len(names) if names else None,
             names_of=functools.partial(names_of_batch, split, batch_size, seed),
         )
-        return make(initial_epoch=self.initial_epoch)
+        start = self.initial_epoch
+        if start >= first_changed or not changed:
+            return make(start)
+        steps = steps_per_epoch(split, batch_size) * (first_changed - start)
+        return make(start).take(steps).concatenate(make(first_changed))
 
     def announce(self, model, batches, steps_per_epoch, evaluated=0):
         """Train a few steps that are undone, and print how long the run will take.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerascv_d2l import batches, flip_augmentation, generate_detection, ssd_augmentation
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.training.keeping import AverageWeights, KeepBest
 from kerascv_d2l.training.optimizers import make_optimizer
@@ -136,3 +137,25 @@ def test_warmup_and_clipping():
     variables = [keras.Variable([1.0]), keras.Variable([1.0])]
     optimizer.apply([np.float32([3.0]), np.float32([4.0])], variables)
     np.testing.assert_allclose([v.numpy()[0] for v in variables], [1 - 0.3, 1 - 0.4], rtol=1e-6)
+
+
+def test_the_last_epochs_are_augmented_otherwise(tmp_path):
+    """Also where a run is resumed in the middle, or within them."""
+    data = generate_detection(6, 2, seed=0, image_size=(32, 48))
+    cut, flip = ssd_augmentation((32, 48)), flip_augmentation((32, 48))
+    options = {"seed": 4, "training": True}
+    whole = {
+        name: [
+            x.numpy() for x, _ in batches(data.train, (32, 48), 2, transform=t, **options).take(12)
+        ]
+        for name, t in (("cut", cut), ("flip", flip))
+    }
+    run = Run(tmp_path, {"epochs": 4, "batch_size": 2}, task="toy")
+    expected = whole["cut"][:6] + whole["flip"][6:]  # three batches an epoch, two epochs each
+    for start in (0, 1, 2, 3):
+        run.epochs_done = start
+        made = run.batches(data.train, (32, 48), 2, transform=cut, last=(flip, 2), seed=4)
+        for one, (two, _) in zip(expected[3 * start :], made, strict=False):
+            np.testing.assert_array_equal(one, two)
+    assert np.abs(whole["cut"][6] - whole["flip"][6]).max() > 1
+    run.close()

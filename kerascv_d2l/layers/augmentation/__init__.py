@@ -4,6 +4,7 @@ from kerascv_d2l.layers.augmentation.color_jitter import ColorJitter
 from kerascv_d2l.layers.augmentation.compose import (
     Compose,
     classification_augmentation,
+    flip_augmentation,
     mosaic_augmentation,
     segmentation_augmentation,
     small_augmentation,

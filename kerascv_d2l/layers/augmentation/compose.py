@@ -21,7 +21,6 @@ MIDDLE_GREY = 127.5
 MOSAIC_SHARE = 0.5  # of the examples; the others are augmented as SSD does
 SMALL_AUGMENTATIONS = ("none", "flip", "crop-flip", "color", "all")
 SEGMENTATION_AUGMENTATIONS = ("none", "flip", "scale")  # each does what those before it do
-DETECTION_AUGMENTATIONS = ("none", "ssd", "mosaic")
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -189,7 +188,19 @@ def ssd_augmentation(image_size):
     Source:
         Liu et al. 2016, "SSD", sections 2.2 and 3.6.
     """
-    return Compose([_ssd_crop(image_size), RandomHorizontalFlip(), ColorJitter(**SSD_JITTER)])
+    return Compose([_ssd_crop(image_size), *flip_augmentation(image_size).layers])
+
+
+def flip_augmentation(image_size):
+    """Make SSD's augmentation without its zoom and crop.
+
+    Args:
+        image_size: not used: images keep their size.
+
+    Returns:
+        `Compose`.
+    """
+    return Compose([RandomHorizontalFlip(), ColorJitter(**SSD_JITTER)])
 
 
 def mosaic_augmentation(image_size, share=MOSAIC_SHARE):
@@ -203,7 +214,7 @@ def mosaic_augmentation(image_size, share=MOSAIC_SHARE):
         `Compose`.
     """
     mosaic = Mosaic(image_size, p=share, otherwise=_ssd_crop(image_size))
-    return Compose([mosaic, RandomHorizontalFlip(), ColorJitter(**SSD_JITTER)])
+    return Compose([mosaic, *flip_augmentation(image_size).layers])
 
 
 def _ssd_crop(image_size):
