@@ -209,6 +209,9 @@ from kerascv_d2l.models.backbones import (
 from kerascv_d2l.models.classifier import (
     Classifier as Classifier,
 )
+from kerascv_d2l.models.common import (
+    in_float32 as in_float32,
+)
 from kerascv_d2l.models.detector import (
     Detector as Detector,
 )

@@ -233,6 +233,8 @@ def main(argv=None):
         verbose=run.verbose,
         callbacks=[averaged, measured, best, run],
     )
+    model, loss = d2l.in_float32(model), model.loss  # as exports compute
+    model.compile(loss=loss)
     run.save_model(model)
 
     metrics = d2l.evaluate_detections(model, validation, truth)

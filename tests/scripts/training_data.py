@@ -17,7 +17,15 @@ SCRIPTS = TESTS.parent / "scripts"
 SIZE = (64, 96)
 # Quick to trace, and no size in common that could hide a mistake.
 FLAGS = {
-    "train_detector": ["--model", "tinyssd", "--image-size", "64x96", "--map-every", "1"],
+    "train_detector": [
+        "--model",
+        "tinyssd",
+        "--image-size",
+        "64x96",
+        "--map-every",
+        "1",
+        "--no-mixed-precision",
+    ],
     "train_classifier": ["--backbone", "tiny", "--weights", "none", "--image-size", "64"],
     "train_segmenter": [
         "--backbone",
