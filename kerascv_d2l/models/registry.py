@@ -36,6 +36,7 @@ ON_FOLDERS = {
     "updates": 2000,
     "batch_size": 8,
     "augment": "ssd",
+    "plain_epochs": 0.2,
     "warmup": 0.05,
     "clip_norm": 10.0,
     "averaging": 0.99,
