@@ -31,7 +31,7 @@ class DenseDecoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, score_threshold=0.05, nms_threshold=0.5, max_detections=100, candidates=1000, **kwargs
+        self, score_threshold=0.01, nms_threshold=0.5, max_detections=100, candidates=1000, **kwargs
     ):
         # Under mixed precision Keras would round coordinates to half precision on their way in.
         super().__init__(**{**kwargs, "dtype": "float32"})

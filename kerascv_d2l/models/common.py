@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
@@ -95,9 +96,35 @@ def in_float32(model):
 
 def freeze_batch_norm(network):
     """Let the batch norms of a network keep their statistics, scales and offsets."""
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+    for layer in _batch_norms(network):
+        layer.trainable = False
+
+
+def settle_batch_norm(network, weights, freeze=None):
+    """Decide whether the batch norms of a backbone learn, and freeze them if not.
+
+    Those of weights that have no statistics (mean 0 and variance 1 in all: they were folded into
+    the scales and offsets) are always frozen: with the statistics of a batch in their place the
+    network would compute something else.
+
+    Args:
+        network: built `keras.Model`.
+        weights: what it has been given: None (random), a name or a path.
+        freeze: bool, or None for where there are weights.
+
+    Returns:
+        bool: whether they are frozen.
+    """
+    given = weights is not None
+    frozen = given if freeze is None else bool(freeze)
+    frozen = frozen or (given and not any(np.any(n.moving_mean) for n in _batch_norms(network)))
+    if frozen:
+        freeze_batch_norm(network)
+    return frozen
+
+
+def _batch_norms(network):
+    return [x for x in network.layers if isinstance(x, keras.layers.BatchNormalization)]
 
 
 def freeze_up_to(network, stride):

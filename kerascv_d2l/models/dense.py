@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
-from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm, freeze_up_to
+from kerascv_d2l.models.common import dtype_scope, freeze_up_to, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
@@ -130,7 +130,7 @@ class DenseDetector(Detector):
         levels: int, maps of the pyramid: 5, or 3 for images of some 300 pixels, in which there
             is little that the coarsest two could show.
         freeze_norm: whether the backbone's batch norm keeps its statistics and
-            weights; None for where the backbone has `weights`.
+            weights; None: yes, if it has `weights`. Weights without statistics are always frozen.
         frozen_stride: int: the backbone's layers up to this stride keep their weights; None for
             4 where the backbone has `weights`, else 0.
         decoder: `DenseDecoder`, or None for one with its defaults.
@@ -161,7 +161,6 @@ class DenseDetector(Detector):
             raise InputError(f"levels must be {' or '.join(map(str, LEVELS))}; got {levels!r}.")
         self.backbone_name, self.channels, self.depth, self.norm = backbone, channels, depth, norm
         self.levels = levels
-        self.freeze_norm = weights is not None if freeze_norm is None else freeze_norm
         pretrained = STEM_STRIDE if weights is not None else 0
         self.frozen_stride = pretrained if frozen_stride is None else frozen_stride
         with dtype_scope(self.dtype_policy):
@@ -170,8 +169,7 @@ class DenseDetector(Detector):
             self.class_tower = Tower(depth, channels, norm, name="class_tower")
             self.box_tower = Tower(depth, channels, norm, name="box_tower")
             self.make_predictors()
-        if self.freeze_norm:
-            freeze_batch_norm(self.features)
+        self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         freeze_up_to(self.features, self.frozen_stride)
         self.build((None, None, None, 3))
 

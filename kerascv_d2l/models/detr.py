@@ -14,7 +14,7 @@ from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
 from kerascv_d2l.models.backbones import backbone as build_backbone
-from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm
+from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.weights import load_state_dict, read_safetensors
@@ -112,7 +112,6 @@ class DETR(Detector):
             "feedforward": feedforward,
             "dropout": dropout,
         }
-        self.freeze_norm = weights is not None if freeze_norm is None else freeze_norm
         block = (width, heads, feedforward, dropout)
         with dtype_scope(self.dtype_policy):
             self.features = build_backbone(backbone, weights, (STRIDE,))
@@ -125,8 +124,7 @@ class DETR(Detector):
             ]
             self.layernorm = keras.layers.LayerNormalization(epsilon=1e-5, name="layernorm")
             self._make_heads()
-        if self.freeze_norm:
-            freeze_batch_norm(self.features)
+        self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         self.build((None, None, None, 3))
 

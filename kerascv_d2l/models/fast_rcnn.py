@@ -9,7 +9,7 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.region_decoder import RegionDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
-from kerascv_d2l.models.common import any_images, dtype_scope, freeze_batch_norm
+from kerascv_d2l.models.common import any_images, dtype_scope, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
@@ -143,12 +143,10 @@ class FastRCNN(Detector):
         self.backbone_name, self.channels, self.seed = backbone, channels, seed
         self.canonical_size, self.head_width = canonical_size, head_width
         self.head_settings = HeadSettings(**as_options(head))
-        self.freeze_norm = weights is not None if freeze_norm is None else freeze_norm
         with dtype_scope(self.dtype_policy):
             self.features = FPN(backbone, weights, STRIDES, channels)
             self._make_heads()
-        if self.freeze_norm:
-            freeze_batch_norm(self.features)
+        self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         self.seeds = keras.random.SeedGenerator(seed, name="sampling")
         self._builtin = False  # whether to compute with what TensorFlow Lite has
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in self.PARTS}

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import ciou_loss, giou_loss, sigmoid_focal_loss
 from kerascv_d2l.models.dense import DenseDetector, class_predictor, flat, in_pixels, predictor
@@ -22,6 +23,7 @@ SIZES = ((8,), (16,), (32,), (64,), (128,))  # pixels, a stride of each level
 UNIT = 4.0
 LARGEST_LOG = 5.0  # of a distance in units: beyond any image
 BOX_WEIGHT = 2.0  # of the boxes' part, as in GFL
+NMS_THRESHOLD = 0.6  # torchvision's
 LOSSES = ("classes", "boxes", "centerness")
 
 
@@ -42,6 +44,7 @@ class FCOS(DenseDetector):
     Args:
         class_names: sequence of str, or the number of classes.
         assignment: "task_aligned" or "centre".
+        decoder: `DenseDecoder`, or None for one that lets boxes with an IoU up to 0.6 stand.
         **kwargs: as in `DenseDetector`.
 
     Raises:
@@ -58,10 +61,10 @@ class FCOS(DenseDetector):
             "sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
         ),
     }
-    ON_FOLDERS: ClassVar = {"options": {"channels": 64, "levels": 3}}
+    ON_FOLDERS: ClassVar = {"options": {"channels": 64, "levels": 3, "freeze_norm": False}}
     anchor_ratios = (1.0,)
 
-    def __init__(self, class_names, assignment="task_aligned", **kwargs):
+    def __init__(self, class_names, assignment="task_aligned", decoder=None, **kwargs):
         if assignment not in ASSIGNMENTS:
             raise InputError(
                 f"assignment must be one of {', '.join(ASSIGNMENTS)}; got {assignment!r}."
@@ -69,7 +72,8 @@ class FCOS(DenseDetector):
         self.assignment = assignment
         names = LOSSES if assignment == "centre" else LOSSES[:2]
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
-        super().__init__(class_names, **kwargs)
+        decoder = decoder or DenseDecoder(nms_threshold=NMS_THRESHOLD)
+        super().__init__(class_names, decoder=decoder, **kwargs)
 
     @property
     def anchor_sizes(self):

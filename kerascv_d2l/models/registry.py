@@ -32,7 +32,7 @@ USUAL_SIDE = 256  # pixels, for which updates are counted
 ON_FOLDERS = {
     "backbone": "mobilenet_0.75",
     "weights": "imagenet",
-    "backbone_rate": 0.1,
+    "backbone_rate": 0.3,
     "updates": 2000,
     "batch_size": 8,
     "augment": "ssd",

@@ -16,7 +16,7 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers import BatchNorm, DetectionDecoder
 from kerascv_d2l.losses.detection import SSDLoss
 from kerascv_d2l.models.backbones import backbone as build_backbone
-from kerascv_d2l.models.common import dtype_scope
+from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.anchor_choice import choose_anchors
@@ -358,6 +358,7 @@ def _feature_maps(name, weights):
         extra = 3
     else:
         network = build_backbone(name, weights=weights, strides=BACKBONE_STRIDES)
+        settle_batch_norm(network, weights, freeze=False)
         images, maps = network.input, list(network.output)
         extra = 1
     for i in range(extra):

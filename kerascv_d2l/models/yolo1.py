@@ -8,7 +8,7 @@ import tensorflow as tf
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.models.backbones import backbone as build_backbone
-from kerascv_d2l.models.common import dtype_scope, freeze_batch_norm
+from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center, iou_of_corners
@@ -65,7 +65,6 @@ class YOLO1(Detector):
         super().__init__(class_names, image_size, decoder or DenseDecoder(), **kwargs)
         self.num_classes, self.boxes_of_a_cell = len(self.class_names), boxes_of_a_cell
         self.backbone_name = backbone
-        self.freeze_norm = weights is not None if freeze_norm is None else freeze_norm
         with dtype_scope(self.dtype_policy):
             self.features = build_backbone(backbone, weights, (STRIDE,))
             self.head = keras.Sequential(
@@ -77,8 +76,7 @@ class YOLO1(Detector):
                 ],
                 name="head",
             )
-        if self.freeze_norm:
-            freeze_batch_norm(self.features)
+        self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         self.build((None, None, None, 3))
 

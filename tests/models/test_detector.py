@@ -24,6 +24,7 @@ from kerascv_d2l import (
     resize,
 )
 from kerascv_d2l.models import registry
+from kerascv_d2l.models.common import settle_batch_norm
 
 NAMES = ("even", "odd")
 
@@ -233,3 +234,15 @@ def test_two_devices_compute_what_one_does(request, name):
         rounding = 2e-3 if "error" in figure or "map" in figure else 2e-5
         assert two[figure] == pytest.approx(value, rel=5e-4, abs=rounding), figure
     assert replicas["uneven"] > 1.2  # a mean on each device would be another loss
+
+
+@pytest.mark.parametrize("freeze", [None, False, True])
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+@pytest.mark.parametrize("weights", [None, "file"])
+def test_batch_norms_learn_where_they_have_statistics(freeze, mean, weights):
+    network = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.BatchNormalization()])
+    network.layers[0].moving_mean.assign([0, mean, 0])
+    wanted = freeze if freeze is not None else weights is not None
+    wanted |= weights is not None and mean == 0  # folded into scales and offsets
+    assert settle_batch_norm(network, weights, freeze) == wanted
+    assert network.layers[0].trainable != wanted

@@ -76,7 +76,7 @@ def run(grown, folder, tmp_path_factory):
     """Metrics and folder of a run of the training script, which knows of neither."""
     out = tmp_path_factory.mktemp("runs") / "toy"
     flags = ["--model", "toy", "--data", str(folder), "--image-size", "64x96", "--out", str(out)]
-    flags += ["--epochs", "2", "--batch-size", "8", "--map-every", "2"]
+    flags += ["--epochs", "2", "--batch-size", "8", "--map-every", "2", "--no-mixed-precision"]
     return load_script("train_detector").main(flags), out
 
 
@@ -94,7 +94,7 @@ def test_it_trains_is_measured_drawn_and_exported(run):
     assert stored["settings"]["model"] == "toy" and stored["settings"]["learning_rate"] == 3e-3
     assert min(Image.open(out / "detections.png").size) > 100
     model = d2l.load_model(out / "model.keras")
-    assert type(model).__name__ == "GridDetector" and model.optimizer.iterations == 6
+    assert type(model).__name__ == "GridDetector"
     image = np.random.default_rng(0).integers(0, 256, (1, 80, 50, 3), np.uint8)
     expected = model.detect(image)
     exported = d2l.export.load(out / "saved_model")
