@@ -28,6 +28,7 @@ AUGMENTATIONS = ("crop", "none", "flip", "crop-flip", "color", "all")
 # Least share of an image in a random crop: the book's; and what leaves a shape its form.
 CROP_AREA, GENERATED_CROP_AREA = 0.08, 0.5
 HEAD, BOX = "head", "box.*"  # the output layer; the layers that find a box
+BOX_EPOCHS = 25  # of fine-tuning: places take longer to learn than names
 NUM_DRAWN = 16
 
 # What is not given, by kind of training. Rates are for the mean loss; measured, see
@@ -174,6 +175,8 @@ def fill_in_training(args):
         cli.fill_in(args, SMALL | ({"batch_size": 256} if args.data == CIFAR10 else {}) | few)
     else:
         more = {"epochs": 16 if args.boxes else 8} if generated else {}
+        if args.boxes and not (generated or scratch):
+            more = {"epochs": BOX_EPOCHS}
         cli.fill_in(args, (FROM_SCRATCH if scratch else FINE_TUNING) | more)
 
 

@@ -20,6 +20,8 @@ GENERATED, GENERATED_TRAIN = "generated", 400
 # a step there are more steps in the same time than of several, or larger ones.
 IMAGE_SIZE, STYLE_SIZE = 128, 450
 WIDTH, BLOCKS, LEARNING_RATE = 16, 5, 2e-3
+CLIP_NORM = 1.0  # some photographs have gradients of many times those of the others
+CROP_AREA = (0.25, 1.0)  # share of a photograph: smaller ones are mostly flat and blurred
 NUM_DRAWN = 5
 DRAWN_SIDE = 450  # pixels, longer side of the drawn photographs
 DRAWN_INCHES = 4.5
@@ -94,7 +96,7 @@ def load_photographs(args):
 def augmentation(image_size):
     """Make random crops of the proportions of `image_size`, so that nothing is squeezed; flip."""
     height, width = image_size
-    crop = kerascv_d2l.RandomResizedCrop(image_size, ratio=(width / height,) * 2)
+    crop = kerascv_d2l.RandomResizedCrop(image_size, CROP_AREA, ratio=(width / height,) * 2)
     return kerascv_d2l.Compose([crop, kerascv_d2l.RandomHorizontalFlip()])
 
 
@@ -120,7 +122,7 @@ def build_trainer(args, style, steps):
     network = st.named_network(args.network, args.weights, pooling=args.pooling)
     trainer = st.FastStyleTrainer(net, network, [st.Style(style)], weights)
     optimizer = kerascv_d2l.make_optimizer(
-        "adam", args.learning_rate, schedule="cosine", steps=steps
+        "adam", args.learning_rate, schedule="cosine", steps=steps, clip_norm=CLIP_NORM
     )
     trainer.compile(optimizer, jit_compile=resolve_jit_compile("auto"))
     trainer(tf.zeros((1, *args.image_size, 3)))  # builds it

@@ -24,7 +24,9 @@ class Localizer(Classifier, BuiltModel):
     """A classifier that also says where its one object is: one network, two outputs.
 
     The box is read from the whole last feature map, by a convolution of 1 x 1 and a dense layer:
-    a mean over the map knows no places. Calling it with pixels 0-255 `(batch, *image_size, 3)`
+    a mean over the map knows no places. Between them the channels of each place are normalised:
+    without it a few steps at the rate of a new layer end in ReLUs that are 0 everywhere, and one
+    box for all images. Calling it with pixels 0-255 `(batch, *image_size, 3)`
     gives a dict: float32 `logits` `(batch, classes)` and `boxes` `(batch, 4)`, normalised corners,
     not clipped, or with `box_per_class` `(batch, 4 · classes)`, of which that of the true class
     learns, and that of the most probable one is taken. Train it with `fit` on images and labels as
@@ -71,7 +73,9 @@ class Localizer(Classifier, BuiltModel):
         shapes = network.compute_output_shape((1, *image_size, 3))
         shape = shapes[-1] if isinstance(shapes[-1], tuple) else shapes  # one map, or several
         layers = keras.layers
-        x = layers.Conv2D(BOX_CHANNELS, 1, activation="relu", name=f"{BOX}_conv")(features)
+        x = layers.Conv2D(BOX_CHANNELS, 1, name=f"{BOX}_conv")(features)
+        x = layers.LayerNormalization(name=f"{BOX}_norm")(x)
+        x = layers.ReLU(name=f"{BOX}_relu")(x)
         x = layers.Reshape((math.prod(shape[1:3]) * BOX_CHANNELS,), name=f"{BOX}_flat")(x)
         regressors = logits.shape[-1] if self.box_per_class else 1
         middle = keras.initializers.Constant(_MIDDLE * regressors)

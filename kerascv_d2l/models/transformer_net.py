@@ -9,6 +9,7 @@ from kerascv_d2l.models.common import any_images, dtype_scope
 from kerascv_d2l.ops.upsampling import crop
 
 _HALF = 127.5  # of the range of pixels
+_CORRECTION = 0.1  # of half the range, for 1 of the last convolution
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -42,8 +43,9 @@ class Repaint(keras.layers.Layer):
     """Mix the colours of an image, add a correction, and clip the result to 0-255.
 
     The colours are mixed by a learned matrix, at first the identity: a palette of few colours
-    has to lose those of the image first. The correction is added in units of half the range of
-    pixels. What goes beyond black and white is clipped, but its gradient is not, so training can
+    has to lose those of the image first. The correction is added in units of a twentieth of the
+    range of pixels: every step of Adam changes all weights by the learning rate, and in units of
+    half the range the first few steps alone went to glaring colours. What goes beyond black and white is clipped, but its gradient is not, so training can
     bring it back: a sigmoid in place of the sum learned glaring colours and stayed there, as its
     gradient ends where it saturates.
     """
@@ -54,7 +56,7 @@ class Repaint(keras.layers.Layer):
     def call(self, inputs):
         """`[correction, pixels 0-255]`, both `(batch, h, w, 3)`, to float32 pixels 0-255."""
         correction, pixels = (keras.ops.cast(x, "float32") for x in inputs)
-        colours = keras.ops.matmul(pixels / _HALF - 1, self.matrix) + correction
+        colours = keras.ops.matmul(pixels / _HALF - 1, self.matrix) + _CORRECTION * correction
         painted = _HALF * (colours + 1)
         return painted + keras.ops.stop_gradient(keras.ops.clip(painted, 0, 2 * _HALF) - painted)
 

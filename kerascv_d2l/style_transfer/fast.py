@@ -11,15 +11,19 @@ from kerascv_d2l.style_transfer.losses import LossWeights, batch_gram, tv_loss
 from kerascv_d2l.style_transfer.objective import as_targets
 
 LOSSES = ("content_loss", "style_loss", "tv_loss")
-_LEAST = 1e-12  # keeps a photograph that is flat, or equal to the style, from dividing by 0
+_LEAST = 1e-12  # keeps a style image that is flat from dividing by 0
+_LEAST_SHARE = 0.5  # of the variance of the style image's features
 
 
 class FastStyleTrainer(keras.Model):
     """Train a `TransformerNet` with `fit`, on batches of photographs alone.
 
     The losses are normalised, photograph by photograph, so that weights for `StyleTransfer`
-    hold here: the content loss by the variance of the photograph's features, the style loss by
-    the distance between its Gram matrix and the style's.
+    hold here: the content loss by the variance of the photograph's features, but at least half
+    of the style image's, the style loss by the distance between its Gram matrix and the style's,
+    but at least the mean square of the latter. Without these least units a photograph that is
+    flat, or near the style, has a loss of many times that of others, for changes as large, and
+    what serves those few is what the network learns.
 
     Attributes:
         net: the network to keep; the trainer itself need not be saved.
@@ -47,12 +51,15 @@ class FastStyleTrainer(keras.Model):
             raise InputError("styles is empty: give at least one image")
         targets = [as_targets(style) for style in styles]
         total = sum(weight for _, weight, _ in targets)
-        self._targets = []
+        self._targets, self._variances = [], None  # of the style images, by content layer
         for style_X, weight, mask in targets:
             if mask is not None:
                 raise InputError("a mask of a style is not taken here: crop the image instead")
-            grams = [batch_gram(features) for features in network.extract(style_X)[1]]  # (1, c, c)
-            self._targets.append((weight / total, grams))
+            contents, features = network.extract(style_X)
+            self._targets.append((weight / total, [batch_gram(x) for x in features]))  # (1, c, c)
+            here = [weight / total * _variance(x) for x in _float32(contents)]  # (1,)
+            before = self._variances or [0.0] * len(here)
+            self._variances = [a + b for a, b in zip(before, here, strict=True)]
         self._trackers = [keras.metrics.Mean(name=name) for name in LOSSES]
 
     def call(self, pixels, training=False):
@@ -76,15 +83,18 @@ class FastStyleTrainer(keras.Model):
         contents, styles_before = self._network.extract(photographs)
         contents_hat, styles_hat = self._network.extract(painted)
         content_value = _mean(
-            tf.reduce_mean(tf.square(a - b), (1, 2, 3)) / (_LEAST + _variance(b))
-            for a, b in zip(_float32(contents_hat), _float32(contents), strict=True)
+            tf.reduce_mean(tf.square(a - b), (1, 2, 3))
+            / tf.maximum(_variance(b), _LEAST + _LEAST_SHARE * least)
+            for a, b, least in zip(
+                _float32(contents_hat), _float32(contents), self._variances, strict=True
+            )
         )
         grams, grams_before = (
             [batch_gram(features) for features in styles] for styles in (styles_hat, styles_before)
         )
         style_value = _mean(
-            sum(weight * _square(gram - targets[i]) for weight, targets in self._targets)
-            / (_LEAST + sum(w * _square(before - targets[i]) for w, targets in self._targets))
+            self._distance(i, gram)
+            / tf.maximum(self._distance(i, before), _LEAST + self._distance(i, 0.0))
             for i, (gram, before) in enumerate(zip(grams, grams_before, strict=True))
         )
         weights = self._loss_weights
@@ -96,6 +106,10 @@ class FastStyleTrainer(keras.Model):
         for tracker, value in zip(self._trackers, values, strict=True):
             tracker.update_state(value, sample_weight=tf.shape(x)[0])
         return tf.add_n(values) / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def _distance(self, layer, grams):
+        """Mean squared distance of `(batch, c, c)` from the styles: `(batch,)`; of 0: `(1,)`."""
+        return sum(weight * _square(grams - targets[layer]) for weight, targets in self._targets)
 
 
 def _float32(tensors):

@@ -116,3 +116,10 @@ def test_the_largest_object_is_kept():
     labels = d2l.load("generated", "classification", num_train=2, num_val=2, image_size=(32, 32))
     with pytest.raises(d2l.InputError, match="for detection, not classification"):
         d2l.keep_largest_object(labels)
+
+
+def test_no_drift_of_the_channels_leaves_one_box_for_all():
+    model = d2l.Localizer(small_backbone(8), 2, image_size=SIZE)
+    images = np.random.RandomState(0).randint(0, 256, (4, *SIZE, 3)).astype(np.float32)
+    model.get_layer("box_conv").bias.assign(np.full(64, -100.0))
+    assert model(images)["boxes"].numpy().std(0).min() > 1e-5

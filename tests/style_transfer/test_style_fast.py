@@ -31,17 +31,48 @@ def test_corrections_of_any_size_stay_among_the_colours():
 
     corrections = tf.Variable(column([0, 0, 0.75, 1e4, -1e4, 1]))  # half the range is 1
     with tf.GradientTape() as tape:
-        painted = Repaint()([corrections, column([0, 255, 31.875, 255, 0, 255])])
+        painted = Repaint()([10 * corrections, column([0, 255, 31.875, 255, 0, 255])])
     np.testing.assert_allclose(painted[0, :, 0, 0], [0, 255, 127.5, 255, 0, 255], atol=1e-3)
     assert tape.gradient(painted, corrections)[0, -1, 0, 0] > 1  # beyond white, and not lost
 
 
-def test_training_lowers_the_loss_and_the_network_is_saved(tmp_path):
+def small_network():
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="a")(x)
     x = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu", name="b")(x)
-    network = st.from_model(keras.Model(inputs, x), ["b"], ["a", "b"], "torch")
+    return st.from_model(keras.Model(inputs, x), ["b"], ["a", "b"], "torch")
+
+
+def test_units_of_the_losses():
+    """By loops over images and layers; one is nearly flat, one the style image itself."""
+    network, random = small_network(), np.random.RandomState(0)
+    style = random.randint(0, 256, (12, 12, 3)).astype(np.uint8)
+    other = random.randint(0, 256, (12, 12, 3)).astype(np.uint8)
+    flat = np.clip(other, 127, 129)
+    photographs, painted = np.stack([flat, style, other]), np.stack([other, other, style])
+    trainer = st.FastStyleTrainer(TransformerNet(2, 1), network, [st.Style(style)])
+    trainer.compute_loss(tf.constant(photographs), y_pred=tf.constant(painted, tf.float32))
+
+    def extract(image):
+        contents, styles = network.extract(st.preprocess(image, image.shape[:2]))
+        return contents[0].numpy(), [st.gram(x).numpy() for x in styles]
+
+    (of_style, targets), content, style_loss = extract(style), [], []
+    for photograph, result in zip(photographs, painted, strict=True):
+        (before, grams), (after, grams_after) = extract(photograph), extract(result)
+        unit = max(before.var((0, 1, 2)).mean(), of_style.var((0, 1, 2)).mean() / 2)
+        content.append(np.mean((after - before) ** 2) / unit)
+        for gram, gram_after, target in zip(grams, grams_after, targets, strict=True):
+            unit = max(np.mean((gram - target) ** 2), np.mean(target**2))
+            style_loss.append(np.mean((gram_after - target) ** 2) / unit)
+    found = {tracker.name: float(tracker.result()) for tracker in trainer.metrics}
+    assert found["content_loss"] == pytest.approx(np.mean(content), rel=1e-4)
+    assert found["style_loss"] == pytest.approx(10 * np.mean(style_loss), rel=1e-4)
+
+
+def test_training_lowers_the_loss_and_the_network_is_saved(tmp_path):
+    network = small_network()
     fixed = network.model.get_weights()
     random = np.random.RandomState(0)
     photographs = random.randint(0, 256, (8, 4, 6, 3)).repeat(5, 1).repeat(5, 2).astype(np.uint8)
