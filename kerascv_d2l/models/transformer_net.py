@@ -45,9 +45,10 @@ class Repaint(keras.layers.Layer):
     The colours are mixed by a learned matrix, at first the identity: a palette of few colours
     has to lose those of the image first. The correction is added in units of a twentieth of the
     range of pixels: every step of Adam changes all weights by the learning rate, and in units of
-    half the range the first few steps alone went to glaring colours. What goes beyond black and white is clipped, but its gradient is not, so training can
-    bring it back: a sigmoid in place of the sum learned glaring colours and stayed there, as its
-    gradient ends where it saturates.
+    half the range the first few steps alone went to glaring colours. What goes beyond black and
+    white is clipped, but its gradient is not, so training can bring it back: a sigmoid in place
+    of the sum learned glaring colours and stayed there, as its gradient ends where it
+    saturates.
     """
 
     def build(self, input_shape):
