@@ -19,7 +19,7 @@ GENERATED, GENERATED_TRAIN = "generated", 400
 # Strokes are as large as those of STYLE at this size: the same as in style_transfer.py. Of one crop
 # a step there are more steps in the same time than of several, or larger ones.
 IMAGE_SIZE, STYLE_SIZE = 128, 450
-WIDTH, BLOCKS, LEARNING_RATE = 16, 5, 2e-3
+WIDTH, BLOCKS, LEARNING_RATE = 16, 5, 1e-3
 CLIP_NORM = 1.0  # some photographs have gradients of many times those of the others
 CROP_AREA = (0.25, 1.0)  # share of a photograph: smaller ones are mostly flat and blurred
 NUM_DRAWN = 5
@@ -70,7 +70,7 @@ def parse(argv=None):
     )
     cli.add_style_arguments(parser)
     group = cli.add_training_arguments(
-        parser, TASK, epochs=4, batch_size=1, without=("--sync-batch-norm",)
+        parser, TASK, epochs=1, batch_size=1, without=("--sync-batch-norm",)
     )
     group.add_argument(
         "--learning-rate",
