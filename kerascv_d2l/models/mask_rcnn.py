@@ -67,10 +67,30 @@ class MaskHead(keras.layers.Layer):
         self.built = True
 
     def call(self, pooled):
-        hidden = pooled
+        return self.mask_fcn_logits(self._hidden(pooled))
+
+    def maps_of(self, pooled, classes):
+        """Compute one map of each box, and none of the others.
+
+        Args:
+            pooled: `(n, bins, bins, c)`.
+            classes: int32 `(n,)`, the class whose map it is; 0 = first object class.
+
+        Returns:
+            float32 `(n, 2·bins, 2·bins)`, logits.
+        """
+        hidden = tf.cast(self._hidden(pooled), tf.float32)  # (n, 2·bins, 2·bins, channels)
+        kernels = tf.gather(tf.transpose(self.mask_fcn_logits.kernel[0, 0]), classes + 1)
+        biases = tf.gather(self.mask_fcn_logits.bias, classes + 1)  # (n,)
+        _, height, width, channels = map_size(hidden)
+        cells = tf.reshape(hidden, [-1, height * width, channels])
+        logits = tf.matmul(cells, kernels[..., tf.newaxis])  # (n, cells, 1)
+        return tf.reshape(logits, [-1, height, width]) + biases[:, tf.newaxis, tf.newaxis]
+
+    def _hidden(self, pooled):
         for layer in (*self.convs, self.conv5_mask):
-            hidden = tf.nn.relu(layer(hidden))
-        return self.mask_fcn_logits(hidden)
+            pooled = tf.nn.relu(layer(pooled))
+        return pooled
 
     def get_config(self):
         return {
@@ -133,9 +153,9 @@ class MaskRCNN(FasterRCNN):
             float32 `(n, 28, 28)`.
         """
         # A box more: TensorFlow's convolutions give wrong shapes for a batch of none (2.21).
-        boxes, image_indices = tf.pad(boxes, [[0, 1], [0, 0]]), tf.pad(image_indices, [[0, 1]])
-        logits = self.mask_head(self._pool(maps, boxes, image_indices, POOLED))[:-1]
-        return tf.gather(logits, classes + 1, axis=3, batch_dims=1)
+        boxes = tf.pad(boxes, [[0, 1], [0, 0]])
+        image_indices, classes = (tf.pad(t, [[0, 1]]) for t in (image_indices, classes))
+        return self.mask_head.maps_of(self._pool(maps, boxes, image_indices, POOLED), classes)[:-1]
 
     def decode(self, outputs):
         """Name and move the proposals, and make their masks; see `Detector.decode`."""
