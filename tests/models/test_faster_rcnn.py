@@ -17,6 +17,7 @@ from kerascv_d2l import FasterRCNN, FastRCNN, InputError, MaskRCNN, load_model, 
 from kerascv_d2l.export import load, save, save_lite
 from kerascv_d2l.layers.region_decoder import RegionDecoder
 from kerascv_d2l.models.common import dtype_scope
+from kerascv_d2l.models.mask_rcnn import MaskHead
 from kerascv_d2l.models.rcnn_weights import load_torchvision
 
 EVERYTHING = {"samples": 2000, "positive_fraction": 1.0}
@@ -271,6 +272,17 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
         np.testing.assert_allclose(value, found[name], atol=1e-5, err_msg=name)
         for other in (served, lonely):
             np.testing.assert_allclose(other[name], found[name], atol=1e-5, err_msg=name)
+
+
+def test_a_mask_is_that_of_its_class():
+    """Computed alone it is the map that all of them together would have there."""
+    head = MaskHead(3, channels=8)
+    head.build((None, 4, 5, 6))
+    head.mask_fcn_logits.bias.assign([5.0, 0.1, -0.2, 0.3])  # the first one is background's
+    pooled, classes = tf.random.stateless_normal([4, 4, 5, 6], (0, 1)), [2, 0, 1, 2]
+    every = head(pooled).numpy()
+    expected = [maps[..., k + 1] for maps, k in zip(every, classes, strict=True)]
+    np.testing.assert_allclose(head.maps_of(pooled, tf.constant(classes)), expected, atol=1e-6)
 
 
 def test_mixed_precision_keeps_coordinates():
