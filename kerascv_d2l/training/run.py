@@ -52,8 +52,8 @@ _RESULTS = (_CHECKPOINT, _METRICS, "model.keras", "saved_model")
 # Settings that may differ when a run is resumed: they do not change what is computed. (Other
 # devices change it by rounding only, unless batch norm is per device. `images` says which data.)
 FREE = {
-    *("out", "resume", "tensorboard", "devices", "data_dir", "archive", "skip_bad"),
-    *("map_every", "validate_every", "save_every", "tile"),
+    *("out", "resume", "devices", "data_dir", "archive", "skip_bad"),
+    *("map_every", "save_every", "tile"),
 }
 
 # These choose images: as long as the images are the same ones, they may differ too.
@@ -489,6 +489,8 @@ class Run(keras.callbacks.Callback):
             values = self.history.setdefault(name, [])
             values.extend([math.nan] * (epoch - len(values)))
             values.append(float(logs.get(name, math.nan)))
+        for name in [name for name, value in logs.items() if math.isnan(value)]:
+            del logs[name]  # not measured in this epoch: Keras, which comes next, need not print it
         self.epochs_done = epoch + 1
         self._write(stopped_at=self.params["epochs"] if self.model.stop_training else None)
 

@@ -256,15 +256,15 @@ def test_settings_that_decide_the_result_are_compared(tmp_path):
 
 
 def test_settings_that_do_not_are_free(tmp_path, monkeypatch):
-    first = {"map_every": 5, "validate_every": 1, "data_dir": None, "archive": None, "mine": 1}
+    first = {"map_every": 5, "data_dir": None, "archive": None, "mine": 1}
     (tmp_path / "data").mkdir()
     first["data"] = str(tmp_path / "data")
     run = Run(tmp_path / "a", first, task="toy")
     run.save(1)
     run.close()
     monkeypatch.chdir(tmp_path)
-    other = {"map_every": 1, "validate_every": 2, "data_dir": "x", "archive": "y", "mine": 2}
-    other |= {"data": first["data"], "out": "elsewhere", "devices": "cpu", "tensorboard": True}
+    other = {"map_every": 1, "data_dir": "x", "archive": "y", "mine": 2}
+    other |= {"data": first["data"], "out": "elsewhere", "devices": "cpu"}
     Run(Path("a/../a"), other, task="toy", resume=True, free=["mine"]).close()
     with pytest.raises(InputError, match="mine was 1 and is now 2"):
         Run("a", other, task="toy", resume=True)
