@@ -13,10 +13,11 @@ from pathlib import Path
 
 from kerascv_d2l import cli
 from kerascv_d2l.data.inspect import COUNTED, find_problems, summarize
-from kerascv_d2l.data.load import GENERATED, PREPARED, load
+from kerascv_d2l.data.load import GENERATED, GENERATED_SCENES, PREPARED, load
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import write_json, writing
 
+NAMES = (GENERATED, GENERATED_SCENES, *PREPARED)
 NUM_DRAWN = 12
 
 
@@ -25,9 +26,9 @@ def parse(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument(
         "source",
-        type=cli.existing_path((GENERATED, *PREPARED)),
+        type=cli.existing_path(NAMES),
         metavar="SOURCE",
-        help=f"a folder, {GENERATED}, {', '.join(PREPARED)}, or a name of tensorflow-datasets",
+        help=f"a folder, {', '.join(NAMES)}, or a name of tensorflow-datasets",
     )
     parser.add_argument("--task", choices=sorted(COUNTED), required=True)
     group = cli.add_data_arguments(parser, PREPARED, help_text="", without=("--data",))

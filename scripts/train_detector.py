@@ -14,11 +14,15 @@ import kerascv_d2l as d2l
 from kerascv_d2l import cli
 
 TASK = "train_detector"
-GENERATED = "generated"
-NAMES = (GENERATED, "banana_detection", "voc2012_segmentation")
-# Enough to learn from, few enough for four minutes on two cores.
-GENERATED_OPTIONS = {"num_train": 1600, "num_val": 200, "num_classes": 1}
-GENERATED_SIZE, BOOK_SIZE = (128, 128), (256, 256)
+# Enough to learn from, few enough for four minutes on two cores; and scenes on which the models
+# differ, for ten.
+GENERATED = {
+    "generated": {"num_train": 1600, "num_val": 200, "num_classes": 1},
+    "generated_scenes": {"num_train": 1600, "num_val": 200},
+}
+NAMES = (*GENERATED, "banana_detection", "voc2012_segmentation")
+GENERATED_SIZE = {"generated": (128, 128), "generated_scenes": (192, 192)}
+BOOK_SIZE = (256, 256)
 FOLDER_MODEL = "fcos"  # what measured best on small sets of photographs, see docs/experiments.md
 MEASUREMENTS = 20  # of mean average precision in a training, about
 AUGMENTATIONS = {
@@ -34,9 +38,10 @@ def parse(argv=None):
     group = cli.add_data_arguments(
         parser,
         NAMES,
-        GENERATED,
-        help_text="a folder of images with boxes, or "
-        f"{' or '.join(NAMES[1:])}, which is downloaded if needed (default: generated images)",
+        NAMES[0],
+        help_text="a folder of images with boxes; generated_scenes, many small objects of four "
+        "classes; banana_detection or voc2012_segmentation, which is downloaded if needed "
+        "(default: generated images)",
     )
     cli.add_boxes_on_argument(group)
     group = cli.add_model_arguments(parser, None, own="of all models but tinyssd: ")
@@ -50,8 +55,8 @@ def parse(argv=None):
         type=cli.image_size,
         metavar="PIXELS",
         help="size that images are resized to: 256, or HEIGHTxWIDTH (default: "
-        f"{GENERATED_SIZE[0]} for generated images, {BOOK_SIZE[0]} for --recipe book, else by the "
-        "size of the objects)",
+        f"{GENERATED_SIZE[NAMES[0]][0]} for generated images, {BOOK_SIZE[0]} for --recipe book, "
+        "else by the size of the objects)",
     )
     group = cli.add_optimizer_arguments(
         parser,
@@ -96,13 +101,13 @@ def fill_in(args):
     Returns:
         dict, the recipe.
     """
-    generated, book = args.data == GENERATED, args.recipe == "book"
+    generated, book = args.data in GENERATED, args.recipe == "book"
     if args.model is None:
         args.model = "tinyssd" if args.backbone is None else "ssd"
         if not generated and not book:
             args.model = FOLDER_MODEL
     if args.image_size is None and (generated or book):
-        args.image_size = GENERATED_SIZE if generated else BOOK_SIZE
+        args.image_size = GENERATED_SIZE.get(args.data, BOOK_SIZE)
     recipe = d2l.detector_recipe(args.model, args.recipe, on_folder=not generated)
     if args.backbone is None and args.weights is not None:
         args.backbone = d2l.backbone_of(args.weights)
@@ -116,7 +121,7 @@ def fill_in(args):
 
 
 def load_data(args):
-    generated = {"image_size": args.image_size, **GENERATED_OPTIONS}
+    generated = {"image_size": args.image_size, **GENERATED.get(args.data, {})}
     return d2l.load(
         args.data,
         "detection",
@@ -126,7 +131,7 @@ def load_data(args):
         archive=args.archive,
         data_dir=args.data_dir,
         masks=d2l.detector_class(args.model).predicts_masks,
-        **(generated if args.data == GENERATED else {"boxes_on": args.boxes_on}),
+        **(generated if args.data in GENERATED else {"boxes_on": args.boxes_on}),
     )
 
 

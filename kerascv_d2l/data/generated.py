@@ -160,14 +160,24 @@ class Scene:
         return np.concatenate([[0], self.classes + 1]).astype(np.int16)[self.instances]
 
 
+# Many things, small and large, upright or leaning, among as much that is none: what detectors
+# differ on.
+CROWDED = SceneSettings(
+    max_objects=8, object_size=(0.08, 0.5), empty=0.05, clutter=8, turn=0.1, min_visible=0.5
+)
+
 # What can be asked for by name.
 SCENES = {
     "usual": SceneSettings(),
+    "crowded": CROWDED,
     "one": ONE_OBJECT,
     "one-light": ONE_LIGHT_OBJECT,
     "large": LARGE_OBJECTS,
     "plain": PLAIN_OBJECT,
 }
+
+# `load("generated_scenes", …)`.
+CROWDED_OPTIONS = {"num_classes": 4, "image_size": 192, "scenes": "crowded"}
 
 # What models that make images learn in minutes.
 FOR_GENERATORS = {"num_train": 3000, "num_val": 1000, "num_classes": 4, "scenes": "plain"}

@@ -7,7 +7,7 @@ from kerascv_d2l.data.layouts import read_folder
 from kerascv_d2l.data.splits import DETECTION, TASKS
 from kerascv_d2l.errors import InputError
 
-GENERATED = "generated"
+GENERATED, GENERATED_SCENES = "generated", "generated_scenes"
 # The chapter's own; other names of tensorflow-datasets are taken too.
 PREPARED = ("banana_detection", "cifar10", "hotdog", "voc2012_segmentation")
 _TFDS_NAME = re.compile(r"([a-z][a-z0-9_]*)(/[\w.-]+)?(:[\w.*]+)?")
@@ -28,7 +28,8 @@ def load(
     """Read or generate a data set.
 
     Args:
-        source: `"generated"`; the name of a prepared data set (`banana_detection`, `cifar10`,
+        source: `"generated"`; `"generated_scenes"`, with many small things of four classes among
+            others; the name of a prepared data set (`banana_detection`, `cifar10`,
             `hotdog`, `voc2012_segmentation`, or one of tensorflow-datasets); or a folder in a
             layout of `data.layouts`. A name is taken before a folder of that name, which is
             meant by `./NAME`.
@@ -73,15 +74,17 @@ def load(
         )
     if archive is not None:
         raise InputError(f"archive is for prepared data sets ({', '.join(PREPARED)}), not {name}")
-    if name == GENERATED:
-        from kerascv_d2l.data.generated import generate
+    if name in (GENERATED, GENERATED_SCENES):
+        from kerascv_d2l.data.generated import CROWDED_OPTIONS, generate
 
+        if name == GENERATED_SCENES:
+            options = CROWDED_OPTIONS | options
         masks = {"masks": masks is not False} if task == DETECTION else {}
         return generate(task, seed=seed, **masks, **options)
     if not Path(source).exists():
         raise InputError(
             f"{name}: no such folder, and no data set of that name: known are {GENERATED}, "
-            f"{', '.join(PREPARED)}, and those of tensorflow-datasets"
+            f"{GENERATED_SCENES}, {', '.join(PREPARED)}, and those of tensorflow-datasets"
         )
     return read_folder(
         source,
@@ -99,7 +102,7 @@ def is_prepared(name):
     if name in PREPARED:
         return True
     match = _TFDS_NAME.fullmatch(name)
-    if name == GENERATED or not match or (match[2] and Path(name).exists()):
+    if name in (GENERATED, GENERATED_SCENES) or not match or (match[2] and Path(name).exists()):
         return False
     import tensorflow_datasets as tfds  # here: it takes a second, and paths do not need it
 

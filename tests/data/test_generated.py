@@ -15,6 +15,7 @@ from kerascv_d2l.data.generated import (
     generate_scene,
     generate_segmentation,
 )
+from kerascv_d2l.data.load import load
 from kerascv_d2l.errors import InputError
 
 pytestmark = pytest.mark.quick
@@ -261,3 +262,13 @@ def test_ten_light_shapes_take_learning():
     weights = np.linalg.solve(a.T @ a + 5 * np.eye(a.shape[1]), a.T @ wanted)
     accuracy = np.mean((views[1] @ weights).argmax(1) == data.val.targets["label"])
     assert accuracy < 0.45  # a network ends at twice that
+
+
+def test_generated_scenes_have_small_things_of_four_classes():
+    data = load("generated_scenes", "detection", num_train=12, num_val=1, seed=5)
+    same = generated.generate("detection", 12, 1, 5, **generated.CROWDED_OPTIONS, masks=True)
+    np.testing.assert_array_equal(data.train.images, same.train.images)
+    assert data.train.images.shape[1:] == (192, 192, 3) and len(data.class_names) == 4
+    boxes = np.concatenate(data.train.targets["boxes"])
+    assert np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).min() < 0.1
+    assert load("generated_scenes", "detection", num_train=1, num_val=1, num_classes=2).class_names
