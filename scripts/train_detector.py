@@ -108,7 +108,8 @@ def fill_in(args):
             args.model = FOLDER_MODEL
     if args.image_size is None and (generated or book):
         args.image_size = GENERATED_SIZE.get(args.data, BOOK_SIZE)
-    recipe = d2l.detector_recipe(args.model, args.recipe, on_folder=not generated)
+    whole = d2l.detector_class(args.model).takes_whole(args.weights)
+    recipe = d2l.detector_recipe(args.model, args.recipe, not generated, whole)
     if args.backbone is None and args.weights is not None:
         args.backbone = d2l.backbone_of(args.weights)
     cli.fill_in(args, {name: value for name, value in recipe.items() if name != "epochs"})

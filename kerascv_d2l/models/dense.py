@@ -10,6 +10,7 @@ from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.models.common import dtype_scope, freeze_up_to, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
+from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, predicts_same
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
 from kerascv_d2l.ops.roi_sampling import map_size
 
@@ -122,7 +123,8 @@ class DenseDetector(Detector):
         class_names: sequence of str, or the number of classes.
         backbone: name of a network with maps at strides 8, 16 and 32, see
             `kerascv_d2l.models.backbones`.
-        weights: of the backbone: None (random), "imagenet" or a path.
+        weights: None (random); of the backbone "imagenet" or a path; or of torchvision's whole
+            detector "coco" or a safetensors file, which need torchvision's arguments.
         image_size: as for `Detector`.
         channels: int, of the pyramid's maps and of the towers.
         depth: int, convolutions of a tower.
@@ -138,6 +140,7 @@ class DenseDetector(Detector):
     """
 
     BACKBONE = "resnet18"
+    TORCHVISION = None  # its name of the detector
     MIN_SIZE = 64
 
     def __init__(
@@ -161,8 +164,12 @@ class DenseDetector(Detector):
             raise InputError(f"levels must be {' or '.join(map(str, LEVELS))}; got {levels!r}.")
         self.backbone_name, self.channels, self.depth, self.norm = backbone, channels, depth, norm
         self.levels = levels
+        path = find_weights(weights, self.TORCHVISION)
+        if path is not None:
+            freeze_norm = True if freeze_norm is None else freeze_norm
         pretrained = STEM_STRIDE if weights is not None else 0
         self.frozen_stride = pretrained if frozen_stride is None else frozen_stride
+        weights = None if path else weights
         with dtype_scope(self.dtype_policy):
             extra = "p6p7" if levels == len(STRIDES) + 2 else None
             self.features = FPN(backbone, weights, STRIDES, channels, extra)
@@ -172,6 +179,14 @@ class DenseDetector(Detector):
         self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         freeze_up_to(self.features, self.frozen_stride)
         self.build((None, None, None, 3))
+        if path is not None:
+            logits = self.predictors["logits"].filters
+            load_torchvision(self, path, not predicts_same(path, self.class_names, logits))
+
+    @classmethod
+    def takes_whole(cls, weights):
+        """Whether `weights` are those of a whole detector, its anchors' included."""
+        return find_weights(weights, cls.TORCHVISION) is not None
 
     def make_predictors(self):
         """Make what stands on the towers, as `self.predictors`: dict of name to convolution."""

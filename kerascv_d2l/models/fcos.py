@@ -55,10 +55,17 @@ class FCOS(DenseDetector):
         "Generalized Focal Loss", equation 2.
     """
 
+    TORCHVISION = "fcos_resnet50_fpn"
     RECIPES: ClassVar = {
         "default": Recipe(learning_rate=1e-3, weight_decay=1e-4, batch_size=16),
         "torchvision": Recipe(
-            "sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
+            "sgd",
+            0.01,
+            momentum=0.9,
+            weight_decay=1e-4,
+            epochs=26,
+            batch_size=16,
+            options={"channels": 256, "depth": 4, "assignment": "centre"},
         ),
     }
     ON_FOLDERS: ClassVar = {"options": {"channels": 64, "levels": 3, "freeze_norm": False}}

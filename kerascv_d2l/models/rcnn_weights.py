@@ -50,9 +50,14 @@ _OLD_NAMES = {
     },
 }
 # What depends on the classes.
-_PREDICTORS = r"roi_heads\.(box_predictor\..*|mask_predictor\.mask_fcn_logits\..*)"
+_PREDICTORS = (
+    r"roi_heads\.(box_predictor\..*|mask_predictor\.mask_fcn_logits\..*)"
+    r"|head\.classification_head\.cls_logits\..*"
+)
+_WHOLE = ("roi_heads.", "head.classification_head.")  # what files of whole detectors have
 # The towers of one-stage detectors.
 _TOWERS = {"class_tower": "head.classification_head", "box_tower": "head.regression_head"}
+_LOGITS = "head.classification_head.cls_logits"
 _FIRST_DENSE = "roi_heads.box_head.fc6.weight"
 
 
@@ -83,7 +88,7 @@ def find_weights(weights, name):
     path = Path(weights or "")
     if path.suffix != ".safetensors" or not path.is_file():
         return None
-    return path if any(name.startswith("roi_heads.") for name in _header(path)) else None
+    return path if any(name.startswith(_WHOLE) for name in _header(path)) else None
 
 
 def _header(path):
@@ -96,14 +101,21 @@ def _header(path):
             return {}
 
 
-def predicts_same(path, class_names):
-    """Whether a file's predictors are those of these classes, as far as it tells."""
+def predicts_same(path, class_names, logits=None):
+    """Whether a file's predictors are those of these classes, as far as it tells.
+
+    Args:
+        path: of a safetensors file.
+        class_names: sequence of str.
+        logits: int, what a one-stage detector predicts at a place; None for an R-CNN.
+    """
     header = _header(path)
     names = header.get("__metadata__", {}).get("class_names")
     if names is not None:
         return json.loads(names) == list(class_names)
-    shape = header.get("roi_heads.box_predictor.cls_score.weight", {}).get("shape", [0])
-    return shape[0] == len(class_names) + 1
+    place = "roi_heads.box_predictor.cls_score" if logits is None else _LOGITS
+    shape = header.get(f"{place}.weight", {}).get("shape", [0])
+    return shape[0] == (len(class_names) + 1 if logits is None else logits)
 
 
 def load_torchvision(model, weights, new_classes=False):
@@ -113,8 +125,8 @@ def load_torchvision(model, weights, new_classes=False):
         model: `FasterRCNN`, `MaskRCNN`, `RetinaNet` or `FCOS` with the backbone
             "resnet50_v1.5" (or another of torchvision's ResNets) and as many classes.
         weights: path of a safetensors file, or dict name -> NumPy array.
-        new_classes: whether to leave alone what an R-CNN predicts classes, and boxes and
-            masks of them, with.
+        new_classes: whether to leave alone what predicts classes, and in an R-CNN boxes and
+            masks of them.
 
     Raises:
         InputError: if the tensors do not fit; the message lists names and shapes,

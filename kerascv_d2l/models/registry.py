@@ -41,6 +41,8 @@ ON_FOLDERS = {
     "clip_norm": 10.0,
     "averaging": 0.99,
 }
+# And from the weights of a whole detector of torchvision. No such weights could be had to try it.
+WHOLE = {"backbone": "resnet50_v1.5", "learning_rate": 1e-4, "backbone_rate": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +139,7 @@ def create_detector(name, class_names, image_size=None, backbone=None, weights=N
     return cls(class_names=class_names, image_size=image_size, **chosen, **options)
 
 
-def detector_recipe(name, recipe="default", on_folder=False):
+def detector_recipe(name, recipe="default", on_folder=False, whole=False):
     """Look up how to train a detector.
 
     Args:
@@ -145,6 +147,8 @@ def detector_recipe(name, recipe="default", on_folder=False):
         recipe: str, a key of the class's `RECIPES`.
         on_folder: whether to change the default recipe as `ON_FOLDERS`, and what the class has
             of that name, say.
+        whole: whether it starts from the weights of torchvision's whole detector: the default
+            recipe then has torchvision's network, and a rate that is small for all of it.
 
     Returns:
         dict of the attributes of `Recipe`.
@@ -156,6 +160,8 @@ def detector_recipe(name, recipe="default", on_folder=False):
     found = cls.RECIPES[one_of(cls.RECIPES, recipe, "recipe")]
     if on_folder and recipe == "default":
         found = dataclasses.replace(found, **ON_FOLDERS | cls.ON_FOLDERS)
+    if whole and recipe == "default":
+        found = dataclasses.replace(found, **WHOLE, options=cls.RECIPES["torchvision"].options)
     if cls.BACKBONE is None:
         found = dataclasses.replace(found, backbone=None, weights=None)
     return dataclasses.asdict(found)

@@ -39,11 +39,18 @@ class RetinaNet(DenseDetector):
         Lin et al. 2017, "Focal Loss for Dense Object Detection".
     """
 
+    TORCHVISION = "retinanet_resnet50_fpn"
     RECIPES: ClassVar = {
         "default": Recipe(learning_rate=5e-4, weight_decay=1e-4, batch_size=16),
         # torchvision's rate for 16 images.
         "torchvision": Recipe(
-            "sgd", 0.01, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
+            "sgd",
+            0.01,
+            momentum=0.9,
+            weight_decay=1e-4,
+            epochs=26,
+            batch_size=16,
+            options={"channels": 256, "depth": 4, "norm": False},
         ),
     }
 

@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 import record_dense as given
+import safetensors.numpy
 import tensorflow as tf
 from record_faster_rcnn import CASES, NUM_CLASSES, draw_objects, draw_pixels
 from record_resnet import sample
 
 from kerascv_d2l import FCOS, InputError, RetinaNet
+from kerascv_d2l.models import registry
 from kerascv_d2l.models.rcnn_weights import load_torchvision
 from kerascv_d2l.ops.task_aligned import match_by_distance, match_task_aligned
 
@@ -33,6 +35,28 @@ def network(request, recorded):
     load_torchvision(model, given.draw_weights({k: tuple(v) for k, v in shapes.items()}))
     model.kind = request.param
     return model
+
+
+def test_weights_of_a_whole_detector(network, recorded, tmp_path, monkeypatch):
+    """All but what predicts classes are kept where the classes are others."""
+    shapes = json.loads(str(recorded[f"{network.kind}_shapes"]))
+    path = tmp_path / "models" / f"{network.kind}_resnet50_fpn_coco.safetensors"
+    path.parent.mkdir()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    weights = given.draw_weights({k: tuple(v) for k, v in shapes.items()})
+    safetensors.numpy.save_file(weights, path)
+    recipe = registry.detector_recipe(network.kind, on_folder=True, whole=True)
+    assert type(network).takes_whole("coco") and type(network).takes_whole(path)
+    model = registry.create_detector(
+        network.kind, ["one"], backbone=recipe["backbone"], weights="coco", **recipe["options"]
+    )
+    assert model.freeze_norm and model.frozen_stride == 4
+    pairs = zip(model.weights, network.weights, strict=True)
+    for mine, theirs in (pair for pair in pairs if "metric" not in pair[0].path):
+        if "cls_logits" in mine.path:
+            assert np.abs(mine.numpy()).max() < 5 and mine.shape[-1] < theirs.shape[-1]
+        else:
+            np.testing.assert_array_equal(mine, theirs, err_msg=mine.path)
 
 
 @pytest.mark.parametrize("case", CASES)
