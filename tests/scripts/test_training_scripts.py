@@ -129,6 +129,7 @@ def test_killed_and_resumed_ends_as_if_undisturbed(name, run, root, no_results):
     assert_same_weights(undisturbed, out)
 
 
+@pytest.mark.long
 def test_a_killed_r_cnn_draws_the_same_samples_when_resumed(
     root, tmp_path, no_results, monkeypatch
 ):
