@@ -154,7 +154,7 @@ def test_tiles_make_the_same_image(content, style, net):
     tiled = run(content, style, net, steps=5, tile=8).run()
     # A gradient near 0 may turn its sign with the order of additions, which Adam makes much of.
     difference = np.abs(np.asarray(whole, int) - np.asarray(tiled, int))
-    assert np.mean(difference > 1) < 0.02
+    assert np.mean(difference > 1) < 0.05 and difference.max() < 20
 
 
 def test_kept_colours_are_the_contents(content, style, net):
