@@ -20,6 +20,8 @@ GENERATED, GENERATED_TRAIN = "generated", 400
 # a step there are more steps in the same time than of several, or larger ones.
 IMAGE_SIZE, STYLE_SIZE = 128, 450
 WIDTH, BLOCKS, LEARNING_RATE = 16, 5, 1e-3
+UPDATES = 2200
+AVERAGING = 0.995  # the network that is kept is a running mean: single photographs sway it less
 CLIP_NORM = 1.0  # some photographs have gradients of many times those of the others
 CROP_AREA = (0.25, 1.0)  # share of a photograph: smaller ones are mostly flat and blurred
 NUM_DRAWN = 5
@@ -70,7 +72,11 @@ def parse(argv=None):
     )
     cli.add_style_arguments(parser)
     group = cli.add_training_arguments(
-        parser, TASK, epochs=1, batch_size=1, without=("--sync-batch-norm",)
+        parser,
+        TASK,
+        defaults=f"some {UPDATES} updates",
+        batch_size=1,
+        without=("--sync-batch-norm",),
     )
     group.add_argument(
         "--learning-rate",
@@ -122,7 +128,12 @@ def build_trainer(args, style, steps):
     network = st.named_network(args.network, args.weights, pooling=args.pooling)
     trainer = st.FastStyleTrainer(net, network, [st.Style(style)], weights)
     optimizer = kerascv_d2l.make_optimizer(
-        "adam", args.learning_rate, schedule="cosine", steps=steps, clip_norm=CLIP_NORM
+        "adam",
+        args.learning_rate,
+        schedule="cosine",
+        steps=steps,
+        clip_norm=CLIP_NORM,
+        averaging=AVERAGING,
     )
     trainer.compile(optimizer, jit_compile=resolve_jit_compile("auto"))
     trainer(tf.zeros((1, *args.image_size, 3)))  # builds it
@@ -168,12 +179,14 @@ def main(argv=None):
 
     style, data = read_style(args), load_photographs(args)
     print(data.describe(), flush=True)
+    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
+    args.epochs = args.epochs or max(1, round(UPDATES / steps))
     settings = {"style_pixels": hashlib.sha256(style.tobytes()).hexdigest()[:16]}
     run = cli.start_run(args, strategy, TASK, data, settings)
-    steps = kerascv_d2l.steps_per_epoch(data.train, args.batch_size)
     with strategy.scope():
         trainer = build_trainer(args, style, args.epochs * steps)
-    run.watch(trainer)
+    averaged = kerascv_d2l.AverageWeights()
+    run.watch(trainer, averaged)
     trainer.fit(
         run.batches(
             data.train,
@@ -185,7 +198,7 @@ def main(argv=None):
         steps_per_epoch=steps,
         epochs=args.epochs,
         initial_epoch=run.initial_epoch,
-        callbacks=[run],
+        callbacks=[averaged, run],
         shuffle=False,  # the data does it
         verbose=run.verbose,
     )
