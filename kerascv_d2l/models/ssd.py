@@ -194,6 +194,7 @@ class SSD(Detector):
         # D2L 1.0.3, section 14.7.2.
         "book": Recipe("sgd", 0.2, schedule="constant", weight_decay=5e-4, loss="book"),
     }
+    ON_FOLDERS: ClassVar = {"learning_rate": 1e-3, "backbone_rate": 1.0}
 
     def __init__(
         self,
