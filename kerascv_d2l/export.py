@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import whole
-from kerascv_d2l.models.common import in_float32
+from kerascv_d2l.models.common import SCORE_THRESHOLD, in_float32
 from kerascv_d2l.ops.checks import as_image_size
 
 _DTYPES = (tf.uint8, tf.float32, tf.float64)  # of images
@@ -39,8 +39,8 @@ def save(model, path):
 
     Signatures: `serving_default` (uint8) and `float` (float32), both with the input `images`;
     `NAME` and `float_NAME` for every further function; of one that takes no images only the first
-    of the two; and without input `info` (`task`, the names of the `functions`, `predicts_masks`),
-    `class_names`, and `colors` (uint8 `(classes, 3)`) if the model has them.
+    of the two; and without input `info` (`task`, the names of the `functions`, `predicts_masks`,
+    `score_threshold`), `class_names`, and `colors` (uint8 `(classes, 3)`) if the model has them.
 
     Args:
         model: has `endpoints()`, `task` and `variables`; and `class_names` and `colors` if the
@@ -119,6 +119,7 @@ def _facts(model):
     """What an export tells about itself: `{signature: {output: constant}}`."""
     facts = {"info": {"task": model.task, "functions": list(model.endpoints())}}
     facts["info"]["predicts_masks"] = getattr(model, "predicts_masks", False)
+    facts["info"]["score_threshold"] = getattr(model, "score_threshold", SCORE_THRESHOLD)
     if getattr(model, "class_names", None):
         facts["class_names"] = {"class_names": list(model.class_names)}
     if getattr(model, "colors", None) is not None:
@@ -196,11 +197,16 @@ class LoadedModel:
         colors: uint8 `(classes, 3)`, RGB, or None where the task has none.
         functions: dict from names to functions; each is an attribute too.
         predicts_masks: bool: whether detections have `masks`.
+        score_threshold: float, the score from which on detections are believed.
     """
 
-    def __init__(self, task, class_names, colors, functions, predicts_masks=False):
+    def __init__(
+        self, task, class_names, colors, functions, predicts_masks=False,
+        score_threshold=SCORE_THRESHOLD,
+    ):  # fmt: skip
         self.task = task
         self.predicts_masks = bool(predicts_masks)
+        self.score_threshold = round(float(score_threshold), 4)  # exported in float32
         self.class_names = tuple(class_names)
         self.colors = colors
         self.functions = functions
@@ -239,7 +245,8 @@ def load(path):
     }
     names = getattr(model, "class_names", None) or ()
     colors, masks = getattr(model, "colors", None), getattr(model, "predicts_masks", False)
-    return LoadedModel(model.task, names, colors, functions, masks)
+    threshold = getattr(model, "score_threshold", SCORE_THRESHOLD)
+    return LoadedModel(model.task, names, colors, functions, masks, threshold)
 
 
 def _on_any_inputs(function, signature):
@@ -274,8 +281,10 @@ def _load_saved_model(path):
         }
         names = [name.decode() for name in facts.get("class_names", {}).get("class_names", ())]
         colors = facts.get("colors", {}).get("colors")
-        masks = info.get("predicts_masks", False)  # exports of before have no masks
-        return LoadedModel(info["task"].decode(), names, colors, functions, masks)
+        # Exports of before have neither.
+        masks = info.get("predicts_masks", False)
+        threshold = info.get("score_threshold", SCORE_THRESHOLD)
+        return LoadedModel(info["task"].decode(), names, colors, functions, masks, threshold)
     except (
         AttributeError,
         KeyError,

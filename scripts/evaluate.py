@@ -53,10 +53,9 @@ def parse(argv=None):
     add(
         "--score-threshold",
         type=cli.fraction,
-        default=0.5,
         metavar="SCORE",
-        help="detection: what is drawn, and counts in the choice of the worst images "
-        "(default: %(default)s)",
+        help="detection: what is drawn, and counts in the choice of the worst images (default: "
+        "the model's own, which training finds)",
     )
     add(
         "--features",
@@ -152,7 +151,8 @@ def evaluate_detector(model, split, table, args):
     metrics = evaluator.result()
     names = model.class_names
     metrics["ap_50_by_class"] = {names[k]: ap for k, ap in metrics["ap_50_by_class"].items()}
-    missed, false = evaluator.errors_by_image(args.score_threshold)  # (n,) each
+    least = model.score_threshold if args.score_threshold is None else args.score_threshold
+    missed, false = evaluator.errors_by_image(least)  # (n,) each
     metrics |= {"missed": int(missed.sum()), "false_detections": int(false.sum())}
     part = split.subset(worst_of(missed + false))
 
@@ -165,7 +165,7 @@ def evaluate_detector(model, split, table, args):
         if model.predicts_masks:
             drawn["masks"] = [f["masks"][0] for f in found]
         found = {k: np.concatenate([f[k] for f in found]) for k in ("boxes", "scores", "classes")}
-        draw_detections(path, images, found | drawn, labels, names, args.score_threshold)
+        draw_detections(path, images, found | drawn, labels, names, least)
 
     curves = {names[k]: curve[:2] for k, curve in evaluator.precision_recall().items()}
     drawings = {"worst": draw_worst}

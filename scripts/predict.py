@@ -36,9 +36,9 @@ def parse(argv=None):
     add(
         "--score-threshold",
         type=cli.fraction,
-        default=0.5,
         metavar="SCORE",
-        help="detection: report objects of at least this score (default: %(default)s)",
+        help="detection: report objects of at least this score (default: the model's own, which "
+        "training finds)",
     )
     add(
         "--image-size",
@@ -89,7 +89,8 @@ def detect(model, image, stem, output, args):
     from kerascv_d2l.plotting.detections import draw_boxes
 
     found = {name: value[0].numpy() for name, value in model.detect(image[None]).items()}
-    rows = [i for i in range(found["num_valid"]) if found["scores"][i] >= args.score_threshold]
+    least = model.score_threshold if args.score_threshold is None else args.score_threshold
+    rows = [i for i in range(found["num_valid"]) if found["scores"][i] >= least]
     detections = [
         {
             "class": model.class_names[found["classes"][i]],

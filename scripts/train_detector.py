@@ -30,7 +30,7 @@ AUGMENTATIONS = {
     "ssd": "ssd_augmentation",
     "mosaic": "mosaic_augmentation",
 }
-NUM_DRAWN, DRAWN_SCORE = 16, 0.5
+NUM_DRAWN = 16
 
 
 def parse(argv=None):
@@ -186,7 +186,9 @@ def draw(path, model, data, image_size, masks):
     shown = data.val.subset(range(min(NUM_DRAWN, len(data.val))))
     images, targets = next(iter(d2l.batches(shown, image_size, len(shown), masks=masks)))
     found = model.detect(images)
-    d2l.draw_detections(path, images.numpy(), found, targets, data.class_names, DRAWN_SCORE)
+    d2l.draw_detections(
+        path, images.numpy(), found, targets, data.class_names, model.score_threshold
+    )
 
 
 def main(argv=None):
@@ -241,9 +243,10 @@ def main(argv=None):
     )
     model, loss = d2l.in_float32(model), model.loss  # as exports compute
     model.compile(loss=loss)
-    run.save_model(model)
-
     metrics = d2l.evaluate_detections(model, validation, truth)
+    if np.isfinite(metrics["score_threshold"]):
+        model.score_threshold = metrics["score_threshold"]
+    run.save_model(model)
     by_class = metrics["ap_50_by_class"]
     metrics |= {"ap_50_by_class": {data.class_names[k]: ap for k, ap in by_class.items()}}
     d2l.export.save(model, run.path("saved_model"))

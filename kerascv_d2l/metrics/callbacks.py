@@ -59,7 +59,8 @@ class MeanAveragePrecisionCallback(_Every):
         found = dict.fromkeys(keys, float("nan"))
         if self.is_due(epoch):
             self.result = evaluate_detections(self.model, self.dataset, self.truth)
-            found = {k: v for k, v in self.result.items() if k != "ap_50_by_class"}
+            others = ("ap_50_by_class", "score_threshold")
+            found = {k: v for k, v in self.result.items() if k not in others}
         for name, value in found.items():
             logs.setdefault(f"val_{name}", value)  # what `fit` validated itself stays
 

@@ -246,6 +246,31 @@ class DetectionEvaluator:
             curves[int(class_index)] = found / num_objects, precision, detections[2][mine]
         return curves
 
+    def best_score_threshold(self):
+        """Find the score from which on detections are best believed.
+
+        Returns:
+            float in [0, 1]: of all thresholds the one with the greatest F1 at IoU 0.5, over the
+            objects of all classes together, rounded down to hundredths; NaN where nothing is
+            found.
+
+        Raises:
+            InputError: if there was no batch.
+        """
+        objects, detections = self._collected()
+        scores, right = [np.zeros(0)], [np.zeros(0, bool)]
+        for class_index in np.unique(detections[1]):
+            mine, hits, _ = _voc_matches(class_index, objects, detections)
+            scores.append(detections[2][mine])
+            right.append(hits)
+        scores, right = np.concatenate(scores), np.concatenate(right)
+        if not right.any():
+            return float("nan")
+        order = np.argsort(-scores, kind="stable")
+        # F1 is 2 right / (detections + objects).
+        f1 = np.cumsum(right[order]) / (np.arange(len(order)) + 1 + np.sum(~objects[3]))
+        return float(np.floor(100 * scores[order][f1.argmax()]) / 100)
+
     def errors_by_image(self, score_threshold):
         """Count what is wrong with the detections of at least a score, at IoU 0.5.
 
@@ -292,9 +317,10 @@ def evaluate_detections(model, dataset, truth=None):
         truth: as for `DetectionEvaluator`: for figures of the masks, too.
 
     Returns:
-        dict: see `DetectionEvaluator.result`; and before these, for a compiled `Detector`,
-        `loss` and its other metrics, as `model.evaluate(dataset, return_dict=True)` gives
-        them. (For a model on several devices that is a second pass, which all of them share.)
+        dict: see `DetectionEvaluator.result`; before these `score_threshold`, see
+        `DetectionEvaluator.best_score_threshold`; and for a compiled `Detector`, `loss` and its
+        other metrics, as `model.evaluate(dataset, return_dict=True)` gives them. (For a model on
+        several devices that is a second pass, which all of them share.)
 
     Raises:
         InputError: if the data set has no batch, or labels or detections are not
@@ -321,7 +347,7 @@ def evaluate_detections(model, dataset, truth=None):
     if one_pass:
         losses = {k: float(v) for k, v in model.get_metrics_result().items()}
         losses["loss"] = float(loss.result())
-    return losses | evaluator.result()
+    return losses | {"score_threshold": evaluator.best_score_threshold()} | evaluator.result()
 
 
 def _read_detections(detections, batch):

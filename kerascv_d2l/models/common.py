@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 
+SCORE_THRESHOLD = 0.5  # from which on detections are believed, unless a model says otherwise
 _PROBE_SIZE = 256  # pixels, a multiple of all strides
 
 

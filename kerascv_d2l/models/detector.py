@@ -8,10 +8,16 @@ import tensorflow as tf
 
 from kerascv_d2l.devices import resolve_jit_compile, without_autograph
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.common import BuiltModel, any_images, as_class_names, dtype_scope
+from kerascv_d2l.models.common import (
+    SCORE_THRESHOLD,
+    BuiltModel,
+    any_images,
+    as_class_names,
+    dtype_scope,
+)
 from kerascv_d2l.models.registry import Recipe, one_of
 from kerascv_d2l.ops.boxes import box_iou
-from kerascv_d2l.ops.checks import as_image_size, as_targets
+from kerascv_d2l.ops.checks import as_image_size, as_targets, check_fraction
 from kerascv_d2l.ops.resize import resize
 
 OWN_LAYERS = ("fpn_", "extra_")  # how names of layers begin that are added to a backbone
@@ -45,6 +51,9 @@ class Detector(BuiltModel):
         decoder: `keras.layers.Layer` without weights that turns outputs into detections, or
             None if `decode` does it alone. It is saved with the model. Another one may be
             assigned at any time.
+        score_threshold: float in [0, 1], the score from which on detections are believed: what
+            draws or lists them takes it by default. `detect` does not look at it. It may be set
+            at any time.
         **kwargs: as in `keras.Model`.
 
     Raises:
@@ -66,8 +75,12 @@ class Detector(BuiltModel):
     # The smallest height and width that `call` takes, pixels.
     MIN_SIZE = 1
 
-    def __init__(self, class_names, image_size=None, decoder=None, **kwargs):
+    def __init__(
+        self, class_names, image_size=None, decoder=None, score_threshold=SCORE_THRESHOLD, **kwargs
+    ):
         super().__init__(**kwargs)
+        check_fraction(score_threshold, "score_threshold")
+        self.score_threshold = float(score_threshold)
         self.class_names = as_class_names(class_names)
         self.image_size = None if image_size is None else as_image_size(image_size)
         if image_size is not None and min(self.image_size) < self.MIN_SIZE:
@@ -339,6 +352,7 @@ class Detector(BuiltModel):
             "class_names": self.class_names,
             "image_size": self.image_size,
             "decoder": decoder,
+            "score_threshold": self.score_threshold,
         }
 
     @classmethod

@@ -600,3 +600,28 @@ def test_curves_and_errors_of_each_image():
     missed, false = evaluator.errors_by_image(0.85)
     assert missed.tolist() == [1, 0, 1] and false.tolist() == [0, 0, 0]
     assert evaluator.errors_by_image(0.95)[0].tolist() == [2, 0, 1]
+
+
+def test_best_score_threshold_is_that_of_the_greatest_f1():
+    """Against a loop over all thresholds, with two classes and an ignored object."""
+    random = np.random.default_rng(4)
+    boxes = random.uniform(0, 0.5, (6, 8, 2))
+    boxes = np.concatenate([boxes, boxes + 0.4], axis=2).astype("float32")
+    classes = random.integers(0, 2, (6, 8))
+    labels = {"boxes": boxes[:, :5], "classes": classes[:, :5], "ignore": np.zeros((6, 5), bool)}
+    labels["ignore"][:, 0] = True
+    shifted = boxes + random.normal(0, 0.05, boxes.shape).astype("float32")
+    scores = np.round(random.uniform(0, 1, (6, 8)), 4).astype("float32")
+    evaluator = DetectionEvaluator()
+    evaluator.update(labels, {"boxes": shifted, "scores": scores, "classes": classes})
+    f1 = {}
+    for threshold in np.unique(scores):
+        missed, false = (n.sum() for n in evaluator.errors_by_image(threshold))
+        found = 6 * 4 - missed
+        f1[threshold] = 2 * found / (2 * found + false + missed)
+    best = max(f1, key=lambda t: (f1[t], t))
+    assert evaluator.best_score_threshold() == pytest.approx(np.floor(100 * best) / 100)
+    assert 0.05 < best < 0.95
+    nothing = DetectionEvaluator()
+    nothing.update(labels, {"boxes": shifted, "scores": scores, "classes": classes + 2})
+    assert np.isnan(nothing.best_score_threshold())

@@ -99,6 +99,8 @@ def test_it_trains_is_measured_drawn_and_exported(run):
     expected = model.detect(image)
     exported = d2l.export.load(out / "saved_model")
     assert exported.class_names == model.class_names
+    threshold = metrics["score_threshold"]
+    assert exported.score_threshold == model.score_threshold == threshold != 0.5
     for name, value in expected.items():
         np.testing.assert_allclose(exported.detect(image)[name], value, atol=1e-4, err_msg=name)
     assert (out / "model.tflite").stat().st_size > 1000
