@@ -20,7 +20,7 @@ GENERATED, GENERATED_TRAIN = "generated", 400
 # a step there are more steps in the same time than of several, or larger ones.
 IMAGE_SIZE, STYLE_SIZE = 128, 450
 WIDTH, BLOCKS, LEARNING_RATE = 16, 5, 1e-3
-UPDATES = 2200
+UPDATES = 560  # with four times as many the style rules, and trees are lost
 AVERAGING = 0.995  # the network that is kept is a running mean: single photographs sway it less
 CLIP_NORM = 1.0  # some photographs have gradients of many times those of the others
 CROP_AREA = (0.25, 1.0)  # share of a photograph: smaller ones are mostly flat and blurred
