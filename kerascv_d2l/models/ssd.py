@@ -331,6 +331,7 @@ class TinySSD(SSD):
     """
 
     BACKBONE = None
+    ON_FOLDERS: ClassVar = {}
 
     def __init__(self, num_classes=None, **kwargs):
         super().__init__(num_classes, backbone="tiny", **kwargs)
