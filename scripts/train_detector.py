@@ -63,7 +63,7 @@ def parse(argv=None):
         ("default", "book", "torchvision"),
         "default",
         help_text="default: what suits the model; book (SSD): SGD at a constant 0.2, L1, all "
-        "anchors; torchvision (R-CNN): its heads of full width, SGD at 0.02 for 16 images",
+        "anchors; torchvision (R-CNN, RetinaNet, FCOS): its width, and its SGD for 16 images",
     )
     group.add_argument(
         "--loss",

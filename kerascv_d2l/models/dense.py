@@ -11,6 +11,7 @@ from kerascv_d2l.models.common import dtype_scope, freeze_up_to, settle_batch_no
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, predicts_same
+from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
 from kerascv_d2l.ops.roi_sampling import map_size
 
@@ -110,6 +111,19 @@ def flat(tensor, size):
     batch = tf.shape(tensor)[0] if places else -1
     places = places or tf.reduce_prod(tf.shape(tensor)[1:]) // size
     return tf.cast(tf.reshape(tensor, [batch, places, size]), tf.float32)
+
+
+def torchvision_recipe(**options):
+    """How torchvision trains its one-stage detectors: at the rate for 16 images, and as wide."""
+    return Recipe(
+        "sgd",
+        0.01,
+        momentum=0.9,
+        weight_decay=1e-4,
+        epochs=26,
+        batch_size=16,
+        options={"channels": 256, "depth": 4, **options},
+    )
 
 
 class DenseDetector(Detector):

@@ -9,7 +9,14 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import ciou_loss, giou_loss, sigmoid_focal_loss
-from kerascv_d2l.models.dense import DenseDetector, class_predictor, flat, in_pixels, predictor
+from kerascv_d2l.models.dense import (
+    DenseDetector,
+    class_predictor,
+    flat,
+    in_pixels,
+    predictor,
+    torchvision_recipe,
+)
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rpn import rows_of, sum_where
 from kerascv_d2l.ops.checks import as_targets
@@ -58,15 +65,7 @@ class FCOS(DenseDetector):
     TORCHVISION = "fcos_resnet50_fpn"
     RECIPES: ClassVar = {
         "default": Recipe(learning_rate=1e-3, weight_decay=1e-4, batch_size=16),
-        "torchvision": Recipe(
-            "sgd",
-            0.01,
-            momentum=0.9,
-            weight_decay=1e-4,
-            epochs=26,
-            batch_size=16,
-            options={"channels": 256, "depth": 4, "assignment": "centre"},
-        ),
+        "torchvision": torchvision_recipe(assignment="centre"),
     }
     ON_FOLDERS: ClassVar = {"options": {"channels": 64, "levels": 3, "freeze_norm": False}}
     anchor_ratios = (1.0,)

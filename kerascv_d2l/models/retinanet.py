@@ -7,7 +7,14 @@ import tensorflow as tf
 
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import sigmoid_focal_loss
-from kerascv_d2l.models.dense import DenseDetector, class_predictor, flat, in_pixels, predictor
+from kerascv_d2l.models.dense import (
+    DenseDetector,
+    class_predictor,
+    flat,
+    in_pixels,
+    predictor,
+    torchvision_recipe,
+)
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rpn import rows_of
 from kerascv_d2l.ops.anchor_choice import choose_anchors
@@ -42,16 +49,7 @@ class RetinaNet(DenseDetector):
     TORCHVISION = "retinanet_resnet50_fpn"
     RECIPES: ClassVar = {
         "default": Recipe(learning_rate=5e-4, weight_decay=1e-4, batch_size=16),
-        # torchvision's rate for 16 images.
-        "torchvision": Recipe(
-            "sgd",
-            0.01,
-            momentum=0.9,
-            weight_decay=1e-4,
-            epochs=26,
-            batch_size=16,
-            options={"channels": 256, "depth": 4, "norm": False},
-        ),
+        "torchvision": torchvision_recipe(norm=False),
     }
 
     def __init__(

@@ -194,6 +194,7 @@ class SSD(Detector):
         # D2L 1.0.3, section 14.7.2.
         "book": Recipe("sgd", 0.2, schedule="constant", weight_decay=5e-4, loss="book"),
     }
+    # What measured best of SSD on a fold of the raccoons, see docs/experiments.md.
     ON_FOLDERS: ClassVar = {"learning_rate": 1e-3, "backbone_rate": 1.0}
 
     def __init__(
@@ -331,7 +332,7 @@ class TinySSD(SSD):
     """
 
     BACKBONE = None
-    ON_FOLDERS: ClassVar = {}
+    ON_FOLDERS: ClassVar = {}  # from random weights it learns at its own rate
 
     def __init__(self, num_classes=None, **kwargs):
         super().__init__(num_classes, backbone="tiny", **kwargs)
