@@ -70,6 +70,7 @@ from kerascv_d2l.explain.cam import (
     cam as cam,
     grad_cam as grad_cam,
     grad_cam_plus_plus as grad_cam_plus_plus,
+    layer_cam as layer_cam,
 )
 from kerascv_d2l.explain.gradients import (
     integrated_gradients as integrated_gradients,

@@ -8,7 +8,8 @@ keras.applications or resnet18, or a SavedModel, for what needs no inner layers.
 classifier, a detector (what is explained is one detection) or a segmentation network (one class).
 IMAGE is a file, a folder or a pattern. The methods:
 
-    grad-cam, grad-cam++, cam        cells of a feature map that speak for the class
+    grad-cam, grad-cam++, cam,       cells of a feature map that speak for the class
+    layer-cam                        the same for a place: one detection
     saliency, smooth-grad,           pixels, by the derivatives of the score
     integrated-gradients
     occlusion                        what the score loses where the image is covered
@@ -34,6 +35,7 @@ from kerascv_d2l.files import NewFiles, plain, writing
 MAPS = {  # method: function of kerascv_d2l, the flags that it takes
     "grad-cam": ("grad_cam", ("layer",)),
     "grad-cam++": ("grad_cam_plus_plus", ("layer",)),
+    "layer-cam": ("layer_cam", ("layer",)),
     "cam": ("cam", ()),
     "saliency": ("saliency", ()),
     "smooth-grad": ("smooth_grad", ("samples", "noise", "seed")),
@@ -46,10 +48,11 @@ MODEL_METHODS = ("filters", "class")
 DATA_METHODS = ("neighbours", "pca", "tsne")
 METHODS = (*MAPS, *IMAGE_METHODS, *MODEL_METHODS, "pca", "tsne")
 NEED_LAYERS = (
-    "grad-cam", "grad-cam++", "cam", "attention", "feature-maps", "windows", "filters",
+    "grad-cam", "grad-cam++", "layer-cam", "cam", "attention", "feature-maps", "windows", "filters",
     *DATA_METHODS,
 )  # fmt: skip
 DEFAULT = ("grad-cam", "saliency", "smooth-grad", "occlusion")
+DEFAULT_OF_DETECTION = ("layer-cam", *DEFAULT[1:])  # whose score is one place's
 TASKS = ("classification", "detection", "segmentation")  # of data, in this order
 
 
@@ -75,7 +78,8 @@ def parse(argv=None):
         "--method",
         default=",".join(DEFAULT),
         metavar="NAME,…",
-        help="see above (default: %(default)s; of a SavedModel those that need no layers)",
+        help="see above (default: %(default)s; of a detector layer-cam for grad-cam; of a "
+        "SavedModel those that need no layers)",
     )
     add(
         "--target",
@@ -177,6 +181,8 @@ def load_subject(args):
         except InputError as error:
             raise InputError(f"{args.model}: no such file, and as a network: {error}") from error
     subject = Subject(model, tuple(map(float, args.pixel_range.split(","))))
+    if subject.task == "detection" and not args.given:
+        args.method = list(DEFAULT_OF_DETECTION)
     if subject.exported:
         needing = [name for name in args.method if name in NEED_LAYERS]
         if args.given and needing:

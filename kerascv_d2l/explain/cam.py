@@ -37,6 +37,10 @@ def grad_cam(model, image, target=None, layer=None):
 def grad_cam_plus_plus(model, image, target=None, layer=None):
     """Compute `grad_cam` with weights that count every instance of a class, small ones too.
 
+    It is made for classifiers that end in a global mean: there all derivatives of a channel have
+    one sign. Those of a detection have both, and of each channel the positive ones alone count, so
+    that hardly a channel weighs nothing, and the map is that of mean activations: use `layer_cam`.
+
     Arguments, result and errors are those of `grad_cam`.
 
     Source:
@@ -44,12 +48,28 @@ def grad_cam_plus_plus(model, image, target=None, layer=None):
         as the score.
     """
     _, maps, gradients = _maps(model, image, target, layer, "grad_cam_plus_plus")
-    squares = gradients**2
-    sums = maps.sum(axis=(0, 1))  # (channels,)
-    below = 2 * squares + sums * squares * gradients
-    alphas = np.where(np.abs(below) > _TINY, squares / np.where(below, below, 1), 0)
+    # Of the exponential the second and third derivatives are those squares and cubes: over them
+    # alpha is g² / (2 g² + sum · g³) = 1 / (2 + sum · g), and counts where g > 0 only.
+    below = 2 + maps.sum(axis=(0, 1)) * gradients  # (h, w, channels)
+    alphas = np.where(np.abs(below) > _TINY, 1 / np.where(below, below, 1), 0)
     weights = (alphas * np.maximum(gradients, 0)).sum(axis=(0, 1))
     return np.maximum((maps * weights).sum(axis=-1), 0)
+
+
+def layer_cam(model, image, target=None, layer=None):
+    """Weigh every cell of a feature map by its own positive derivatives, and add up.
+
+    The weights of `grad_cam` know no places: its map of one detection lights every place with
+    the same features. This one is weak where the score hardly depends on the map.
+
+    Arguments, result and errors are those of `grad_cam`.
+
+    Source:
+        Jiang et al. 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for
+        Localization".
+    """
+    _, maps, gradients = _maps(model, image, target, layer, "layer_cam")
+    return np.maximum((maps * np.maximum(gradients, 0)).sum(axis=-1), 0)
 
 
 def cam(model, image, target=None):

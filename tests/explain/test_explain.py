@@ -267,6 +267,10 @@ def test_the_pixels_of_a_class():
     assert target.name == "1" and target.score == 50 * 120
     heat = d2l.saliency(subject, image, 1)
     np.testing.assert_array_equal(heat, np.float32(image[..., 1] > 0))  # each pixel its own score
+    image[:, 10:, 1] = 20  # alike, and not taken for it: only a mean of derivatives lights it
+    by_mean, by_cell = (f(subject, image, 1, "scores") for f in (d2l.grad_cam, d2l.layer_cam))
+    assert by_mean[:, 10:].min() > 0 and by_cell[:, 10:].max() == 0
+    np.testing.assert_allclose(by_cell[:, :10], 50)
     with pytest.raises(d2l.InputError, match="no pixel is taken for 0"):
         d2l.saliency(subject, image, 0)
 

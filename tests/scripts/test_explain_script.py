@@ -81,6 +81,16 @@ def test_saved_model_and_sanity(script, files, tmp_path, capsys):
     assert "grad-cam, all layers:" in capsys.readouterr().out
 
 
+def test_default_of_a_detector(script, tmp_path):
+    """A map whose weights know places: the score of a detection is one place's."""
+    model = d2l.TinySSD(class_names=("a",), image_size=(64, 64))
+    model(np.zeros((1, 64, 64, 3), np.float32))
+    model.save(tmp_path / "model.keras")
+    args = script.parse([str(tmp_path / "model.keras"), "image.png"])
+    script.load_subject(args)
+    assert args.method == ["layer-cam", "saliency", "smooth-grad", "occlusion"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
