@@ -60,10 +60,11 @@ def parse(argv=None):
     )
     group = cli.add_optimizer_arguments(
         parser,
-        ("default", "book", "torchvision"),
+        ("default", "book", "torchvision", "denoising"),
         "default",
         help_text="default: what suits the model; book (SSD): SGD at a constant 0.2, L1, all "
-        "anchors; torchvision (R-CNN, RetinaNet, FCOS): its width, and its SGD for 16 images",
+        "anchors; torchvision (R-CNN, RetinaNet, FCOS): its width, and its SGD for 16 images; "
+        "denoising (DETR): noised objects as further queries",
     )
     group.add_argument(
         "--loss",
@@ -116,7 +117,8 @@ def fill_in(args):
     args.backbone = args.backbone or d2l.detector_class(args.model).BACKBONE
     if args.weights == "none":
         args.weights = None
-    if args.mixed_precision is None and (generated or args.recipe != "default"):
+    published = args.recipe in ("book", "torchvision")
+    if args.mixed_precision is None and (args.data == NAMES[0] or published):
         args.mixed_precision = False
     return recipe
 

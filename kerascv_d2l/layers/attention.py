@@ -44,14 +44,19 @@ class Attention(keras.layers.Layer):
             layer.build((None, None, self.width))
         self.built = True
 
-    def call(self, query, key, value, mask=None, training=False, return_weights=False):
-        """Attend; `mask` bool `(n, m)` or `(batch, 1, n, m)`, False where a key is hidden."""
+    def call(self, query, key, value, mask=None, bias=None, training=False, return_weights=False):
+        """Attend; `mask` bool `(n, m)` or `(batch, 1, n, m)`, False where a key is hidden.
+
+        `bias` is float32 `(batch, heads, n, m)`, added to the scores.
+        """
         q, k, v = (
             self._in_heads(self.projections[name](x))
             for name, x in (("q", query), ("k", key), ("v", value))
         )  # (batch, heads, n or m, width / heads)
         scores = tf.matmul(q, k, transpose_b=True) / math.sqrt(self.width // self.heads)
         scores = tf.cast(scores, tf.float32)
+        if bias is not None:
+            scores += tf.cast(bias, tf.float32)
         if mask is not None:
             scores = tf.where(mask, scores, -1e9)
         weights = tf.nn.softmax(scores)  # (batch, heads, n, m)
@@ -152,7 +157,8 @@ class DecoderLayer(_Block):
 
     Called with queries `x` and their `positions` `(batch, q, width)`, and `memory` and
     `places` `(batch, n, width)`; gives `(batch, q, width)` and the weights of the second attention,
-    float32 `(batch, heads, q, n)`.
+    float32 `(batch, heads, q, n)`. See `Attention` for the `mask` of the first attention and the
+    `bias` of the second.
 
     Args:
         width: int.
@@ -177,13 +183,18 @@ class DecoderLayer(_Block):
         self.encoder_attn_layer_norm.build((None, None, self.settings["width"]))
         super().build()
 
-    def call(self, x, positions, memory, places, mask=None, training=False):
+    def call(self, x, positions, memory, places, mask=None, bias=None, training=False):
         positions, places = (tf.cast(p, x.dtype) for p in (positions, places))
         there = x + positions
         found = self.self_attn(there, there, x, mask, training=training)
         x = self.self_attn_layer_norm(x + self.drop(found, training=training))
         found, weights = self.encoder_attn(
-            x + positions, memory + places, memory, training=training, return_weights=True
+            x + positions,
+            memory + places,
+            memory,
+            bias=bias,
+            training=training,
+            return_weights=True,
         )
         x = self.encoder_attn_layer_norm(x + self.drop(found, training=training))
         return self._feed_forward(x, training), weights
@@ -192,6 +203,58 @@ class DecoderLayer(_Block):
         """List the layers that have weights."""
         other = self.encoder_attn.projections.values()
         return [*super().leaves(), *other, self.encoder_attn_layer_norm]
+
+
+@keras.saving.register_keras_serializable("kerascv_d2l")
+class BoxFocus(keras.layers.Layer):
+    """Draw each head of an attention to another part of a box: logarithms of Gaussians.
+
+    Called with `boxes` float32 `(batch, q, 4)`, normalised, centre first, and `map_size`, height
+    and width of a map, it gives float32 `(batch, heads, q, height·width)`: the `bias` of
+    `Attention`. Where a head looks and how sharply is learned, in units of half a box and one place
+    more. At first the heads look from the middle in as many directions, half of the way.
+
+    Args:
+        heads: int.
+        **kwargs: as in `keras.layers.Layer`.
+
+    Source:
+        Gao et al. 2021, "Fast Convergence of DETR with Spatially Modulated Co-Attention",
+        section 3.2; here what a head learns is the same for all queries.
+    """
+
+    def __init__(self, heads, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.heads = heads
+
+    def build(self, input_shape=None):
+        angles = [2 * math.pi * k / self.heads for k in range(self.heads)]
+        start = [[0.5 * math.cos(a), 0.5 * math.sin(a)] for a in angles]
+        # (heads, 2): x and y
+        self.offsets = self.add_weight(
+            shape=(self.heads, 2), initializer=lambda shape, dtype: tf.constant(start, dtype),
+            name="offsets",
+        )  # fmt: skip
+        self.sharpness = self.add_weight(shape=(self.heads,), initializer="zeros", name="sharpness")
+        self.built = True
+
+    def call(self, boxes, map_size):
+        (height, width), apart = map_size, []
+        for axis, count in enumerate((width, height)):
+            step = 1 / tf.cast(count, tf.float32)
+            places = (tf.range(tf.cast(count, tf.float32)) + 0.5) * step  # (count,)
+            middle, size = boxes[..., axis, tf.newaxis], boxes[..., 2 + axis, tf.newaxis]
+            away = (places - middle) / (size / 2 + step)  # (batch, q, count)
+            away = away[:, tf.newaxis] - self.offsets[:, axis, tf.newaxis, tf.newaxis]
+            apart.append(tf.square(away))  # (batch, heads, q, count)
+        columns, rows = apart
+        apart = rows[..., :, tf.newaxis] + columns[..., tf.newaxis, :]  # (batch, heads, q, h, w)
+        apart *= tf.exp(self.sharpness)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        shape = tf.shape(rows)
+        return -tf.reshape(apart, [shape[0], self.heads, shape[2], height * width])
+
+    def get_config(self):
+        return super().get_config() | {"heads": self.heads}
 
 
 def sine_positions(height, width, channels):

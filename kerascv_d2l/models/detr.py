@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from kerascv_d2l.devices import replica_slice
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.layers.attention import DecoderLayer, EncoderLayer, sine_of, sine_positions
+from kerascv_d2l.layers.attention import (
+    BoxFocus,
+    DecoderLayer,
+    EncoderLayer,
+    sine_of,
+    sine_positions,
+)
 from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
@@ -20,18 +28,39 @@ from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.weights import load_state_dict, read_safetensors
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center
 from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.denoising import NUM_DRAWS, group_mask, noise_objects
 from kerascv_d2l.ops.hungarian import match_one_to_one
 from kerascv_d2l.ops.iou import generalized_iou
 from kerascv_d2l.ops.roi_sampling import map_size
 
-STRIDE = 32
 CLASS_WEIGHT, BOX_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0  # of costs and losses
 FOCAL_CLASS_WEIGHT = 2.0  # in place of the first, with focal loss (Deformable DETR)
 NO_OBJECT_WEIGHT = 0.1  # of the cross-entropy of queries without an object
 PRIOR = 0.01
 IGNORED_SHARE = 0.5  # of a box inside an ignored object, from which it teaches nothing
 LOSSES = ("classes", "boxes", "giou")
+ALGORITHM = "philox"  # of the noise
+# Sides of the reference boxes before anything is learned, as shares of the image's.
+FIRST_SIDE = 0.2
+DENOISING_GROUPS = 3  # of the recipe
 _LEAST = 1e-5  # keeps the logit of a coordinate finite
+
+
+def _recipe(**options):
+    """For images of some 200 pixels with small objects, and random weights."""
+    return Recipe(
+        "adamw",
+        7e-4,
+        warmup=0.05,
+        weight_decay=1e-4,
+        clip_norm=0.1,  # the paper's
+        averaging=0.99,
+        updates=1400,
+        epochs=1,
+        batch_size=8,
+        augment="flip",
+        options={"stride": 16, "num_queries": 50, "encoder_layers": 1} | options,
+    )
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -44,14 +73,19 @@ class DETR(Detector):
     height)` with the centre first, for each layer of the decoder; and `attention` float32 `(batch,
     heads, queries, places)` of the last one, with `map_size` int32 `(2,)`.
 
-    With `reference_boxes` a query is a box that every layer of the decoder moves, and the class
-    loss is focal: it learns from a thousand images, where the original needs many more.
+    With `reference_boxes` a query is a box that every layer of the decoder moves and in whose
+    parts the heads look, and the class loss is focal: it learns from a thousand images, where the
+    original needs many more. With `denoising` it also learns, in training, from queries that
+    begin at the objects' boxes and classes with noise added. They need no matching, and see
+    neither the usual queries, which do not see them either, nor each other's groups. The noise
+    depends on `seed` and the number of steps alone, which is saved with the weights.
 
     Args:
         class_names: sequence of str, or the number of classes.
-        backbone: name of a network with a map at stride 32.
+        backbone: name of a network.
         weights: of the backbone: None (random), "imagenet" or a path.
         image_size: as for `Detector`.
+        stride: int, pixels, of the backbone's map: 16 for small objects.
         num_queries: int, objects that it can find in an image.
         width: int, of the transformer.
         heads: int.
@@ -60,23 +94,28 @@ class DETR(Detector):
         feedforward: int.
         dropout: float.
         reference_boxes: bool, see above.
+        denoising: int, groups of noised objects in training; 0 for none.
+        seed: int, of the noise.
         freeze_norm: whether the backbone's batch norm keeps its statistics and weights; None
             for where the backbone has `weights`.
         decoder: `SetDecoder`, or None for one with its defaults.
         **kwargs: as in `keras.Model`.
 
     Raises:
-        InputError: if the width is no multiple of the heads and of 4.
+        InputError: if the width is no multiple of the heads and of 4, or there is denoising
+            without reference boxes.
 
     Source:
         Carion et al. 2020, "DETR"; reference boxes: Liu et al. 2022, "DAB-DETR"; their
-        refinement and the focal loss: Zhu et al. 2021, "Deformable DETR", appendix A.4.
+        refinement and the focal loss: Zhu et al. 2021, "Deformable DETR", appendix A.4; where
+        heads look: see `BoxFocus`; denoising: Li et al. 2022, "DN-DETR".
     """
 
     BACKBONE = "resnet18"
     MIN_SIZE = 64
     RECIPES: ClassVar = {
-        "default": Recipe("adamw", 2e-4, weight_decay=1e-4, epochs=40, batch_size=16),
+        "default": _recipe(),
+        "denoising": _recipe(denoising=DENOISING_GROUPS),
     }
     ON_FOLDERS: ClassVar = {"clip_norm": 0.1}  # the paper's
 
@@ -86,6 +125,7 @@ class DETR(Detector):
         backbone="resnet18",
         weights=None,
         image_size=None,
+        stride=32,
         num_queries=40,
         width=128,
         heads=8,
@@ -94,6 +134,8 @@ class DETR(Detector):
         feedforward=512,
         dropout=0.0,
         reference_boxes=True,
+        denoising=0,
+        seed=0,
         freeze_norm=None,
         decoder=None,
         **kwargs,
@@ -101,8 +143,11 @@ class DETR(Detector):
         super().__init__(class_names, image_size, decoder or SetDecoder(), **kwargs)
         if width % heads or width % 4:
             raise InputError(f"width={width} must be a multiple of heads={heads} and of 4.")
+        if denoising and not reference_boxes:
+            raise InputError(f"denoising={denoising} needs reference_boxes=True.")
         self.num_classes = len(self.class_names)
         self.backbone_name, self.reference_boxes = backbone, bool(reference_boxes)
+        self.stride, self.denoising, self.seed = stride, denoising, seed
         self.settings = {
             "num_queries": num_queries,
             "width": width,
@@ -114,7 +159,7 @@ class DETR(Detector):
         }
         block = (width, heads, feedforward, dropout)
         with dtype_scope(self.dtype_policy):
-            self.features = build_backbone(backbone, weights, (STRIDE,))
+            self.features = build_backbone(backbone, weights, (stride,))
             self.input_projection = keras.layers.Conv2D(width, 1, name="input_projection")
             self.encoder_layers = [
                 EncoderLayer(*block, name=f"encoder_{i}") for i in range(encoder_layers)
@@ -125,6 +170,7 @@ class DETR(Detector):
             self.layernorm = keras.layers.LayerNormalization(epsilon=1e-5, name="layernorm")
             self._make_heads()
         self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
+        self.seeds = keras.random.SeedGenerator(seed, name="noise")
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         self.build((None, None, None, 3))
 
@@ -150,6 +196,14 @@ class DETR(Detector):
             self.reference_layers = [
                 keras.layers.Dense(width, name=f"reference_{i}") for i in range(2)
             ]
+            heads, layers = self.settings["heads"], self.settings["decoder_layers"]
+            self.focus = [BoxFocus(heads, name=f"focus_{i}") for i in range(layers)]
+        if self.denoising:  # what a query of each class begins with
+            self.labels = Queries(width, self.num_classes, name="labels")
+
+    def compile(self, optimizer="sgd", loss=None, jit_compile=False, **kwargs):
+        """Configure the model for training, as `Detector.compile`; XLA cannot do the matching."""
+        super().compile(optimizer, loss, jit_compile, **kwargs)
 
     def build(self, input_shape):
         width = self.settings["width"]
@@ -163,6 +217,10 @@ class DETR(Detector):
         if self.reference_boxes:
             self.reference_layers[0].build((None, None, 2 * width))
             self.reference_layers[1].build(shape)
+            for layer in self.focus:
+                layer.build()
+        if self.denoising:
+            self.labels.build(None)
         self.built = True
 
     def call(self, images, training=False):
@@ -182,23 +240,39 @@ class DETR(Detector):
         batch = tf.shape(memory)[0]
         queries = tf.repeat(self.queries()[tf.newaxis], batch, axis=0)  # (batch, q, width or 4)
         x = tf.zeros([batch, self.settings["num_queries"], channels], memory.dtype)
+        outputs = self._ask(x, queries, memory, (height, width), training=training)
+        outputs["map_size"] = tf.stack([height, width])
+        return outputs | {"memory": memory} if training and self.denoising else outputs
+
+    def _ask(self, x, queries, memory, size, mask=None, training=False):
+        """Run the decoder.
+
+        Args:
+            x: `(batch, q, width)`, what the queries begin with.
+            queries: float32 `(batch, q, width)`, their positions; or logits of their boxes
+                `(batch, q, 4)`, where these are the queries.
+            memory: `(batch, n, width)`, from the encoder.
+            size: `(height, width)` of the map, n places.
+            mask: see `Attention`; which queries see which.
+            training: bool.
+
+        Returns:
+            dict of `logits`, `boxes` and `attention`, see the class.
+        """
+        places = sine_positions(*size, self.settings["width"])[tf.newaxis]
         logits, boxes = [], []
-        for layer in self.decoder_layers:
-            x, weights = layer(
-                x, self._positions(queries), memory, places[tf.newaxis], training=training
-            )
+        options, bias = {"mask": mask, "training": training}, None
+        for i, layer in enumerate(self.decoder_layers):
+            if self.reference_boxes:
+                bias = self.focus[i](tf.sigmoid(queries), map_size=size)
+            x, weights = layer(x, self._positions(queries), memory, places, bias=bias, **options)
             seen = tf.cast(self.layernorm(x), tf.float32)
             moved = self._boxes(seen) + (queries if self.reference_boxes else 0.0)
             logits.append(self.classifier(seen))
             boxes.append(tf.sigmoid(moved))
             if self.reference_boxes:
                 queries = tf.stop_gradient(moved)  # each layer learns its own step
-        return {
-            "logits": tf.stack(logits),
-            "boxes": tf.stack(boxes),
-            "attention": weights,
-            "map_size": tf.stack([height, width]),
-        }
+        return {"logits": tf.stack(logits), "boxes": tf.stack(boxes), "attention": weights}
 
     def _positions(self, queries):
         """What tells the attention where a query looks: `(batch, q, width)`."""
@@ -230,20 +304,47 @@ class DETR(Detector):
             tf.stop_gradient(self.costs(y, logits, boxes)),
             tf.repeat(wanted[tf.newaxis], logits.shape[0], axis=0),
         )  # (layers, batch, m)
-        found = matched >= 0
         own = tf.gather(boxes, tf.maximum(matched, 0), batch_dims=2)  # (layers, batch, m, 4)
-        truth = y["boxes"]
-        apart = tf.reduce_sum(tf.abs(own - box_corner_to_center(truth)), axis=-1)
-        overlap = giou_loss(box_center_to_corner(own), truth)
         count = tf.reduce_sum(tf.cast(wanted, tf.float32))
+        apart, overlap = _box_losses(own, y["boxes"], matched >= 0, count)
         losses = {
             "classes": self._class_loss(y, logits, boxes, matched, count),
-            "boxes": BOX_WEIGHT
-            * mean_over_replicas(tf.reduce_sum(tf.where(found, apart, 0.0)), count),
-            "giou": GIOU_WEIGHT
-            * mean_over_replicas(tf.reduce_sum(tf.where(found, overlap, 0.0)), count),
+            "boxes": apart,
+            "giou": overlap,
         }
-        return self.sum_of_parts(losses)
+        loss = self.sum_of_parts(losses)
+        if "memory" in y_pred:
+            loss += self._denoising_loss(y, wanted, count, y_pred)
+        return loss
+
+    def _denoising_loss(self, y, wanted, count, outputs):
+        """Sum of the losses of noised objects `(batch, m)`, as a mean over their groups."""
+        batch, groups = tf.shape(wanted)[0], self.denoising
+        seed = tf.cast(self.seeds.next(), tf.int32)
+        shape = [groups, tf.shape(wanted)[1], NUM_DRAWS]
+        draws = replica_slice(
+            lambda total: tf.random.stateless_uniform([total, *shape], seed, alg=ALGORITHM), batch
+        )
+        boxes, classes = noise_objects(y["boxes"], y["classes"], self.num_classes, draws)
+        memory = outputs["memory"]
+        found = self._ask(
+            tf.gather(tf.cast(self.labels(), memory.dtype), classes),
+            _logit(boxes),
+            memory,
+            tf.unstack(outputs["map_size"]),
+            group_mask(wanted, groups),
+            training=True,
+        )
+        real = tf.tile(wanted, [1, groups])  # (batch, groups·m)
+        true = tf.one_hot(tf.tile(y["classes"], [1, groups]), self.num_classes)
+        truth = tf.tile(y["boxes"], [1, groups, 1])
+        logits = found["logits"]
+        true = tf.repeat(true[tf.newaxis], logits.shape[0], axis=0)
+        named = tf.reduce_sum(sigmoid_focal_loss(true, logits), axis=-1)
+        named = tf.reduce_sum(tf.where(real, named, 0.0))
+        count *= groups
+        named = FOCAL_CLASS_WEIGHT * mean_over_replicas(named, count)
+        return tf.add_n([named, *_box_losses(found["boxes"], truth, real, count)])
 
     def costs(self, y, logits, boxes):
         """How badly each query would do for each object.
@@ -319,10 +420,54 @@ class DETR(Detector):
             | self.settings
             | {
                 "backbone": self.backbone_name,
+                "stride": self.stride,
                 "reference_boxes": self.reference_boxes,
+                "denoising": self.denoising,
+                "seed": self.seed,
                 "freeze_norm": self.freeze_norm,
             }
         )
+
+
+def _box_losses(boxes, truth, counted, count):
+    """L1 and GIoU of pairs of boxes, weighted: float32 scalars, sums over `count`.
+
+    Args:
+        boxes: float32 `(layers, batch, n, 4)`, centre first.
+        truth: float32 `(batch, n, 4)`, corners.
+        counted: bool `(batch, n)` or `(layers, batch, n)`.
+        count: float32 scalar, objects on this device.
+    """
+    apart = tf.reduce_sum(tf.abs(boxes - box_corner_to_center(truth)), axis=-1)
+    overlap = giou_loss(box_center_to_corner(boxes), truth)
+    return [
+        weight * mean_over_replicas(tf.reduce_sum(tf.where(counted, loss, 0.0)), count)
+        for weight, loss in ((BOX_WEIGHT, apart), (GIOU_WEIGHT, overlap))
+    ]
+
+
+def _logit(shares):
+    shares = tf.clip_by_value(shares, _LEAST, 1 - _LEAST)
+    return tf.math.log(shares) - tf.math.log1p(-shares)
+
+
+def spread_boxes(shape, dtype=None):
+    """Initialise boxes: spread evenly over the image, all of the side `FIRST_SIDE`.
+
+    Args:
+        shape: `(4, count)`.
+        dtype: of the result.
+
+    Returns:
+        float `shape`: logits of normalised boxes, centre first.
+
+    Source:
+        Roberts 2018, "The Unreasonable Effectiveness of Quasirandom Sequences": R2.
+    """
+    steps = np.arange(shape[1]) * np.array([[0.7548776662], [0.5698402910]])
+    centres = 0.04 + 0.92 * ((0.5 + steps) % 1)  # (2, count), not on the border
+    boxes = np.concatenate([centres, np.full((2, shape[1]), FIRST_SIDE)])
+    return tf.constant(np.log(boxes / (1 - boxes)), dtype)
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -330,7 +475,7 @@ class Queries(keras.layers.Layer):
     """Learned numbers for each query: called with nothing it gives float32 `(count, size)`.
 
     Args:
-        size: int, of each: 4 for the logits of a box, which starts anywhere in the image.
+        size: int, of each: 4 for the logits of a box, see `spread_boxes`.
         count: int.
         **kwargs: as in `keras.layers.Layer`.
     """
@@ -340,7 +485,7 @@ class Queries(keras.layers.Layer):
         self.size, self.count = size, count
 
     def build(self, input_shape=None):
-        initializer = "random_normal" if self.size != 4 else keras.initializers.RandomNormal(0, 1)
+        initializer = "random_normal" if self.size != 4 else spread_boxes
         # As the kernel of a dense layer, so that a state dict's (count, size) fits it.
         self.kernel = self.add_weight(
             shape=(self.size, self.count), initializer=initializer, name="kernel"

@@ -41,6 +41,8 @@ ON_FOLDERS = {
     "clip_norm": 10.0,
     "averaging": 0.99,
 }
+# Recipes that they change: the others are as somebody published them.
+OWN_RECIPES = ("default", "denoising")
 # And from the weights of a whole detector of torchvision. No such weights could be had to try it.
 WHOLE = {"backbone": "resnet50_v1.5", "learning_rate": 1e-4, "backbone_rate": 1.0}
 
@@ -145,7 +147,7 @@ def detector_recipe(name, recipe="default", on_folder=False, whole=False):
     Args:
         name: str, a key of `DETECTORS`.
         recipe: str, a key of the class's `RECIPES`.
-        on_folder: whether to change the default recipe as `ON_FOLDERS`, and what the class has
+        on_folder: whether to change one of `OWN_RECIPES` as `ON_FOLDERS`, and what the class has
             of that name, say.
         whole: whether it starts from the weights of torchvision's whole detector: the default
             recipe then has torchvision's network, and a rate that is small for all of it.
@@ -158,7 +160,7 @@ def detector_recipe(name, recipe="default", on_folder=False, whole=False):
     """
     cls = detector_class(name)
     found = cls.RECIPES[one_of(cls.RECIPES, recipe, "recipe")]
-    if on_folder and recipe == "default":
+    if on_folder and recipe in OWN_RECIPES:
         found = dataclasses.replace(found, **ON_FOLDERS | cls.ON_FOLDERS)
     if whole and recipe == "default":
         found = dataclasses.replace(found, **WHOLE, options=cls.RECIPES["torchvision"].options)

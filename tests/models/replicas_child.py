@@ -1,6 +1,6 @@
 """What detectors compute on two logical CPU devices, beside one; run by test_detector.py.
 
-    python replicas_child.py NAME…    # toy, ssd, mask_rcnn
+    python replicas_child.py NAME…    # toy, ssd, mask_rcnn, detr
 
 Prints one line of JSON. Devices are set before TensorFlow starts, so it needs a process of
 its own.
@@ -18,7 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scenes import bright_rectangles
 from toy_detector import GridDetector
 
-from kerascv_d2l import MaskRCNN, SSDLoss, TinySSD, evaluate_detections, synchronize_batch_norm
+from kerascv_d2l import (
+    DETR,
+    MaskRCNN,
+    SSDLoss,
+    TinySSD,
+    evaluate_detections,
+    synchronize_batch_norm,
+)
 
 BATCH = 8
 
@@ -33,6 +40,14 @@ def make(name):
             2, channels=8, head_width=16, mask_channels=8,
             anchor_sizes=[[8], [16], [24], [32], [48]],
             rpn=rpn | everything, head={"samples": 60} | everything,
+        )  # fmt: skip
+        model.compile(keras.optimizers.SGD(1e-3))
+        synchronize_batch_norm(model)
+        return model
+    if name == "detr":
+        model = DETR(
+            2, "mobilenet_0.25", num_queries=9, width=16, heads=2, encoder_layers=1,
+            decoder_layers=2, feedforward=16, denoising=2,
         )  # fmt: skip
         model.compile(keras.optimizers.SGD(1e-3))
         synchronize_batch_norm(model)

@@ -223,10 +223,13 @@ def replicas():
     return on_replicas("toy", "ssd")
 
 
-@pytest.mark.parametrize("name", ["toy", "ssd", pytest.param("mask_rcnn", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name",
+    ["toy", "ssd", *(pytest.param(n, marks=pytest.mark.long) for n in ("mask_rcnn", "detr"))],
+)
 def test_two_devices_compute_what_one_does(request, name):
     """With objects, ignored ones and images without any spread unevenly over the devices."""
-    long = name == "mask_rcnn"  # and takes a minute to trace
+    long = name in ("mask_rcnn", "detr")  # and takes a minute to trace
     replicas = on_replicas(name) if long else request.getfixturevalue("replicas")
     one, two = replicas[name]
     for figure, value in one.items():

@@ -1,5 +1,6 @@
 """DETR against the numbers of transformers (record_detr.py), and its own ways."""
 
+import functools
 import itertools
 import json
 import types
@@ -11,9 +12,12 @@ import record_detr as given
 import tensorflow as tf
 
 from kerascv_d2l import DETR, InputError, attention_map
+from kerascv_d2l.layers.attention import BoxFocus
 from kerascv_d2l.layers.set_decoder import SetDecoder
+from kerascv_d2l.models import detr
 from kerascv_d2l.models.detr import _BACKBONE, load_published, published_module
-from kerascv_d2l.ops.boxes import box_center_to_corner
+from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center
+from kerascv_d2l.ops.denoising import group_mask, noise_objects
 from kerascv_d2l.ops.hungarian import match_one_to_one
 
 SMALL = {"backbone": "mobilenet_0.25", **given.SETTINGS, "encoder_layers": 1, "decoder_layers": 2}
@@ -38,7 +42,11 @@ def network(recorded):
 def labels():
     boxes, classes = given.draw_objects()
     corners = box_center_to_corner(boxes).numpy()
-    return {"boxes": corners, "classes": classes, "ignore": np.zeros(classes.shape, bool)}
+    return {
+        "boxes": corners,
+        "classes": classes.astype("i4"),
+        "ignore": np.zeros(classes.shape, bool),
+    }
 
 
 def test_all_is_that_of_the_original(network, recorded):
@@ -134,6 +142,134 @@ def test_attention_is_that_of_the_query_which_found_the_object():
         found = attention_map(model, image, number)
         np.testing.assert_allclose(found, maps[number], atol=1e-5)
         assert found.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_heads_look_at_parts_of_a_box():
+    focus = BoxFocus(4)
+    focus.build()
+    focus.offsets.assign(np.random.default_rng(0).uniform(-1, 1, (4, 2)))
+    focus.sharpness.assign([0.5, 0, -1, 1])
+    boxes = np.array([[[0.3, 0.6, 0.2, 0.5]], [[0.9, 0.1, 0.1, 0.1]]], np.float32)
+    bias = focus(boxes, map_size=(3, 5)).numpy().reshape(2, 4, 3, 5)
+    for image, head, row, column in itertools.product(range(2), range(4), range(3), range(5)):
+        x, y, w, h = boxes[image, 0]
+        away = ((column + 0.5) / 5 - x) / (w / 2 + 1 / 5), ((row + 0.5) / 3 - y) / (h / 2 + 1 / 3)
+        square = ((np.array(away) - focus.offsets.numpy()[head]) ** 2).sum()
+        expected = -np.exp(focus.sharpness.numpy()[head]) * square
+        np.testing.assert_allclose(bias[image, head, row, column], expected, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- denoising
+
+GROUPS = 3
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    """Fresh: each layer of the decoder leaves boxes where they are."""
+    keras.utils.set_random_seed(0)
+    return DETR(given.NUM_CLASSES, **SMALL, denoising=GROUPS, seed=4)
+
+
+@pytest.fixture
+def no_noise(monkeypatch):
+    quiet = functools.partial(noise_objects, box_noise=0.0, label_noise=0.0)
+    monkeypatch.setattr(detr, "noise_objects", quiet)
+
+
+def test_noised_objects_against_a_loop():
+    y, draws = labels(), np.random.default_rng(1).uniform(size=(2, GROUPS, 3, 6)).astype("f4")
+    boxes, classes = noise_objects(y["boxes"], y["classes"], 4, draws, label_noise=0.5)
+    centres = box_corner_to_center(y["boxes"]).numpy()
+    for image, group, k in itertools.product(range(2), range(GROUPS), range(3)):
+        found, draw = boxes[image, 3 * group + k], draws[image, group, k]
+        x, y_, w, h = centres[image, k]
+        moves = 0.4 * (2 * draw[:4] - 1)
+        expected = [x + moves[0] * w / 2, y_ + moves[1] * h / 2]
+        np.testing.assert_allclose(found, [*expected, w + moves[2] * w, h + moves[3] * h], 1e-5)
+        named = int(4 * draw[5]) if draw[4] < 0.5 else max(0, y["classes"][image, k])
+        assert classes[image, 3 * group + k] == named
+
+
+def test_groups_see_themselves_only():
+    real = np.array([[True, True, False, True], [False, False, True, False]])
+    mask = group_mask(real, GROUPS).numpy()
+    assert mask.shape == (2, 1, 4 * GROUPS, 4 * GROUPS)
+    for image, row, column in itertools.product(range(2), *[range(4 * GROUPS)] * 2):
+        seen = row // 4 == column // 4 and real[image, column % 4]
+        assert mask[image, 0, row, column] == seen
+
+
+def test_without_noise_each_layer_gives_the_objects_themselves(denoiser, no_noise):
+    """In a fresh model, also where there is padding; and the gradient reaches the labels."""
+    y = labels()
+    with tf.GradientTape() as tape:
+        loss = denoiser.compute_loss(
+            y=y, y_pred=denoiser.transform(given.draw_map(), training=True)
+        )
+    assert np.abs(tape.gradient(loss, denoiser.labels.kernel.value)).max() > 0
+    memory = denoiser.transform(given.draw_map(), training=True)["memory"]
+    draws = np.zeros((2, GROUPS, 3, 6), np.float32)
+    boxes, classes = noise_objects(y["boxes"], y["classes"], 4, draws, box_noise=0.0)
+    mask = group_mask(y["classes"] >= 0, GROUPS)
+    content = tf.gather(denoiser.labels(), classes)
+    found = denoiser._ask(content, detr._logit(boxes), memory, given.MAP[1:3], mask)["boxes"]
+    wanted = np.tile(y["classes"] >= 0, GROUPS)
+    for layer in found.numpy():
+        np.testing.assert_allclose(layer[wanted], boxes[wanted], atol=1e-6)
+    assert "memory" not in denoiser.transform(given.draw_map())
+
+
+def test_denoising_loss_against_a_loop(denoiser, monkeypatch):
+    random, y = np.random.default_rng(2), labels()
+    y["ignore"][0, 1] = True
+    logits = random.normal(size=(2, 2, 3 * GROUPS, 4)).astype("f4")
+    boxes = random.uniform(0.2, 0.6, (2, 2, 3 * GROUPS, 4)).astype("f4")
+    outputs = denoiser.transform(given.draw_map(), training=True)
+    monkeypatch.setattr(denoiser, "_ask", lambda *_, **__: {"logits": logits, "boxes": boxes})
+    wanted = (y["classes"] >= 0) & ~y["ignore"]
+    loss = denoiser._denoising_loss(y, wanted, float(wanted.sum()), outputs)
+    total = 0.0
+    for layer, image, k in itertools.product(range(2), range(2), range(3 * GROUPS)):
+        if not wanted[image, k % 3]:
+            continue
+        for number, logit in enumerate(logits[layer, image, k]):
+            p = 1 / (1 + np.exp(-logit))
+            right = number == y["classes"][image, k % 3]
+            total -= 2 * (0.25 * (1 - p) ** 2 * np.log(p) if right else 0.75 * p**2 * np.log(1 - p))
+        box, truth = boxes[layer, image, k], y["boxes"][image, k % 3]
+        total += 5 * np.abs(box - box_corner_to_center(truth).numpy()).sum()
+        low, high = box[:2] - box[2:] / 2, box[:2] + box[2:] / 2
+        inside = np.clip(np.minimum(high, truth[2:]) - np.maximum(low, truth[:2]), 0, None).prod()
+        union = box[2:].prod() + (truth[2:] - truth[:2]).prod() - inside
+        hull = (np.maximum(high, truth[2:]) - np.minimum(low, truth[:2])).prod()
+        total += 2 * (1 - inside / union + (hull - union) / hull)
+    np.testing.assert_allclose(loss, total / (GROUPS * wanted.sum()), rtol=1e-5)
+
+
+def test_padding_is_not_denoised_and_usual_queries_do_not_notice(denoiser, no_noise):
+    outputs, y = denoiser.transform(given.draw_map(), training=True), labels()
+    for name, value in denoiser.transform(given.draw_map()).items():
+        np.testing.assert_array_equal(outputs[name], value)
+    wanted = y["classes"] >= 0
+    loss = denoiser._denoising_loss(y, wanted, 4.0, outputs)
+    more = {name: np.pad(y[name], [[0, 0], [0, 2]]) for name in ("classes", "ignore")}
+    more |= {"boxes": np.pad(y["boxes"], [[0, 0], [0, 2], [0, 0]])}
+    again = denoiser._denoising_loss(more, np.pad(wanted, [[0, 0], [0, 2]]), 4.0, outputs)
+    np.testing.assert_allclose(again, loss, rtol=1e-5)
+
+
+def test_noise_is_by_the_seed_and_the_step(denoiser):
+    """So a training that goes on from a checkpoint, which has the state, has the same."""
+    outputs, y = denoiser.transform(given.draw_map(), training=True), labels()
+    state = denoiser.seeds.state.numpy()
+    losses = [float(denoiser.compute_loss(y=y, y_pred=outputs)) for _ in range(2)]
+    denoiser.seeds.state.assign(state)
+    assert losses == [float(denoiser.compute_loss(y=y, y_pred=outputs)) for _ in range(2)]
+    assert losses[0] != losses[1]
+    assert {"denoising": GROUPS, "seed": 4}.items() <= denoiser.get_config().items()
+    with pytest.raises(InputError, match="denoising=2 needs reference_boxes=True"):
+        DETR(2, denoising=2, reference_boxes=False)
 
 
 @pytest.mark.long
