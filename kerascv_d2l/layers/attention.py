@@ -44,8 +44,10 @@ class Attention(keras.layers.Layer):
             layer.build((None, None, self.width))
         self.built = True
 
-    def call(self, query, key, value, mask=None, bias=None, training=False, return_weights=False):
-        """Attend; `mask` bool `(n, m)` or `(batch, 1, n, m)`, False where a key is hidden.
+    def call(
+        self, query, key, value, allowed=None, bias=None, training=False, return_weights=False
+    ):
+        """Attend; `allowed` bool `(n, m)` or `(batch, 1, n, m)`, False where a key is hidden.
 
         `bias` is float32 `(batch, heads, n, m)`, added to the scores.
         """
@@ -57,8 +59,8 @@ class Attention(keras.layers.Layer):
         scores = tf.cast(scores, tf.float32)
         if bias is not None:
             scores += tf.cast(bias, tf.float32)
-        if mask is not None:
-            scores = tf.where(mask, scores, -1e9)
+        if allowed is not None:
+            scores = tf.where(allowed, scores, -1e9)
         weights = tf.nn.softmax(scores)  # (batch, heads, n, m)
         mixed = tf.matmul(self.drop(tf.cast(weights, v.dtype), training=training), v)
         mixed = tf.transpose(mixed, [0, 2, 1, 3])
@@ -157,7 +159,7 @@ class DecoderLayer(_Block):
 
     Called with queries `x` and their `positions` `(batch, q, width)`, and `memory` and
     `places` `(batch, n, width)`; gives `(batch, q, width)` and the weights of the second attention,
-    float32 `(batch, heads, q, n)`. See `Attention` for the `mask` of the first attention and the
+    float32 `(batch, heads, q, n)`. See `Attention` for `allowed` in the first attention and the
     `bias` of the second.
 
     Args:
@@ -183,10 +185,10 @@ class DecoderLayer(_Block):
         self.encoder_attn_layer_norm.build((None, None, self.settings["width"]))
         super().build()
 
-    def call(self, x, positions, memory, places, mask=None, bias=None, training=False):
+    def call(self, x, positions, memory, places, allowed=None, bias=None, training=False):
         positions, places = (tf.cast(p, x.dtype) for p in (positions, places))
         there = x + positions
-        found = self.self_attn(there, there, x, mask, training=training)
+        found = self.self_attn(there, there, x, allowed=allowed, training=training)
         x = self.self_attn_layer_norm(x + self.drop(found, training=training))
         found, weights = self.encoder_attn(
             x + positions,

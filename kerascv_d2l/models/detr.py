@@ -244,7 +244,7 @@ class DETR(Detector):
         outputs["map_size"] = tf.stack([height, width])
         return outputs | {"memory": memory} if training and self.denoising else outputs
 
-    def _ask(self, x, queries, memory, size, mask=None, training=False):
+    def _ask(self, x, queries, memory, size, allowed=None, training=False):
         """Run the decoder.
 
         Args:
@@ -253,7 +253,7 @@ class DETR(Detector):
                 `(batch, q, 4)`, where these are the queries.
             memory: `(batch, n, width)`, from the encoder.
             size: `(height, width)` of the map, n places.
-            mask: see `Attention`; which queries see which.
+            allowed: see `Attention`; which queries see which.
             training: bool.
 
         Returns:
@@ -261,7 +261,7 @@ class DETR(Detector):
         """
         places = sine_positions(*size, self.settings["width"])[tf.newaxis]
         logits, boxes = [], []
-        options, bias = {"mask": mask, "training": training}, None
+        options, bias = {"allowed": allowed, "training": training}, None
         for i, layer in enumerate(self.decoder_layers):
             if self.reference_boxes:
                 bias = self.focus[i](tf.sigmoid(queries), map_size=size)

@@ -47,7 +47,7 @@ def group_mask(real, groups):
         groups: int.
 
     Returns:
-        bool `(batch, 1, groups·m, groups·m)`, as the mask of `Attention`.
+        bool `(batch, 1, groups·m, groups·m)`, as `allowed` of `Attention`.
     """
     group = tf.repeat(tf.range(groups), tf.shape(real)[1])  # (groups·m,)
     same = group[:, tf.newaxis] == group

@@ -212,6 +212,9 @@ def test_detectors_by_name():
 # ---------------------------------------------------------------- several devices
 
 
+LONG = ("mask_rcnn", "detr")
+
+
 def on_replicas(*names):
     done = children.run(Path(__file__).with_name("replicas_child.py"), *names)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -225,11 +228,11 @@ def replicas():
 
 @pytest.mark.parametrize(
     "name",
-    ["toy", "ssd", *(pytest.param(n, marks=pytest.mark.long) for n in ("mask_rcnn", "detr"))],
+    ["toy", "ssd", *(pytest.param(n, marks=pytest.mark.long) for n in LONG)],
 )
 def test_two_devices_compute_what_one_does(request, name):
     """With objects, ignored ones and images without any spread unevenly over the devices."""
-    long = name in ("mask_rcnn", "detr")  # and takes a minute to trace
+    long = name in LONG  # and takes a minute to trace
     replicas = on_replicas(name) if long else request.getfixturevalue("replicas")
     one, two = replicas[name]
     for figure, value in one.items():
