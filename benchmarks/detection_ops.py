@@ -223,7 +223,9 @@ def torchvision(folder):
         middle = offsets[..., :2] * size[index] / 10 + center[index]  # (batch, candidates, 2)
         half = torch.exp(offsets[..., 2:] / 5) * size[index] / 2
         boxes = torch.cat([middle - half, middle + half], dim=2)  # (batch, candidates, 4)
-        return boxes, scores, classes.gather(1, index), scores > SCORE_THRESHOLD
+        boxes = boxes.clamp(0, 1)  # first, as torchvision's own detectors do
+        valid = (scores > SCORE_THRESHOLD) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+        return boxes, scores, classes.gather(1, index), valid
 
     def flatten(boxes, scores, _, valid):
         images = torch.arange(batch)[:, None].expand_as(valid)
@@ -250,7 +252,7 @@ def torchvision(folder):
             out_scores[image, : len(index)] = scores[image, rows]
             out_classes[image, : len(index)] = classes[image, rows]
         counts = torch.tensor([len(index) for index in kept])
-        return out_boxes.clamp(0, 1), out_scores, out_classes, counts
+        return out_boxes, out_scores, out_classes, counts
 
     def whole_batch(boxes, scores, classes, valid):
         """Do the whole work with one call of `batched_nms`, in the same arrays."""
@@ -267,7 +269,7 @@ def torchvision(folder):
         out_boxes[images, rank] = flat[0][kept]
         out_scores[images, rank] = flat[1][kept]
         out_classes[images, rank] = classes[valid][kept]
-        return out_boxes.clamp(0, 1), out_scores, out_classes, counts.clamp(max=MAX_DETECTIONS)
+        return out_boxes, out_scores, out_classes, counts.clamp(max=MAX_DETECTIONS)
 
     def with_threads(threads, work):
         def run():
