@@ -18,6 +18,7 @@ from kerascv_d2l.book import (
 from kerascv_d2l.data.batches import (
     batches as batches,
     check_crop_size as check_crop_size,
+    sizes_around as sizes_around,
     steps_per_epoch as steps_per_epoch,
     whole_images as whole_images,
 )

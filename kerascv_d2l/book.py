@@ -182,10 +182,15 @@ def voc_colormap2label():
     Source:
         D2L 1.0.3, section 14.9.
     """
+    with tf.init_scope():  # one tensor for eager code and for every graph
+        return tf.constant(_voc_table())
+
+
+@functools.cache
+def _voc_table():
     table = np.full(_LEVELS**3, IGNORE_LABEL, np.uint8)
     table[np.array(VOC_COLORMAP) @ [_LEVELS**2, _LEVELS, 1]] = np.arange(len(VOC_COLORMAP))
-    with tf.init_scope():  # one tensor for eager code and for every graph
-        return tf.constant(table)
+    return table
 
 
 def voc_label_indices(colormap, colormap2label):
@@ -210,6 +215,11 @@ def voc_label_indices(colormap, colormap2label):
             f"`colormap` must be (…, height, width, 3), got {colormap.shape}; a mask of class "
             "indices needs no table"
         )
+    plain = tf.executing_eagerly() and colormap.dtype == tf.uint8
+    if plain and colormap2label is voc_colormap2label():  # in a third of TensorFlow's time
+        red, green, blue = np.moveaxis(np.asarray(colormap), -1, 0)  # (…, h, w) each
+        index = (red.astype(np.int64) << 8 | green) << 8 | blue
+        return tf.constant(_voc_table().take(index, mode="wrap"))
     red, green, blue = tf.unstack(tf.cast(colormap, tf.int32), num=3, axis=-1)  # (…, h, w) each
     return tf.gather(colormap2label, (red * _LEVELS + green) * _LEVELS + blue)
 

@@ -78,6 +78,13 @@ def parse(argv=None):
         help="flip: random flip and colours; ssd: random zoom out and crop, too; mosaic: the same, "
         "and mosaics of four for half of the images (default: by --recipe)",
     )
+    group.add_argument(
+        "--multi-scale",
+        type=cli.fraction,
+        metavar="F",
+        help="train on batches from 1 - F to 1 + F times as large as --image-size (default: by "
+        "--recipe)",
+    )
     group = cli.add_training_arguments(parser, TASK, defaults="by --recipe")
     parser.set_defaults(mixed_precision=None)
     group.add_argument(
@@ -218,12 +225,17 @@ def main(argv=None):
         run.watch(model, averaged, best)
 
     masks = model.predicts_masks
+    sizes = d2l.sizes_around(args.image_size, args.multi_scale)
+    largest = tuple(sizes[0].tolist())
+    flip = make_augmentation("flip", args.image_size)
+    plain = {"image_size": args.image_size, "sizes": None, "transform": flip}
     train = run.batches(
         data.train,
-        args.image_size,
+        largest,
         args.batch_size,
-        transform=make_augmentation(args.augment, args.image_size),
-        last=(make_augmentation("flip", args.image_size), round(args.plain_epochs * args.epochs)),
+        sizes=sizes,
+        transform=make_augmentation(args.augment, largest),
+        last=(plain, round(args.plain_epochs * args.epochs)),
         seed=args.seed,
         masks=masks,
     )

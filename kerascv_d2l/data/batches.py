@@ -1,6 +1,7 @@
 """Batches of any split: the one place where files and targets become tensors."""
 
 import functools
+import math
 import os
 
 import numpy as np
@@ -34,10 +35,11 @@ from kerascv_d2l.ops.windows import whole_window
 CACHE_BYTES = 2**30
 PREFETCHED = 2  # batches that are ready while one is used
 # Which of the streams of random numbers of a seed is for what.
-ORDER_STREAM, TRANSFORM_STREAM = 0, 1
+ORDER_STREAM, TRANSFORM_STREAM, SIZE_STREAM = 0, 1, 2
 PARTNER_STREAM = 2**30  # far from the numbers that transforms fold into their seeds
 MASK_BYTES = 2**29  # instance masks of the examples that are made at one time, about
 MOST_ROUNDED = 20  # the power of two up to which numbers of objects are rounded up
+COARSEST_STRIDE = 32  # of usual networks; sides of batches of several sizes are multiples of it
 
 
 def batches(
@@ -52,6 +54,7 @@ def batches(
     cache=None,
     crop_pct=CROP_PCT,
     masks=False,
+    sizes=None,
 ):
     """Make batches of a split of any task.
 
@@ -85,6 +88,8 @@ def batches(
         masks: bool, for detection: give the instance masks of the split. They are kept encoded,
             and are decoded to the size that is wanted. A training image that is cropped loses
             objects of whose masks nothing is left.
+        sizes: int array `(n, 2)` of heights and widths, pixels, for training: each batch, made at
+            `image_size`, is resized to one of them, which is drawn. See `sizes_around`.
 
     Returns:
         `tf.data.Dataset` of `(images, y)`, float32 `(b, height, width, 3)` pixels 0-255, and by
@@ -106,6 +111,8 @@ def batches(
     """
     size = None if image_size is None else pair(image_size, "image_size")
     _check(split, size, batch_size, training, transform, seed, initial_epoch)
+    if sizes is not None and not training:
+        raise InputError("sizes is for training; evaluation has one size, image_size")
     if masks and not split.has_masks:
         raise InputError("masks=True, but the split has no instance masks")
     transform = _composed(transform, split.task, size) if training else None
@@ -143,22 +150,56 @@ def batches(
 
     def draws(epoch):
         """Draw for all images at once: one by one, drawing takes as long as decoding."""
-        sizes = split.sizes if whole else np.tile(size, (len(split), 1))
-        return transform.draw_for(sizes, fold([seed, TRANSFORM_STREAM], epoch)) if ahead else ()
+        shapes = split.sizes if whole else np.tile(size, (len(split), 1))
+        return transform.draw_for(shapes, fold([seed, TRANSFORM_STREAM], epoch)) if ahead else ()
+
+    def finished(batched):
+        if sizes is not None and len(sizes) > 1:
+            first = initial_epoch * steps_per_epoch(split, batch_size)
+            batched = _of_sizes(batched, split.task, sizes, seed, first)
+        return prefetched(batched)
 
     order = functools.partial(_in_order, len(split), batch_size, training, seed, initial_epoch)
     if in_memory and (transform is None or ahead):
         batched = order(draws, batched=True)
-        return prefetched(batched.map(without_autograph(several), num_parallel_calls=2))
+        return finished(batched.map(without_autograph(several), num_parallel_calls=2))
     calls = os.cpu_count() or 1
     if masks:
-        sizes = split.sizes if whole_masks else np.tile(size, (len(split), 1))
-        most = max(len(b) * h * w for b, (h, w) in zip(split.targets["boxes"], sizes, strict=True))
+        shapes = split.sizes if whole_masks else np.tile(size, (len(split), 1))
+        most = max(len(b) * h * w for b, (h, w) in zip(split.targets["boxes"], shapes, strict=True))
         examples_each = 1 + (transform.partners if transform is not None else 0)
         calls = max(1, min(calls, MASK_BYTES // max(1, int(most) * examples_each)))
     single = order(draws, batched=False)
     examples = single.map(without_autograph(one), num_parallel_calls=calls)
-    return prefetched(_batched(examples, batch_size, training, split.task))
+    return finished(_batched(examples, batch_size, training, split.task))
+
+
+def sizes_around(image_size, multi_scale):
+    """List sizes of one shape for training at several scales: `sizes` of `batches`.
+
+    Args:
+        image_size: int or `(height, width)`, pixels.
+        multi_scale: float in [0, 1): sizes are from 1 - this to 1 + this times `image_size`.
+
+    Returns:
+        int32 array `(n, 2)`: heights and widths, multiples of 32, falling. The first is the
+        `image_size` to make batches at. `image_size` alone if no other multiple is in reach.
+
+    Raises:
+        InputError: if `multi_scale` is out of range.
+
+    Source:
+        Redmon and Farhadi 2017, "YOLO9000", section 2, "Multi-Scale Training".
+    """
+    if not 0 <= multi_scale < 1:
+        raise InputError(f"multi_scale is {multi_scale}; wanted at least 0 and less than 1")
+    size = np.array(pair(image_size, "image_size"))
+    least, most = np.array([1 - multi_scale, 1 + multi_scale]) * size.max() / COARSEST_STRIDE
+    longer = np.arange(math.floor(most), max(math.ceil(least), 1) - 1, -1)
+    if multi_scale == 0 or len(longer) < 2:
+        return size[np.newaxis].astype(np.int32)
+    each = longer[:, np.newaxis] * size / size.max()  # (n, 2), in strides
+    return np.maximum(np.rint(each), 1).astype(np.int32) * COARSEST_STRIDE
 
 
 def steps_per_epoch(split, batch_size):
@@ -343,6 +384,26 @@ def _batched(examples, batch_size, training, task):
         return images, {name: _rounded_up(y[name], FILLING[name]) for name in y}
 
     return batches.map(without_autograph(rounded))
+
+
+def _of_sizes(batches, task, sizes, seed, first):
+    """Resize each batch to one of `sizes`, drawn by its number; they are counted from `first`."""
+    sizes = tf.constant(sizes, tf.int32)  # (n, 2)
+
+    def resized(number, batch):
+        images, y = batch if isinstance(batch, tuple) else (batch, None)
+        draw = fold([seed, SIZE_STREAM], number)
+        chosen = tf.random.stateless_uniform((), draw, 0, len(sizes), tf.int32, alg=ALGORITHM)
+        size = tf.unstack(sizes[chosen])
+        images = resize(images, size)
+        if task == SEGMENTATION:
+            y = crop_mask(y, whole_window(tf.shape(y)[1:]), size, axis=1)
+        elif task == DETECTION and "masks" in y:
+            window = whole_window(tf.shape(y["masks"])[2:])
+            y = y | {"masks": crop_mask(y["masks"], window, size, axis=2)}
+        return images if y is None else (images, y)
+
+    return batches.enumerate(first).map(without_autograph(resized), num_parallel_calls=2)
 
 
 def _check(split, size, batch_size, training, transform, seed, initial_epoch):

@@ -68,6 +68,8 @@ class Recipe:
         augment: str, what the training images go through.
         plain_epochs: float in [0, 1), share of the epochs, the last, in which they are only
             flipped and coloured: as large as those that the detector will see.
+        multi_scale: float in [0, 1): batches are from 1 - this to 1 + this times as large as the
+            images that the detector will see; 0 for one size.
         loss: str, one of the class's `LOSSES`, or None if it has none.
         backbone: str, the network under the detector; None for the class's default.
         weights: its weights, as for `create_detector`.
@@ -88,6 +90,7 @@ class Recipe:
     batch_size: int = 32
     augment: str = "none"
     plain_epochs: float = 0.0
+    multi_scale: float = 0.0
     loss: str = None
     backbone: str = None
     weights: str = None

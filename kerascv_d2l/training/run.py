@@ -354,19 +354,21 @@ class Run(keras.callbacks.Callback):
             image_size: as above.
             batch_size: as above.
             seed: as above.
-            last: None, or a pair: `transform` of the last epochs, and how many these are.
+            last: None, or a pair: dict of arguments that change in the last epochs, and how many
+                epochs these are.
             **options: as above.
 
         Returns:
             `tf.data.Dataset`, as `data.batches` with `training=True`.
         """
-        transform, changed = (None, 0) if last is None else last
+        changes, changed = ({}, 0) if last is None else last
         first_changed = self._epochs - changed if changed else math.inf
 
         def make(initial_epoch, **more):
-            chosen = {"transform": transform} if initial_epoch >= first_changed else {}
-            settings = {**options, **chosen, **more, "training": True, "seed": seed}
-            return batches(split, image_size, batch_size, initial_epoch=initial_epoch, **settings)
+            settings = {"image_size": image_size, "batch_size": batch_size, "seed": seed, **options}
+            settings |= changes if initial_epoch >= first_changed else {}
+            settings |= {"training": True, "initial_epoch": initial_epoch, **more}
+            return batches(split, **settings)
 
         names = self.settings.get("class_names")
         self.explain_divergence = explain_by_batches(

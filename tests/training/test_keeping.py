@@ -154,7 +154,9 @@ def test_the_last_epochs_are_augmented_otherwise(tmp_path):
     expected = whole["cut"][:6] + whole["flip"][6:]  # three batches an epoch, two epochs each
     for start in (0, 1, 2, 3):
         run.epochs_done = start
-        made = run.batches(data.train, (32, 48), 2, transform=cut, last=(flip, 2), seed=4)
+        made = run.batches(
+            data.train, (32, 48), 2, transform=cut, last=({"transform": flip}, 2), seed=4
+        )
         for one, (two, _) in zip(expected[3 * start :], made, strict=False):
             np.testing.assert_array_equal(one, two)
     assert np.abs(whole["cut"][6] - whole["flip"][6]).max() > 1
