@@ -261,7 +261,7 @@ def add_model_arguments(parser, default, *, own="", weights_default="random"):
     return group
 
 
-def add_style_arguments(parser, recipe=""):
+def add_style_arguments(parser, recipe="", weights=(1, 10, 5)):
     """Add `--network --weights --pooling --content-weight --style-weight --tv-weight`.
 
     All but the first two are None where not given.
@@ -269,6 +269,7 @@ def add_style_arguments(parser, recipe=""):
     Args:
         parser: `argparse.ArgumentParser`.
         recipe: str, what else the defaults depend on, for the help text.
+        weights: three numbers, the weights where none are given, for the help text.
     """
     add = parser.add_argument_group("network and losses").add_argument
     add(
@@ -292,16 +293,13 @@ def add_style_arguments(parser, recipe=""):
         help="pooling of the network: average makes a smoother image, max is what it was trained "
         f"with (default: average{recipe})",
     )
-    for name, default, text in (
-        ("content", 1, "content loss"),
-        ("style", 10, "style loss"),
-        ("tv", 5, "total variation: more is smoother"),
-    ):
+    texts = ("content loss", "style loss", "total variation: more is smoother")
+    for name, default, text in zip(("content", "style", "tv"), weights, texts, strict=True):
         add(
             f"--{name}-weight",
             type=non_negative_float,
             metavar="WEIGHT",
-            help=f"weight of the {text} (default: {default}{recipe})",
+            help=f"weight of the {text} (default: {default:g}{recipe})",
         )
 
 

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.style_transfer.images import normalise
+from kerascv_d2l.style_transfer.images import as_rgb, normalise
 from kerascv_d2l.style_transfer.losses import LossWeights, batch_gram, tv_loss
 from kerascv_d2l.style_transfer.objective import as_targets
 
@@ -33,7 +33,7 @@ class FastStyleTrainer(keras.Model):
         """Compute the style's targets.
 
         Args:
-            net: `keras.Model` from pixels 0-255 `(batch, h, w, 3)` to the same.
+            net: `TransformerNet`; it gets the colours of the styles to start from.
             network: `Network` whose features are compared.
             styles: list of `Style`, of about the size of the photographs.
             weights: normalised `LossWeights`, None for the defaults.
@@ -60,6 +60,9 @@ class FastStyleTrainer(keras.Model):
             here = [weight / total * _variance(x) for x in _float32(contents)]  # (1,)
             before = self._variances or [0.0] * len(here)
             self._variances = [a + b for a, b in zip(before, here, strict=True)]
+        net.set_palette(
+            [as_rgb(style.image) for style in styles], [style.weight for style in styles]
+        )
         self._trackers = [keras.metrics.Mean(name=name) for name in LOSSES]
 
     def call(self, pixels, training=False):

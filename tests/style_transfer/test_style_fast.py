@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerascv_d2l import style_transfer as st
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.models.transformer_net import Repaint, TransformerNet
+from kerascv_d2l.models.transformer_net import Repaint, TransformerNet, opponent
 
 pytestmark = pytest.mark.quick
 
@@ -20,20 +20,35 @@ def test_images_of_any_size_come_back_in_it(height, width):
     np.testing.assert_allclose(net(pixels[1:]).numpy(), painted[1:], atol=1e-2)
 
 
-def test_an_untrained_network_gives_the_image_back():
-    pixels = np.random.RandomState(0).randint(0, 256, (1, 18, 27, 3)).astype(np.uint8)
-    np.testing.assert_allclose(TransformerNet(4, 1)(pixels), pixels, atol=1e-3)
+def test_an_untrained_network_has_the_colours_of_the_style():
+    """Mean and covariance, whatever the light of the image; luminance has more contrast."""
+    random = np.random.RandomState(0)
+    style, other = (np.clip(random.normal(c, 8, (9, 12, 3)), 0, 255) for c in ([90, 120, 150], 110))
+    style[..., 2] = 150 + 2 * (style[..., 1] - 120)
+    net = TransformerNet(4, 1)
+    net.set_palette([style])
+    pixels = random.randint(60, 130, (2, 48, 57, 3)).astype(np.uint8)
+    pixels[1] = pixels[0] + 100
+    wanted, found = (opponent(x).numpy().reshape(-1, 3) for x in (style, net(pixels[:1])))
+    np.testing.assert_allclose(found.mean(0), wanted.mean(0), atol=1e-4)
+    wanted, found = (np.cov(x.T) for x in (wanted, found))
+    assert np.linalg.norm(found - wanted) < 1.3 * np.linalg.norm(wanted)
+    np.testing.assert_allclose(net(pixels)[1], net(pixels)[0], atol=0.5)
+    net.set_palette([style, other], [3, 1])
+    mean = (3 * style + other).mean((0, 1)) / 4
+    grey = np.full((1, 4, 5, 3), 200, np.uint8)  # has no colours to bring out
+    np.testing.assert_allclose(net(grey)[0, 0, 0], mean, atol=1e-2)
 
 
-def test_corrections_of_any_size_stay_among_the_colours():
+def test_colours_are_clipped_but_in_training():
     def column(values):
         return tf.constant(np.reshape(values, (1, -1, 1, 1)).repeat(3, -1), tf.float32)
 
-    corrections = tf.Variable(column([0, 0, 0.75, 1e4, -1e4, 1]))  # half the range is 1
-    with tf.GradientTape() as tape:
-        painted = Repaint()([10 * corrections, column([0, 255, 31.875, 255, 0, 255])])
-    np.testing.assert_allclose(painted[0, :, 0, 0], [0, 255, 127.5, 255, 0, 255], atol=1e-3)
-    assert tape.gradient(painted, corrections)[0, -1, 0, 0] > 1  # beyond white, and not lost
+    inputs = [column([0, 2.5, 1e4, -1e4]), column([127.5] * 4)]
+    layer = Repaint()
+    np.testing.assert_allclose(layer(inputs)[0, :, 0, 0], [127.5, 159.375, 255, 0], atol=1e-3)
+    beyond = layer(inputs, training=True)[0, :, 0, 0]
+    np.testing.assert_allclose(beyond, [127.5, 159.375, 127627.5, -127372.5], rtol=1e-4)
 
 
 def small_network():
@@ -76,13 +91,13 @@ def test_training_lowers_the_loss_and_the_network_is_saved(tmp_path):
     fixed = network.model.get_weights()
     random = np.random.RandomState(0)
     photographs = random.randint(0, 256, (8, 4, 6, 3)).repeat(5, 1).repeat(5, 2).astype(np.uint8)
-    style = st.Style(np.full((20, 20, 3), (230, 90, 20), np.uint8))
+    style = st.Style(random.randint(0, 256, (20, 20, 3)).astype(np.uint8))  # finer
     net = TransformerNet(4, 1)
     trainer = st.FastStyleTrainer(net, network, [style])
     trainer.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices(photographs).batch(4)
     history = trainer.fit(data, epochs=15, verbose=0).history
-    assert history["loss"][-1] < 0.6 * history["loss"][0]
+    assert history["loss"][-1] < 0.75 * history["loss"][0]
     parts = [history[name][-1] for name in ("content_loss", "style_loss", "tv_loss")]
     assert sum(parts) == pytest.approx(history["loss"][-1], rel=1e-3)
     for before, after in zip(fixed, network.model.get_weights(), strict=True):
