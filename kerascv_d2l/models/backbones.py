@@ -23,6 +23,7 @@ from keras.src.backend.common import global_state  # guarded by the pin of Keras
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models import preprocessing, resnet
 from kerascv_d2l.models.common import as_class_names
+from kerascv_d2l.models.folding import FoldingModel
 from kerascv_d2l.models.weights import check_kind, fetch, identify, load_weights
 from kerascv_d2l.ops.checks import as_image_size
 from kerascv_d2l.ops.geometry import CROP_PCT
@@ -155,7 +156,7 @@ def backbone(
                 f"strides={tuple(strides)}: {name} has no feature map at stride {stride}. "
                 f"It has them at {', '.join(map(str, sorted(outputs)))}."
             )
-    return keras.Model(
+    return FoldingModel(
         network.inputs[0], [outputs[stride] for stride in strides], name=model_name(name)
     )
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.backbones import backbone as build_backbone
+from kerascv_d2l.models.folding import FoldingModel
 
 EXTRAS = (None, "pool", "p6p7", "p6p7_from_c5")
 
@@ -48,7 +49,7 @@ def FPN(  # noqa: N802
         backbone = build_backbone(backbone, weights, sorted(strides), input_shape)
     maps = backbone.outputs
     outputs = feature_pyramid(maps, channels, extra)
-    return keras.Model(backbone.inputs[0], outputs, name=name or f"fpn_{backbone.name}")
+    return FoldingModel(backbone.inputs[0], outputs, name=name or f"fpn_{backbone.name}")
 
 
 def feature_pyramid(maps, channels=256, extra="pool", prefix="fpn"):

@@ -18,6 +18,7 @@ from kerascv_d2l.losses.detection import SSDLoss
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
+from kerascv_d2l.models.folding import FoldingModel
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.anchor_choice import choose_anchors
 from kerascv_d2l.ops.anchors import multibox_prior
@@ -367,4 +368,4 @@ def _feature_maps(name, weights):
     for i in range(extra):
         maps.append(down_sample_blk(EXTRA_CHANNELS, name=f"extra_{i}")(maps[-1]))
     maps.append(keras.layers.GlobalMaxPooling2D(keepdims=True, name="extra_global")(maps[-1]))
-    return keras.Model(images, maps, name="features")
+    return FoldingModel(images, maps, name="features")
