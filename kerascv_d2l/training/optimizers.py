@@ -10,6 +10,7 @@ own. Some hooks of Keras' optimizers that are used here are private: `keras<3.16
 import re
 
 import keras
+import tensorflow as tf
 
 from kerascv_d2l.errors import InputError, first_of
 
@@ -76,7 +77,8 @@ def make_optimizer(
         return layer_rates(model, rate, multipliers, _CLASSES[name], weight_decay, **arguments)
     if weight_decay is not None:
         arguments["weight_decay"] = weight_decay
-    return _CLASSES[name](rate, **arguments)
+    # Ours update in fewer operations.
+    return _with_layer_rates(_CLASSES[name])(rate, **arguments)
 
 
 def _cosine(learning_rate, steps, warmup):
@@ -337,6 +339,8 @@ class _LayerRates:
         super().__init__(*args, **arguments)
         self.multipliers = dict(multipliers or {})
         self.no_weight_decay = list(no_weight_decay)
+        sgd = isinstance(self, keras.optimizers.SGD)
+        self._has_kernel = sgd and self.momentum > 0 and not self.nesterov
 
     def build(self, variables):
         # By the number of the variable: what update_step gets is TensorFlow's, without a path.
@@ -365,7 +369,40 @@ class _LayerRates:
         if self._decays[index]:
             decay = keras.ops.cast(rate * self._decays[index], variable.dtype)
             self.assign_sub(variable, variable * decay)
-        super().update_step(gradient, variable, rate)
+        if self._has_kernel and isinstance(gradient, tf.Tensor):
+            self._update_at_once(gradient, variable, rate)
+        else:
+            super().update_step(gradient, variable, rate)
+
+    def _update_at_once(self, gradient, variable, rate):
+        """Do what SGD with momentum does in one operation, when the gradient is there.
+
+        Keras' multiply all momenta before the first gradient is there: a copy of all weights.
+        """
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=tf.cast(rate, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            momentum=tf.cast(self.momentum, variable.dtype),
+            use_locking=True,
+        )
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Move the running means as Keras does, in 3 operations a variable instead of 9.
+
+        With the 200 variables, most of them small, of a network for a folder Keras' take some
+        percent of a step.
+        """
+        if not self.use_ema:
+            return
+        share = tf.where(tf.equal(self.iterations, 0), 1.0, 1.0 - self.ema_momentum)
+        for variable, mean in zip(
+            trainable_variables, self._model_variables_moving_average, strict=True
+        ):
+            if mean is not None:
+                step = (variable.value - mean.value) * tf.cast(share, mean.dtype)
+                mean.value.assign_add(step)
 
     def _check_variables_are_known(self, variables):
         known = self._trainable_variables_indices
