@@ -79,13 +79,16 @@ class MaskHead(keras.layers.Layer):
         Returns:
             float32 `(n, 2·bins, 2·bins)`, logits.
         """
-        hidden = tf.cast(self._hidden(pooled), tf.float32)  # (n, 2·bins, 2·bins, channels)
-        kernels = tf.gather(tf.transpose(self.mask_fcn_logits.kernel[0, 0]), classes + 1)
+        for layer in self.convs:
+            pooled = tf.nn.relu(layer(pooled))
+        readers = tf.gather(tf.transpose(self.mask_fcn_logits.kernel[0, 0]), classes + 1)
         biases = tf.gather(self.mask_fcn_logits.bias, classes + 1)  # (n,)
-        _, height, width, channels = map_size(hidden)
-        cells = tf.reshape(hidden, [-1, height * width, channels])
-        logits = tf.matmul(cells, kernels[..., tf.newaxis])  # (n, cells, 1)
-        return tf.reshape(logits, [-1, height, width]) + biases[:, tf.newaxis, tf.newaxis]
+        _, height, width, _ = map_size(pooled)
+        kernel, bias = (tf.cast(v.value, pooled.dtype) for v in self.conv5_mask.weights)
+        quarters = _read_doubled(pooled, kernel, bias, readers)  # 4 of (n, bins·bins)
+        logits = tf.reshape(tf.stack(quarters, axis=-1), [-1, height, width, 2, 2])
+        logits = tf.reshape(tf.transpose(logits, [0, 1, 3, 2, 4]), [-1, 2 * height, 2 * width])
+        return logits + biases[:, tf.newaxis, tf.newaxis]
 
     def _hidden(self, pooled):
         for layer in (*self.convs, self.conv5_mask):
@@ -98,6 +101,52 @@ class MaskHead(keras.layers.Layer):
             "num_classes": self.num_classes,
             "channels": self.channels,
         }
+
+
+def _read_doubled(x, kernel, bias, readers):
+    """Double a map, and read one channel from it with a kernel for each box.
+
+    A transposed convolution of 2 × 2 with stride 2 is a product for each of the four pixels
+    that come of one. They are made one after another and forgotten; the backward pass makes them
+    anew, likewise. In full they would be the largest tensors of a training step, twice.
+
+    Args:
+        x: `(n, h, w, c)`.
+        kernel: `(2, 2, channels, c)`.
+        bias: `(channels,)`.
+        readers: float32 `(n, channels)`.
+
+    Returns:
+        Four float32 `(n, h·w)`: the upper left pixels, upper right, lower left, lower right.
+    """
+
+    def read(x, kernel, bias, readers):
+        hidden = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel, transpose_b=True)
+        hidden = tf.cast(tf.nn.relu(tf.nn.bias_add(hidden, bias)), tf.float32)  # (n·h·w, channels)
+        _, height, width, _ = map_size(x)
+        hidden = tf.reshape(hidden, [-1, height * width, hidden.shape[-1]])
+        return tf.matmul(hidden, readers[..., tf.newaxis])[..., 0]
+
+    @tf.custom_gradient
+    def read_all(x, kernel, bias, readers):
+        parts = tf.unstack(tf.reshape(kernel, [4, *kernel.shape[2:]]))
+
+        def gradient(*upstream):
+            of_parts, sums, before = [], [0.0, 0.0, 0.0], upstream
+            for part, of_part in zip(parts, upstream, strict=True):
+                with tf.control_dependencies(before), tf.GradientTape() as tape:
+                    inputs = [tf.identity(t) for t in (part, x, bias, readers)]
+                    tape.watch(inputs)
+                    again = read(inputs[1], inputs[0], *inputs[2:])
+                first, *rest = tape.gradient(again, inputs, of_part)
+                of_parts.append(first)
+                sums = before = [a + b for a, b in zip(rest, sums, strict=True)]
+            of_x, of_bias, of_readers = sums
+            return of_x, tf.reshape(tf.stack(of_parts), kernel.shape), of_bias, of_readers
+
+        return [read(x, part, bias, readers) for part in parts], gradient
+
+    return read_all(x, kernel, bias, readers)
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")

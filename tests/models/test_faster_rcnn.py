@@ -283,6 +283,21 @@ def test_a_mask_is_that_of_its_class():
     every = head(pooled).numpy()
     expected = [maps[..., k + 1] for maps, k in zip(every, classes, strict=True)]
     np.testing.assert_allclose(head.maps_of(pooled, tf.constant(classes)), expected, atol=1e-6)
+    # And so is its gradient, for which it is computed anew.
+    inputs = [pooled, *(v.value for v in head.trainable_variables)]
+    weights = tf.random.stateless_normal([4, 8, 10], (0, 2))
+    found = []
+    for maps in (
+        lambda: head.maps_of(pooled, tf.constant(classes)),
+        lambda: tf.gather(head(pooled), tf.constant(classes) + 1, axis=-1, batch_dims=1),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(pooled)
+            loss = tf.reduce_sum(tf.square(maps()) * weights)
+        found.append([tf.convert_to_tensor(g) for g in tape.gradient(loss, inputs)])
+    for one, other in zip(*found, strict=True):
+        assert np.abs(other).max() > 0
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_mixed_precision_keeps_coordinates():
