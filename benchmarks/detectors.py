@@ -41,7 +41,7 @@ def ours():
         own = {"norm": False} if name == "retinanet" else {"assignment": "centre"}
         model = d2l.create_detector(name, CLASSES, frozen_stride=0, **size, **own)
         model.decoder.score_threshold = 0.0
-        model.compile(keras.optimizers.SGD(RATE, momentum=0.9))
+        model.compile(d2l.make_optimizer("sgd", RATE, momentum=0.9))
         return model
 
     def labels(boxes, classes, size):

@@ -16,6 +16,7 @@ Needs benchmarks/README.md's set-up.
 
 import argparse
 import contextlib
+import functools
 import resource
 import subprocess
 import sys
@@ -43,7 +44,12 @@ def make_batch(shape, objects=OBJECTS):
     x_min, y_min, x_max, y_max = np.moveaxis(boxes[..., None, None], 2, 0)
     y, x = np.mgrid[:height, :width] + 0.5
     u, v = (2 * x - x_min - x_max) / (x_max - x_min), (2 * y - y_min - y_max) / (y_max - y_min)
-    return images, boxes, random.integers(0, CLASSES, (batch, objects)), (u**2 + v**2 < 1) * 1
+    return (
+        images,
+        boxes,
+        random.integers(0, CLASSES, (batch, objects)),
+        (u**2 + v**2 < 1).astype(np.uint8),
+    )
 
 
 def ours(folder):
@@ -51,30 +57,30 @@ def ours(folder):
     import keras
     import tensorflow as tf
 
-    from kerascv_d2l import MaskRCNN
+    from kerascv_d2l import MaskRCNN, make_optimizer
     from kerascv_d2l.models.rcnn_weights import load_torchvision
 
     def make():
         model = MaskRCNN(CLASSES, "resnet50_v1.5", freeze_norm=True)
         if folder:
             load_torchvision(model, dict(np.load(Path(folder) / WEIGHTS)))
-        model.compile(keras.optimizers.SGD(RATE, momentum=0.9))
+        model.compile(make_optimizer("sgd", RATE, momentum=0.9))
         return model
 
     model, network = make(), make() if folder else None  # without a folder: the step alone
 
+    @functools.cache  # made when it is asked for: 100 masks take more memory than a step may
     def batch(objects=OBJECTS):
         images, boxes, classes, masks = make_batch(TRAINING, objects)
         _, height, width = TRAINING
         y = {"boxes": boxes / np.float32([width, height, width, height]), "classes": classes}
         return tf.constant(images), {name: tf.constant(value) for name, value in y.items()} | {
-            "masks": tf.constant(masks.astype(np.uint8)),
+            "masks": tf.constant(masks),
             "ignore": tf.zeros(classes.shape, bool),
         }
 
     def step(objects=OBJECTS):
-        images, y = batch(objects)
-        return lambda: model.train_on_batch(images, y)
+        return lambda: model.train_on_batch(*batch(objects))
 
     image = tf.constant(make_batch(INFERENCE)[0])
 
@@ -119,7 +125,7 @@ def torchvision(folder):
     trainer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9)
     images, boxes, classes, masks = make_batch(TRAINING)
     x = [torch.from_numpy(image).permute(2, 0, 1) / 255 for image in images]
-    parts = zip(boxes, classes + 1, masks.astype(np.uint8), strict=True)
+    parts = zip(boxes, classes + 1, masks, strict=True)
     names = ("boxes", "labels", "masks")
     y = [dict(zip(names, map(torch.from_numpy, part), strict=True)) for part in parts]
     image = torch.from_numpy(make_batch(INFERENCE)[0][0]).permute(2, 0, 1) / 255
