@@ -84,6 +84,16 @@ def run(script, *arguments, **options):
     return subprocess.CompletedProcess(script, child.returncode, child.stdout, child.stderr)
 
 
+def optimize_graphs(on):
+    """Let this process optimize graphs, or not: it takes longer than to run them a few times.
+
+    Neither the tests nor `Child` do, but for `optimized_graphs`, and where LiteRT converts.
+    """
+    if "tensorflow" in sys.modules:
+        options = sys.modules["tensorflow"].config.optimizer
+        options.set_experimental_options({"disable_meta_optimizer": not on})
+
+
 def _work(argv, folder, files, environment):
     for number, name in enumerate(files, start=1):
         file = os.open(name, os.O_WRONLY | os.O_APPEND)
@@ -91,6 +101,7 @@ def _work(argv, folder, files, environment):
         os.close(file)
     os.environ.update(environment)
     os.chdir(folder)
+    optimize_graphs(False)
     sys.argv = argv
     sys.path.insert(0, os.path.dirname(os.path.abspath(argv[0])))
     runpy.run_path(argv[0], run_name="__main__")

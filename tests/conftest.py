@@ -1,16 +1,18 @@
 import gc
 import sys
 
+import children
 import pytest
 
 # Files that take longest, for the two workers to start with: who takes one last, ends alone.
 SLOWEST = (
-    "layers", "batches", "training_scripts", "export", "faster_rcnn", "fcn",
-    "train_generator", "run", "backbones", "devices", "dense", "detr", "ssd", "optimizers",
-    "generators", "explain", "style_objective", "instance_masks", "replicas", "detector",
-    "style_transfer", "multi_worker", "roi", "book", "resnet", "evaluate", "predict",
-    "style_run", "matching", "augment_demo", "weights", "segmenter", "classifier",
-    "fast_style", "explain_script",
+    "run", "layers", "training_scripts", "notebooks", "export", "ssd", "faster_rcnn", "batches",
+    "multi_worker", "detector", "optimizers", "replicas", "style_objective", "backbones",
+    "style_transfer", "book", "fcn", "roi", "train_generator", "growth", "dense", "devices",
+    "fast_style", "keeping", "classifier", "localizer", "style_run", "generators", "matching",
+    "resnet", "instance_masks", "segmenter", "style_fast", "explain", "augment_demo", "geometry",
+    "resize", "localization", "style_book", "package", "windows", "evaluate", "yolo1",
+    "inspect_data",
 )  # fmt: skip
 
 
@@ -21,9 +23,23 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Spare the garbage collector what stays to the end: TensorFlow lets it run for each graph."""
+    """Spend less on what makes nothing right or wrong here.
+
+    The garbage collector need not look at what stays to the end, nor after every few hundred
+    objects of a graph.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 10, 5)
+    children.optimize_graphs(False)
+
+
+@pytest.fixture
+def optimized_graphs():
+    """Run graphs as they run for users: where programs are compared with each other."""
+    children.optimize_graphs(True)
+    yield
+    children.optimize_graphs(False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,6 @@
 """Models of every task as files: the same numbers as in Python, with and without the package."""
 
 import json
-import subprocess
-import sys
 
 import children
 import keras
@@ -49,8 +47,6 @@ np.save("answer.npy", model.classify(np.load("images.npy"))["probabilities"])
 # Loads all exports in a process that knows TensorFlow and nothing else.
 LONELY = """
 import json, pathlib, sys, numpy as np, tensorflow as tf
-# Optimizing each of 142 graphs takes most of the time; what `load` gives the tests is optimized.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 report = {}
 for folder in sorted(pathlib.Path(".").glob("*/")):
     model = tf.saved_model.load(str(folder))
@@ -148,8 +144,7 @@ def exported(models, tmp_path_factory):
     for k, size in enumerate(SIZES):
         np.save(folder / f"images{k}.npy", images_of(size))
     (folder / "lonely.py").write_text(LONELY)
-    command = [sys.executable, "-I", "lonely.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = children.run(folder / "lonely.py", folder=folder)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -185,8 +180,10 @@ def assert_same(found, wanted, case, what):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_same_everywhere(models, exported, loaded, case):
+def test_the_same_everywhere(models, exported, loaded, case, request):
     """Python, the SavedModel alone in a new process, `load` of it, and of the .keras file."""
+    if case in ("classifier", "fcn"):
+        request.getfixturevalue("optimized_graphs")
     folder, _ = exported
     lonely, loaded, compared = np.load(folder / f"{case}.npz"), loaded[case], 0
     for k, size in enumerate(SIZES):

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import children
 import pytest
 
 import kerascv_d2l
@@ -56,7 +57,7 @@ def test_every_name_resolves_where_it_says():
         _ = kerascv_d2l.nonsense
 
 
-def test_models_load_without_further_imports():
+def test_models_load_without_further_imports(tmp_path):
     """`load_model` imports every module that registers a class with Keras."""
     registering = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -65,8 +66,9 @@ def test_models_load_without_further_imports():
     }
     assert len(registering) > 15
     code = "import sys, kerascv_d2l.export as e; e.register_classes(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not registering - set(done.stdout.split())
+    (tmp_path / "load.py").write_text(code)
+    done = children.run(tmp_path / "load.py", folder=ROOT)
+    assert done.returncode == 0 and not registering - set(done.stdout.split()), done.stderr
 
 
 def imports(path):
