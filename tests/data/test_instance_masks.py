@@ -26,7 +26,6 @@ from kerascv_d2l.layers.augmentation.base import Example
 from kerascv_d2l.ops.geometry import crop_mask, overlap
 from kerascv_d2l.ops.rle import decode_masks, encode_masks, encode_outline, share_inside
 
-pytestmark = pytest.mark.quick
 HEIGHT, WIDTH = 30, 40
 SQUARE = [[4, 2, 20, 2, 20, 12, 4, 12]]  # x 4 to 20, y 2 to 12
 BOX = [4, 2, 16, 10]
@@ -58,6 +57,7 @@ def boxes_around(masks):
 # ---------------------------------------------------------------- encodings
 
 
+@pytest.mark.quick
 def test_encodings_are_those_of_pycocotools_and_come_back():
     masks = blobs(9)
     encodings = encode_masks(masks)
@@ -76,6 +76,7 @@ def test_encodings_are_those_of_pycocotools_and_come_back():
     assert encode_outline(outline, (HEIGHT, WIDTH)) == encodings[2]
 
 
+@pytest.mark.quick
 def test_windows_are_decoded_as_dense_masks_are_cropped():
     masks = blobs(9)
     encodings = encode_masks(masks)
@@ -94,6 +95,7 @@ def test_windows_are_decoded_as_dense_masks_are_cropped():
         np.testing.assert_array_equal(found[:, row + i, column + j], masks[:, y, x])
 
 
+@pytest.mark.quick
 def test_share_of_a_mask_in_a_box():
     (encoding,) = encode_masks([np.pad(np.ones((10, 4)), ((2, 8), (3, 13)))])
     assert share_inside(encoding, (3, 2, 7, 12)) == share_inside(encoding, (0, 0, 20, 20)) == 1
@@ -132,6 +134,7 @@ def both(data):
     )
 
 
+@pytest.mark.quick
 def test_masks_are_read_where_all_objects_have_one(tmp_path):
     folder = write_coco(tmp_path, {}, {"iscrowd": 1, "segmentation": []})
     data = load(folder, "detection")
@@ -160,6 +163,7 @@ def test_masks_are_read_where_all_objects_have_one(tmp_path):
     assert "--model faster_rcnn" in str(error.value)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -194,6 +198,7 @@ def test_other_sources_without_masks_are_refused():
     assert not load("generated", "detection", masks=False, num_train=1, num_val=1).train.has_masks
 
 
+@pytest.mark.quick
 def test_a_split_refuses_masks_of_another_size():
     image, mask = np.zeros((1, 8, 9, 3), np.uint8), encode_masks(np.ones((1, 9, 8)))
     with pytest.raises(InputError, match=r"a: a mask is \[9, 8\], the image \[8, 9\]"):
@@ -324,6 +329,7 @@ def write_instances(root, kind):
     return masks // 255
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("kind", ["kaggle", "folders", "numbers"])
 def test_a_png_of_each_instance(tmp_path, kind):
     masks = write_instances(tmp_path, kind)

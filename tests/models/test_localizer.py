@@ -9,7 +9,6 @@ from small_networks import small_backbone
 
 import kerascv_d2l as d2l
 
-pytestmark = pytest.mark.quick
 SIZE = (64, 96)
 
 
@@ -17,7 +16,7 @@ SIZE = (64, 96)
 def model():
     keras.utils.set_random_seed(0)
     model = d2l.Localizer(small_backbone(16), ("grey", "blue"), image_size=SIZE, box_weight=5.0)
-    model.compile(keras.optimizers.Adam(0.003))
+    model.compile(keras.optimizers.Adam(0.003), jit_compile=False)
     return model
 
 
@@ -26,6 +25,7 @@ def objects():
     return images, rows[:, 1:2]
 
 
+@pytest.mark.quick
 def test_loss_and_metrics(model):
     images, rows = objects()
     rows[3] = -1  # an image whose object was cropped away
@@ -81,7 +81,7 @@ def test_learns_saves_and_exports(model, tmp_path):
 def test_a_box_for_each_class():
     """The true class's learns, the most probable one's is the answer, in one pass too."""
     model = d2l.Localizer(small_backbone(8), 2, image_size=SIZE, box_per_class=True)
-    model.compile("sgd")
+    model.compile("sgd", jit_compile=False)
     model.get_layer("box").bias.assign([0.0, 0.1, 0.5, 0.6, 0.3, 0.2, 0.9, 0.8])
     images, rows = objects()
     outputs = {name: value.numpy() for name, value in model(images).items()}
@@ -98,6 +98,7 @@ def test_a_box_for_each_class():
     assert model.get_config()["box_per_class"] is True
 
 
+@pytest.mark.quick
 def test_the_largest_object_is_kept():
     boxes = [[[0, 0, 0.2, 0.2], [0.1, 0.1, 0.9, 0.9], [0, 0, 1, 1]], [], [[0.5, 0.5, 1, 1]]]
     split = d2l.Split(
@@ -118,6 +119,7 @@ def test_the_largest_object_is_kept():
         d2l.keep_largest_object(labels)
 
 
+@pytest.mark.quick
 def test_no_drift_of_the_channels_leaves_one_box_for_all():
     model = d2l.Localizer(small_backbone(8), 2, image_size=SIZE)
     images = np.random.RandomState(0).randint(0, 256, (4, *SIZE, 3)).astype(np.float32)

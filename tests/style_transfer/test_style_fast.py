@@ -7,9 +7,8 @@ from kerascv_d2l import style_transfer as st
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.transformer_net import Repaint, TransformerNet, opponent
 
-pytestmark = pytest.mark.quick
 
-
+@pytest.mark.quick
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 3), (17, 30), (32, 24)])
 def test_images_of_any_size_come_back_in_it(height, width):
     net = TransformerNet(4, 1)
@@ -20,6 +19,7 @@ def test_images_of_any_size_come_back_in_it(height, width):
     np.testing.assert_allclose(net(pixels[1:]).numpy(), painted[1:], atol=1e-2)
 
 
+@pytest.mark.quick
 def test_an_untrained_network_has_the_colours_of_the_style():
     """Mean and covariance, whatever the light of the image; luminance has more contrast."""
     random = np.random.RandomState(0)
@@ -40,6 +40,7 @@ def test_an_untrained_network_has_the_colours_of_the_style():
     np.testing.assert_allclose(net(grey)[0, 0, 0], mean, atol=1e-2)
 
 
+@pytest.mark.quick
 def test_colours_are_clipped_but_in_training():
     def column(values):
         return tf.constant(np.reshape(values, (1, -1, 1, 1)).repeat(3, -1), tf.float32)
@@ -59,6 +60,7 @@ def small_network():
     return st.from_model(keras.Model(inputs, x), ["b"], ["a", "b"], "torch")
 
 
+@pytest.mark.quick
 def test_units_of_the_losses():
     """By loops over images and layers; one is nearly flat, one the style image itself."""
     network, random = small_network(), np.random.RandomState(0)
@@ -110,6 +112,7 @@ def test_training_lowers_the_loss_and_the_network_is_saved(tmp_path):
     np.testing.assert_allclose(loaded(photographs[:2, :9, :14]), expected, atol=1e-2)
 
 
+@pytest.mark.quick
 def test_plain_weights_masks_and_no_style_are_refused():
     network = st.torchvision_vgg19(seed=0)
     style = st.Style(np.zeros((16, 16, 3), np.uint8), mask=np.ones((16, 16)))

@@ -9,8 +9,6 @@ from kerascv_d2l.style_transfer import tiles
 from kerascv_d2l.style_transfer.networks import average_pooled
 from kerascv_d2l.style_transfer.objective import as_targets
 
-pytestmark = pytest.mark.quick
-
 
 def noise(seed, height, width):
     return tf.constant(
@@ -60,7 +58,13 @@ def network(build):
 
 @pytest.mark.parametrize("build", [pooled, strided, padded])
 @pytest.mark.parametrize(
-    ("height", "width", "tile"), [(64, 40, 16), (61, 43, 9), (50, 23, 24), (24, 40, 12)]
+    ("height", "width", "tile"),
+    [
+        (64, 40, 16),
+        (61, 43, 9),
+        pytest.param(50, 23, 24, marks=pytest.mark.long),
+        pytest.param(24, 40, 12, marks=pytest.mark.long),
+    ],
 )
 def test_tiles_give_the_loss_and_gradient_of_the_whole(build, height, width, tile):
     net = network(build)
@@ -75,6 +79,7 @@ def test_tiles_give_the_loss_and_gradient_of_the_whole(build, height, width, til
     np.testing.assert_allclose(tiled_gradient, gradient, rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.quick
 def test_spans_cover_every_feature_once():
     reaches = [tiles.Reach(1, 3, 3), tiles.Reach(4, 9, 12), tiles.Reach(8, 20, 30)]
     for side in range(8, 120):
@@ -102,6 +107,7 @@ def test_a_network_that_mixes_all_positions_is_not_cut():
         st.Objective(net, noise(0, 16, 16), styles, tile=8)
 
 
+@pytest.mark.quick
 def test_a_network_that_calls_a_layer_twice_is_not_cut():
     inputs = keras.Input((None, None, 3))
     layer = keras.layers.Conv2D(3, 3, padding="same", name="a")
@@ -109,6 +115,7 @@ def test_a_network_that_calls_a_layer_twice_is_not_cut():
         tiles.reaches(keras.Model(inputs, layer(layer(inputs))))
 
 
+@pytest.mark.quick
 def test_normalised_losses_do_not_depend_on_the_scale_of_a_layer():
     """The same network in other units: what torchvision's and Keras' VGG-19 are to each other."""
 
@@ -203,6 +210,7 @@ def test_files_of_the_wrong_kind_are_refused(tmp_path):
         st.mobilenet(tmp_path / "other.weights.h5")
 
 
+@pytest.mark.quick
 def test_normalised_style_loss_is_one_at_the_content_and_nothing_at_the_style():
     net = network(pooled)
     content, style = noise(0, 32, 48), 2 * noise(1, 32, 48)
@@ -219,6 +227,7 @@ def test_equal_or_flat_images_give_numbers():
         assert np.isfinite(losses).all() and np.isfinite(gradient).all()
 
 
+@pytest.mark.quick
 def test_a_mask_takes_the_style_from_its_part_only():
     x = inputs = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(5, 1, name="a")(x)  # sees one pixel, so that parts do not mix
@@ -232,6 +241,7 @@ def test_a_mask_takes_the_style_from_its_part_only():
     np.testing.assert_allclose(masked[0], cut[0], rtol=1e-4)
 
 
+@pytest.mark.quick
 def test_weights_of_several_styles_are_shares():
     net, content, image = network(pooled), noise(0, 16, 24), noise(3, 16, 24)
     one, other = noise(1, 16, 24), noise(2, 20, 24)
@@ -245,6 +255,7 @@ def test_weights_of_several_styles_are_shares():
     assert mixed == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("style", "message"),
     [
@@ -258,6 +269,7 @@ def test_styles_that_make_no_sense_are_refused(style, message):
         as_targets(style)
 
 
+@pytest.mark.quick
 def test_empty_mask_and_small_images_are_refused():
     net = network(pooled)
     with pytest.raises(InputError, match="selects nothing"):
@@ -266,6 +278,7 @@ def test_empty_mask_and_small_images_are_refused():
         st.Objective(net, noise(0, 3, 16), [(noise(1, 8, 8), 1.0, None)])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("pixels", "expected"),
     [

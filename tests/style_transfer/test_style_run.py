@@ -6,8 +6,6 @@ from kerascv_d2l import style_transfer as st
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.style_transfer import images, transfer as transfer_module
 
-pytestmark = pytest.mark.quick
-
 SHAPE = (24, 36)
 BOTH = pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 
@@ -42,6 +40,7 @@ def run(content, style, net, **arguments):
     return st.StyleTransfer(content, style, net, **arguments)
 
 
+@pytest.mark.quick
 @BOTH
 def test_the_loss_falls_and_the_image_takes_the_contents_shape(content, style, net, optimizer):
     transfer = run(content, style, net, steps=40, optimizer=optimizer)
@@ -110,6 +109,7 @@ def test_without_content_the_style_takes_over(content, style, net):
     assert transfer.history[-1][1] < 0.1
 
 
+@pytest.mark.quick
 def test_levels_double_and_share_the_steps(content, style, net):
     shapes = []
     transfer = run(content, style, net, image_shape=(33, 50), steps=9, levels=3)
@@ -135,6 +135,7 @@ def test_finer_levels_take_smaller_steps(content, style, net):
     assert rates == pytest.approx([0.2, 0.1])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("schedule", "wanted"),
     [
@@ -170,6 +171,7 @@ def test_kept_colours_are_the_contents(content, style, net):
     assert np.abs(image - content).mean() > 5
 
 
+@pytest.mark.quick
 def test_luminance_keeps_its_value_when_colours_are_put_back():
     random = np.random.RandomState(0)
     pair = random.randint(0, 256, (2, 20, 30, 3)).astype(np.uint8)
@@ -204,6 +206,7 @@ def test_a_style_of_one_pixel_is_a_colour(content, net):
     assert np.isfinite(transfer.history).all()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -225,6 +228,7 @@ def test_wrong_arguments_are_named(content, style, net, arguments, message):
         st.StyleTransfer(content, style, net, **arguments)
 
 
+@pytest.mark.quick
 def test_images_that_are_none_are_named(content, style, net):
     with pytest.raises(InputError, match=r"styles\[1\]"):
         st.StyleTransfer(content, [style, style / 255], net)
