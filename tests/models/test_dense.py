@@ -10,6 +10,7 @@ import safetensors.numpy
 import tensorflow as tf
 from record_faster_rcnn import CASES, NUM_CLASSES, draw_objects, draw_pixels
 from record_resnet import sample
+from small_networks import add_tiny
 
 from kerascv_d2l import FCOS, InputError, RetinaNet
 from kerascv_d2l.models import registry
@@ -17,6 +18,13 @@ from kerascv_d2l.models.rcnn_weights import load_torchvision
 from kerascv_d2l.ops.task_aligned import match_by_distance, match_task_aligned
 
 TORCHVISION = {"backbone": "resnet50_v1.5", "channels": 256, "depth": 4, "freeze_norm": True}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +220,7 @@ def test_what_is_ignored_does_not_change_the_loss():
     hidden["boxes"][0, 1], hidden["classes"][0, 1] = [0.6, 0.6, 1, 1], 0
     hidden["ignore"][0, 1] = True
     wrong = {**hidden, "ignore": more["ignore"]}
-    options = {"backbone": "mobilenet_0.25", "channels": 32, "depth": 1}
+    options = {"backbone": "tiny", "channels": 32, "depth": 1}
     for model in (
         RetinaNet(2, anchor_sizes=[[s] for s in (8, 16, 32, 64, 128)], **options),
         FCOS(2, **options),
@@ -242,7 +250,7 @@ def test_they_learn_two_images_by_heart():
     for x0, y0, x1, y1, i in ((10, 13, 48, 58, 0), (38, 6, 86, 51, 1)):
         images[i, y0:y1, x0:x1] = (250, 30, 30) if i else (30, 30, 250)
     keras.utils.set_random_seed(1)
-    model = FCOS(2, backbone="mobilenet_0.25", channels=32, depth=1, dtype="mixed_bfloat16")
+    model = FCOS(2, backbone="tiny", channels=32, depth=1, dtype="mixed_bfloat16")
     model.compile(keras.optimizers.Adam(3e-3))
     data = tf.data.Dataset.from_tensors((images, y)).repeat()
     model.fit(data, steps_per_epoch=120, verbose=0, shuffle=False)

@@ -121,7 +121,12 @@ def test_any_size_and_the_same_after_saving(name, tmp_path):
         np.testing.assert_allclose(model(images[:1] / 1.0), scores[:1], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["fcn32", "fcn8", "unet", "unet_backbone"])
+def long(name):
+    """A network that takes seconds to train, where others show the same."""
+    return pytest.param(name, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("name", [long("fcn32"), "fcn8", "unet", long("unet_backbone")])
 def test_training_learns_the_classes(name):
     """Left half bright, right half dark, between them a stripe that is ignored."""
     rng = np.random.default_rng(0)
@@ -131,7 +136,7 @@ def test_training_learns_the_classes(name):
     labels[:, :, :32] = 2
     labels[:, :, 28:36] = 255
     keras.utils.set_random_seed(0)
-    model = {name: build() for name, build in NETWORKS.items()}[name]  # in turn: the same draws
+    model = NETWORKS[name]()
     model.compile(
         optimizer=keras.optimizers.Adam(0.01),
         loss=SegmentationCrossEntropy(),

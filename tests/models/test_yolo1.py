@@ -2,10 +2,19 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
+from small_networks import add_tiny
 
 from kerascv_d2l import YOLO1
 from kerascv_d2l.models.yolo1 import assign_cells
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny(patch)
+        yield
 
 
 def iou(a, b):
@@ -54,7 +63,7 @@ def slow_losses(outputs, objects, rows, columns):
 def test_losses_equal_a_slow_one():
     """With two objects in a cell, one ignored, one on the border, and padding."""
     keras.utils.set_random_seed(3)
-    model = YOLO1(3, backbone="mobilenet_0.25")
+    model = YOLO1(3, backbone="tiny")
     rows, columns = 3, 4
     random = np.random.default_rng(0)
     outputs = {
@@ -95,7 +104,7 @@ def test_losses_equal_a_slow_one():
 
 def test_what_is_learned_is_what_is_found():
     """Outputs that say exactly what `assign_cells` wants are decoded to the objects."""
-    model = YOLO1(2, backbone="mobilenet_0.25")
+    model = YOLO1(2, backbone="tiny")
     boxes = np.array([[[0.1, 0.2, 0.4, 0.9], [0.5, 0.1, 0.9, 0.3]]], np.float32)
     classes = np.array([[1, 0]])
     truth, named, holds, _ = assign_cells(
@@ -118,7 +127,7 @@ def test_what_is_learned_is_what_is_found():
 
 
 def test_it_trains_and_its_config_makes_it_again():
-    model = YOLO1(2, backbone="mobilenet_0.25")
+    model = YOLO1(2, backbone="tiny")
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype(np.uint8)
     y = {"boxes": np.array([[[0.1, 0.2, 0.4, 0.9]]] * 2, np.float32), "classes": np.zeros((2, 1))}
     model.compile(keras.optimizers.Adam(1e-3))

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image
-from training_data import load_script
+from training_data import assert_same_weights, copy_when, load_script, without_results
 
 import kerascv_d2l as d2l
 from kerascv_d2l.data import layouts
@@ -71,13 +71,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def run(grown, folder, tmp_path_factory):
-    """Metrics and folder of a run of the training script, which knows of neither."""
-    out = tmp_path_factory.mktemp("runs") / "toy"
+def train(folder, out, *more):
     flags = ["--model", "toy", "--data", str(folder), "--image-size", "64x96", "--out", str(out)]
     flags += ["--epochs", "2", "--batch-size", "8", "--map-every", "2", "--no-mixed-precision"]
-    return load_script("train_detector").main(flags), out
+    return load_script("train_detector").main([*flags, *more])
+
+
+@pytest.fixture(scope="module")
+def run(grown, folder, tmp_path_factory):
+    """Metrics and folder of a run of the training script, which knows of neither.
+
+    It is copied in the middle of epoch 2.
+    """
+    out = tmp_path_factory.mktemp("runs") / "toy"
+    with pytest.MonkeyPatch.context() as patch:
+        copy_when(patch, epoch=1, batch=1)
+        return train(folder, out), out
 
 
 # ---------------------------------------------------------------- the detector
@@ -104,6 +113,14 @@ def test_it_trains_is_measured_drawn_and_exported(run):
     for name, value in expected.items():
         np.testing.assert_allclose(exported.detect(image)[name], value, atol=1e-4, err_msg=name)
     assert (out / "model.tflite").stat().st_size > 1000
+
+
+def test_killed_and_resumed_ends_as_if_undisturbed(run, folder, monkeypatch):
+    metrics, out = run
+    without_results(monkeypatch)
+    killed = out.with_name("toy-killed")
+    assert train(folder, killed, "--resume")["map_50"] == metrics["map_50"]
+    assert_same_weights(out, killed)
 
 
 @pytest.mark.parametrize("name", ["saved_model", "model.keras"])

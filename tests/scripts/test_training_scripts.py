@@ -18,6 +18,7 @@ from training_data import (
     ONE_STEP,
     add_tiny,
     arguments,
+    assert_same_weights,
     copy_when,
     load_script,
     without_results,
@@ -80,13 +81,6 @@ def history(out):
     return list(csv.DictReader((out / "history.csv").open()))
 
 
-def assert_same_weights(*folders):
-    """To the last bit."""
-    weights = [d2l.load_model(folder / "model.keras").get_weights() for folder in folders]
-    for one, two in zip(*weights, strict=True):
-        np.testing.assert_array_equal(one, two)
-
-
 def test_writes_what_it_says(name, run):
     metrics, out = run
     stored = json.loads((out / "metrics.json").read_text())
@@ -122,8 +116,12 @@ def test_keras_file_and_saved_model_give_the_same(name, run):
             np.testing.assert_allclose(found[key], value, atol=1e-4, err_msg=key)
 
 
+@pytest.mark.parametrize("name", ["train_classifier", "train_segmenter"], indirect=True)
 def test_killed_and_resumed_ends_as_if_undisturbed(name, run, root, no_results):
-    """tests/training kills processes; here the scripts' own state must come back."""
+    """tests/training kills processes; here the scripts' own state must come back.
+
+    That of train_detector.py is in test_growth.py, whose detector is made quicker.
+    """
     metrics, undisturbed = run
     out, data = undisturbed.with_name("one-killed"), root / name / "data"
     assert len(history(out)) == 1
@@ -170,6 +168,7 @@ def test_two_devices_compute_what_one_does(name, root, two_devices, no_results):
     assert float(row["val_loss"]) == pytest.approx(float(other["val_loss"]), rel=1e-2)
 
 
+@pytest.mark.long
 def test_a_network_of_keras(root, tmp_path, no_results):
     """The others train a tiny one."""
     flags = ["--backbone", "mobilenet_0.25", *ONE_STEP]

@@ -146,6 +146,13 @@ def write_masks(root):
     (root / "classes.txt").write_text("\n".join(data.class_names) + "\n")
 
 
+def assert_same_weights(*folders):
+    """That runs ended with the same model, to the last bit."""
+    weights = [d2l.load_model(folder / "model.keras").get_weights() for folder in folders]
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def arguments(name, folder, out, *more):
     """Arguments of a short run: two epochs of three batches."""
     return ["--data", str(folder), "--epochs", "2", "--batch-size", "8", "--out", str(out),

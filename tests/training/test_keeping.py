@@ -21,7 +21,8 @@ X, Y = RNG.normal(size=(12, 2)).astype("f"), RNG.normal(size=(12, 1)).astype("f"
 def make_model(averaging=MOMENTUM, **options):
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")])
-    model.compile(make_optimizer("sgd", 0.3, averaging=averaging, **options), "mse")
+    optimizer = make_optimizer("sgd", 0.3, averaging=averaging, **options)
+    model.compile(optimizer, "mse", jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     return model
 
