@@ -1,12 +1,14 @@
 """A style transfer, undisturbed, and killed and resumed; run by `test_style_transfer.py`.
 
 `python style_child.py WHOLE KILLED KILL_AT FLAGS` paints into the folder WHOLE; then into KILLED,
-which is killed at step KILL_AT; then into KILLED again, with `--resume`.
+which is killed at step KILL_AT; then into KILLED again, with `--resume` and without the images
+so far, so that there will be those that it makes itself.
 """
 
 import os
 import signal
 import sys
+from pathlib import Path
 
 from pytest import MonkeyPatch
 from training_data import add_tiny, load_script
@@ -40,3 +42,6 @@ for folder, kill, more in ((whole, False, []), (killed, True, []), (killed, Fals
     status = os.waitstatus_to_exitcode(os.wait()[1])
     if status != (-signal.SIGKILL if kill else 0):
         sys.exit(f"{folder} {more}: status {status}")
+    if kill:
+        for image in Path(folder, "steps").iterdir():
+            image.unlink()

@@ -280,6 +280,8 @@ def test_killed_and_resumed_it_ends_as_an_undisturbed_run(files, tmp_path):
     done = children.run(child, *arguments, TF_NUM_INTRAOP_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "resuming after step 8" in done.stdout
+    own = sorted(path.stem for path in (killed / "steps").iterdir())
+    assert own == ["00009", "00010", "00011", "00012"]
     np.testing.assert_array_equal(
         Image.open(whole / "result.png"), Image.open(killed / "result.png")
     )
