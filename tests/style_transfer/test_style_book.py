@@ -110,7 +110,7 @@ def torch_adam(image, gradient, state, step, lr):
     return image - lr / (1 - 0.9**step) * mean / root
 
 
-def test_ten_steps_of_adam(net, recorded):
+def test_ten_steps_of_adam(net, recorded, optimized_graphs):
     """In PyTorch's arithmetic the book's losses give the book's image and losses ..."""
     content = tf.constant(given.make_image("content", given.TRAIN_SHAPE))
     contents_Y, _ = net.extract(content)
