@@ -198,8 +198,9 @@ class DETR(Detector):
             ]
             heads, layers = self.settings["heads"], self.settings["decoder_layers"]
             self.focus = [BoxFocus(heads, name=f"focus_{i}") for i in range(layers)]
-        if self.denoising:  # what a query of each class begins with
-            self.labels = Queries(width, self.num_classes, name="labels")
+            # What a query of each class begins with, and last one that does not know its class.
+            # From zeros, which the first norm divides by their own size, gradients are huge.
+            self.labels = Queries(width, self.num_classes + 1, name="labels")
 
     def compile(self, optimizer="sgd", loss=None, jit_compile=False, **kwargs):
         """Configure the model for training, as `Detector.compile`; XLA cannot do the matching."""
@@ -219,7 +220,6 @@ class DETR(Detector):
             self.reference_layers[1].build(shape)
             for layer in self.focus:
                 layer.build()
-        if self.denoising:
             self.labels.build(None)
         self.built = True
 
@@ -239,7 +239,9 @@ class DETR(Detector):
 
         batch = tf.shape(memory)[0]
         queries = tf.repeat(self.queries()[tf.newaxis], batch, axis=0)  # (batch, q, width or 4)
-        x = tf.zeros([batch, self.settings["num_queries"], channels], memory.dtype)
+        first = self.labels()[-1] if self.reference_boxes else tf.zeros([channels])
+        first = tf.cast(first, memory.dtype)[tf.newaxis, tf.newaxis]
+        x = tf.tile(first, [batch, self.settings["num_queries"], 1])
         outputs = self._ask(x, queries, memory, (height, width), training=training)
         outputs["map_size"] = tf.stack([height, width])
         return outputs | {"memory": memory} if training and self.denoising else outputs
