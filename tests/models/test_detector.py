@@ -196,6 +196,8 @@ def test_detectors_by_name():
         for recipe in cls.RECIPES.values():
             cls.make_loss(recipe.loss)
     assert registry.detector_recipe("tinyssd", "book")["learning_rate"] == 0.2
+    own = registry.detector_recipe("detr", "denoising", on_folder=True)
+    assert own["options"]["denoising"] and own["augment"] == registry.ON_FOLDERS["augment"]
     with pytest.raises(InputError, match="recipe must be one of default, book; got 'boook'"):
         registry.detector_recipe("ssd", "boook")
     with pytest.raises(InputError, match=r"model must be one of tinyssd, ssd.*got 'sdd'.*'ssd'"):
