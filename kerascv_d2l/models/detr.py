@@ -55,7 +55,7 @@ def _recipe(**options):
         weight_decay=1e-4,
         clip_norm=0.1,  # the paper's
         averaging=0.99,
-        updates=1400,
+        updates=1500,
         epochs=1,
         batch_size=8,
         augment="flip",
