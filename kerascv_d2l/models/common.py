@@ -12,8 +12,11 @@ SCORE_THRESHOLD = 0.5  # from which on detections are believed, unless a model s
 _PROBE_SIZE = 256  # pixels, a multiple of all strides
 
 
-class BuiltModel(keras.Model):
-    """A model whose labels may have bools, for `fit` on several devices."""
+class BuiltModel:
+    """Comes before `keras.Model` among bases: labels may have bools, on several devices too.
+
+    It is no Model itself: Keras gives all bases of a functional model that are one another base.
+    """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras (checked in 3.15) adds up a batch over the devices here to build the model by it;

@@ -24,7 +24,7 @@ OWN_LAYERS = ("fpn_", "extra_")  # how names of layers begin that are added to a
 MATCHING_IOU = 0.5  # from which a detection stands for a box
 
 
-class Detector(BuiltModel):
+class Detector(BuiltModel, keras.Model):
     """A network that finds boxes, with all that is the same for every detector.
 
     A subclass defines

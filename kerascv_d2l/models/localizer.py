@@ -20,7 +20,7 @@ _FIRST_SCALE = 1e-3
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
-class Localizer(Classifier, BuiltModel):
+class Localizer(BuiltModel, Classifier):
     """A classifier that also says where its one object is: one network, two outputs.
 
     The box is read from the whole last feature map, by a convolution of 1 x 1 and a dense layer:

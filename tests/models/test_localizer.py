@@ -99,6 +99,12 @@ def test_a_box_for_each_class():
 
 
 @pytest.mark.quick
+def test_a_detector_can_be_made_after_one(model):
+    """Keras changes the bases of the classes of functional models."""
+    assert d2l.TinySSD(1).built
+
+
+@pytest.mark.quick
 def test_the_largest_object_is_kept():
     boxes = [[[0, 0, 0.2, 0.2], [0.1, 0.1, 0.9, 0.9], [0, 0, 1, 1]], [], [[0.5, 0.5, 1, 1]]]
     split = d2l.Split(
