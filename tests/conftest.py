@@ -16,10 +16,12 @@ SLOWEST = (
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items):
-    """Put the files that take longest first."""
+def pytest_collection_modifyitems(config, items):
+    """Put the files that take longest first; what is long is not quick, whatever its file is."""
     places = {f"test_{name}.py": place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    if config.option.markexpr == "quick":
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 def pytest_collection_finish():

@@ -30,7 +30,6 @@ from kerascv_d2l.layers.augmentation.base import RandomTransform
 from kerascv_d2l.ops.geometry import crop_and_resize, random_window, resized_size
 from kerascv_d2l.ops.resize import resize
 
-pytestmark = pytest.mark.quick
 NUM = 7
 SIZE = (24, 40)
 NAMES = [str(k) for k in range(NUM)]
@@ -95,6 +94,7 @@ def assert_equal(one, two):
         tf.nest.map_structure(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("cache", [None, True, False])
 def test_objects_one_pass_in_order(files, cache):
     split = files(objects())
@@ -118,6 +118,7 @@ def test_objects_one_pass_in_order(files, cache):
         assert (y["boxes"][n:] == -1).all()
 
 
+@pytest.mark.quick
 def test_a_full_image_costs_only_its_own_batch():
     """Before, one image of 1000 objects made 1000 rows for every image."""
     counts = [1, 3, 0, 1000, 2, 1]
@@ -130,6 +131,7 @@ def test_a_full_image_costs_only_its_own_batch():
         assert sorted(widths) == [1, 1, 1, 1, 1, 1, 2, 2, 4, 4, 1024, 1024]
 
 
+@pytest.mark.quick
 def test_few_shapes_are_traced():
     """200 batches, images of 1 and of up to 100 objects."""
     rng = np.random.default_rng(0)
@@ -151,6 +153,7 @@ def test_few_shapes_are_traced():
     assert 1 < len(traces) <= 8
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("cache", [True, False])
 def test_training_pixels_are_rounded_cached_or_not(files, cache):
     split = files({"label": range(NUM)})
@@ -299,6 +302,7 @@ def test_resuming_continues_mosaics(files, augmented):
     assert_equal(augmented("mosaic")[18:], numpy(resumed, 2))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("transform", [None, RandomHorizontalFlip(), "ssd", "mosaic"])
 def test_instance_masks_stay_on_their_boxes(files, augmented, transform):
     if isinstance(transform, str):
@@ -403,6 +407,7 @@ def test_training_windows_are_cut_as_random_resized_crop_does():
         np.testing.assert_allclose(image[:, ::-1] if flipped else image, wanted, atol=1e-3)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["none", "flip", "crop-flip", "color", "all"])
 def test_small_images_augmented_at_once(name):
     images = np.random.default_rng(3).integers(1, 256, (37, 9, 12, 3)).astype(np.uint8)
@@ -458,6 +463,7 @@ def masked(request, tmp_path_factory):
     return Split(paths, targets, NAMES[:5], sizes, np.full(5, True))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("name", ["none", "flip"])
 def test_windows_of_image_and_mask_are_the_same(masked, cache, name):
@@ -507,6 +513,7 @@ def test_scaling_keeps_image_and_mask_together(masked):
     assert 0.85 < np.median(scales) < 1.2  # the logarithm is uniform
 
 
+@pytest.mark.quick
 def test_segmentation_is_evaluated_on_whole_images(masked):
     found = numpy(batches(masked, None, 1))
     pairs = numpy(whole_images(masked))
@@ -521,6 +528,7 @@ def test_segmentation_is_evaluated_on_whole_images(masked):
     assert_equal(some, [pairs[3], pairs[1]])
 
 
+@pytest.mark.quick
 def test_a_detector_s_fit_takes_them(arrays):
     """`fit` retraces nothing for batches of other numbers of objects."""
     traces = []
@@ -539,6 +547,7 @@ def test_a_detector_s_fit_takes_them(arrays):
     assert len(traces) <= 2
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("options", "message"),
     [
