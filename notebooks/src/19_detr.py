@@ -127,7 +127,7 @@ assert greedy(costs).tolist() == [0, 2] and best.tolist() == [1, 0]
 #
 # The original needs 300 epochs of 118,000 photographs to learn where each query looks. Here a query is a **reference
 # box** instead, which every layer moves (DAB-DETR, 2022), and the class loss is focal, times 2, in the
-# cost as in the loss (Deformable DETR, 2021). That learns from a thousand images.
+# cost as in the loss (Deformable DETR, 2021). One object on an image is then learned from a thousand images.
 
 # %% [markdown] tags=["zh"]
 # ## 集合损失
@@ -141,7 +141,7 @@ assert greedy(costs).tolist() == [0, 2] and best.tolist() == [1, 0]
 # 这时也有斜率。解码器的*每一层*都有这个损失。
 #
 # 原来的方法要在 118,000 张照片上训练 300 个迭代周期，才能学会每个查询看哪里。这里的查询是一个**参考框**，
-# 每一层都移动它（DAB-DETR，2022）；类别在代价和损失中都用焦点损失，乘以 2（Deformable DETR，2021）。这样一千张图像就能学会。
+# 每一层都移动它（DAB-DETR，2022）；类别在代价和损失中都用焦点损失，乘以 2（Deformable DETR，2021）。每张图像一个物体时，这样一千张图像就能学会。
 
 # %%
 SIDE = 128
