@@ -9,7 +9,7 @@ classifier, a detector (what is explained is one detection) or a segmentation ne
 IMAGE is a file, a folder or a pattern. The methods:
 
     grad-cam, grad-cam++, cam,       cells of a feature map that speak for the class
-    layer-cam                        the same for a place: one detection
+    layer-cam                        the same for places: one detection, a class of pixels
     saliency, smooth-grad,           pixels, by the derivatives of the score
     integrated-gradients
     occlusion                        what the score loses where the image is covered
@@ -52,7 +52,8 @@ NEED_LAYERS = (
     *DATA_METHODS,
 )  # fmt: skip
 DEFAULT = ("grad-cam", "saliency", "smooth-grad", "occlusion")
-DEFAULT_OF_DETECTION = ("layer-cam", *DEFAULT[1:])  # whose score is one place's
+# Of a detection and of a class of pixels, whose scores are of some places only.
+DEFAULT_OF_PLACES = ("layer-cam", *DEFAULT[1:])
 TASKS = ("classification", "detection", "segmentation")  # of data, in this order
 
 
@@ -78,8 +79,8 @@ def parse(argv=None):
         "--method",
         default=",".join(DEFAULT),
         metavar="NAME,…",
-        help="see above (default: %(default)s; of a detector layer-cam for grad-cam; of a "
-        "SavedModel those that need no layers)",
+        help="see above (default: %(default)s; of detectors and segmentation networks "
+        "layer-cam for grad-cam; of a SavedModel those that need no layers)",
     )
     add(
         "--target",
@@ -181,8 +182,8 @@ def load_subject(args):
         except InputError as error:
             raise InputError(f"{args.model}: no such file, and as a network: {error}") from error
     subject = Subject(model, tuple(map(float, args.pixel_range.split(","))))
-    if subject.task == "detection" and not args.given:
-        args.method = list(DEFAULT_OF_DETECTION)
+    if subject.task in ("detection", "segmentation") and not args.given:
+        args.method = list(DEFAULT_OF_PLACES)
     if subject.exported:
         needing = [name for name in args.method if name in NEED_LAYERS]
         if args.given and needing:

@@ -75,10 +75,11 @@ class DETR(Detector):
 
     With `reference_boxes` a query is a box that every layer of the decoder moves and in whose
     parts the heads look, and the class loss is focal: one object on an image is learned from a
-    thousand images, where the original needs many more. With `denoising` it also learns, in training, from queries that
-    begin at the objects' boxes and classes with noise added. They need no matching, and see
-    neither the usual queries, which do not see them either, nor each other's groups. The noise
-    depends on `seed` and the number of steps alone, which is saved with the weights.
+    thousand images, where the original needs many more. With `denoising` it also learns, in
+    training, from queries that begin at the objects' boxes and classes with noise added. They need
+    no matching, and see neither the usual queries, which do not see them either, nor each other's
+    groups. The noise depends on `seed` and the number of steps alone, which is saved with the
+    weights.
 
     Args:
         class_names: sequence of str, or the number of classes.

@@ -81,9 +81,17 @@ def test_saved_model_and_sanity(script, files, tmp_path, capsys):
     assert "grad-cam, all layers:" in capsys.readouterr().out
 
 
-def test_default_of_a_detector(script, tmp_path):
-    """A map whose weights know places: the score of a detection is one place's."""
-    model = d2l.TinySSD(class_names=("a",), image_size=(64, 64))
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: d2l.TinySSD(class_names=("a",), image_size=(64, 64)),
+        lambda: d2l.FCN(NAMES, small_backbone(32)),
+    ],
+    ids=["detector", "segmenter"],
+)
+def test_default_where_the_score_is_of_some_places(script, tmp_path, make):
+    """A map whose weights know places: one weight a channel for the whole image does not."""
+    model = make()
     model(np.zeros((1, 64, 64, 3), np.float32))
     model.save(tmp_path / "model.keras")
     args = script.parse([str(tmp_path / "model.keras"), "image.png"])
