@@ -1,5 +1,6 @@
 """Models of every task as files: the same numbers as in Python, with and without the package."""
 
+import functools
 import json
 
 import children
@@ -156,8 +157,13 @@ def loaded(exported):
     return {case: [load(folder / case), load(folder / f"{case}.keras")] for case in CASES}
 
 
-def answers_in_python(model, images):
-    """The answers of every endpoint, computed without a graph around it."""
+@pytest.fixture(scope="module")
+def answers_in_python(models):
+    """Function of a case and a size: the answers of every endpoint, without a graph around it."""
+    return functools.cache(lambda case, size: _answers(models[case], images_of(size)))
+
+
+def _answers(model, images):
     return {
         name: {k: v.numpy() for k, v in function(tf.constant(images)).items()}
         for name, (function, _) in model.endpoints().items()
@@ -180,7 +186,7 @@ def assert_same(found, wanted, case, what):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_same_everywhere(models, exported, loaded, case, request):
+def test_the_same_everywhere(answers_in_python, exported, loaded, case, request):
     """Python, the SavedModel alone in a new process, `load` of it, and of the .keras file."""
     if case in ("classifier", "fcn"):
         request.getfixturevalue("optimized_graphs")
@@ -188,7 +194,7 @@ def test_the_same_everywhere(models, exported, loaded, case, request):
     lonely, loaded, compared = np.load(folder / f"{case}.npz"), loaded[case], 0
     for k, size in enumerate(SIZES):
         images = images_of(size)
-        for number, (name, wanted) in enumerate(answers_in_python(models[case], images).items()):
+        for number, (name, wanted) in enumerate(answers_in_python(case, size).items()):
             for key, value in wanted.items():
                 kinds = ["uint8", "float64", "serving", "float"] + ["call"][: not number]
                 for kind in kinds:
@@ -197,7 +203,8 @@ def test_the_same_everywhere(models, exported, loaded, case, request):
                 for model in loaded:
                     found = getattr(model, name)(images.astype(("uint8", "float32")[k]))[key]
                     assert_same(found, value, case, key)
-        assert set(loaded[0].functions) == set(loaded[1].functions) == {*models[case].endpoints()}
+        names = set(answers_in_python(case, size))
+        assert set(loaded[0].functions) == set(loaded[1].functions) == names
     assert compared == len(lonely.files)
 
 
@@ -212,12 +219,11 @@ def test_the_same_after_training_on_two_devices(tmp_path):
         np.testing.assert_allclose(found, np.load(tmp_path / "answer.npy"), atol=1e-5)
 
 
-def test_answers_vary(models):
+def test_answers_vary(answers_in_python):
     """One class everywhere would hide mistakes."""
-    images = images_of(SIZES[0])
     for case in ("fcn", "unet_16_bits"):
-        assert len(np.unique(answers_in_python(models[case], images)["segment"]["class_map"])) > 1
-    found = answers_in_python(models["detector"], images)["detect"]
+        assert len(np.unique(answers_in_python(case, SIZES[0])["segment"]["class_map"])) > 1
+    found = answers_in_python("detector", SIZES[0])["detect"]
     assert found["num_valid"].min() > 5
     np.testing.assert_allclose(found["boxes_px"], found["boxes"] * [70, 50, 70, 50], atol=1e-4)
 
