@@ -43,7 +43,9 @@ class SetDecoder(keras.layers.Layer):
             `(batch, max_detections)`; `num_valid` int32 `(batch,)`. Rows from `num_valid` on
             are padding: class -1, all else 0.
         """
-        count = min(self.max_detections, scores.shape[1])
+        count = scores.shape[1]  # None for a map of unknown size
+        least = tf.minimum if count is None else min
+        count = least(self.max_detections, tf.shape(scores)[1] if count is None else count)
         best, chosen = tf.math.top_k(tf.reduce_max(scores, axis=-1), count)
         classes = tf.argmax(tf.gather(scores, chosen, batch_dims=1), -1, output_type=tf.int32)
         boxes = tf.clip_by_value(tf.gather(boxes, chosen, batch_dims=1), 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""What one-stage detectors on a feature pyramid share: towers, and places in pixels."""
+"""What one-stage detectors on a feature pyramid share: towers, places in pixels, their losses."""
 
 import math
 
@@ -7,18 +7,24 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
+from kerascv_d2l.losses.detection import mean_over_replicas
+from kerascv_d2l.losses.regions import ciou_loss
 from kerascv_d2l.models.common import dtype_scope, freeze_up_to, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, predicts_same
 from kerascv_d2l.models.registry import Recipe
+from kerascv_d2l.models.rpn import rows_of, sum_where
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
+from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
 from kerascv_d2l.ops.roi_sampling import map_size
+from kerascv_d2l.ops.task_aligned import match_task_aligned
 
 STRIDES = (8, 16, 32)  # of the backbone's maps
 LEVELS = (3, 5)  # of the pyramid: these, or two coarser ones besides, which are made of the last
 STEM_STRIDE = 4  # of the layers that keep pretrained weights, as torchvision's do
 PRIOR = 0.01  # probability that a place holds a class, before anything is learned
+BOX_WEIGHT = 2.0  # of the boxes' part of task-aligned losses, as in GFL
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -257,3 +263,42 @@ def in_pixels(y, size):
     """Labels as of `as_targets`, with boxes in pixels of images of `size`, int32 `(2,)`."""
     height, width = tf.unstack(tf.cast(size, tf.float32))
     return y | {"boxes": y["boxes"] * tf.stack([width, height, width, height])}
+
+
+def task_aligned_losses(y, logits, predicted, points, strides):
+    """Quality focal loss and CIoU of the places that predict an object best.
+
+    Args:
+        y: dict of labels, as of `as_targets`, with boxes in the frame of the others.
+        logits: float32 `(batch, n, classes)`.
+        predicted: float32 `(batch, n, 4)` corners.
+        points: float32 `(n, 2)`, x and y of each place.
+        strides: float32 `(n,)`.
+
+    Returns:
+        dict of float32 scalars, `classes` and `boxes`: means weighted by the quality, each
+        this device's part.
+
+    Source:
+        Feng et al. 2021, "TOOD", section 3.2; Li et al. 2020, "Generalized Focal Loss",
+        equation 2.
+    """
+    match, quality = match_task_aligned(
+        y["boxes"], y["classes"], y["ignore"], tf.stop_gradient(tf.sigmoid(logits)),
+        tf.stop_gradient(predicted), points, strides,
+    )  # fmt: skip
+    targets = quality[..., tf.newaxis] * one_hot_of(y, match, logits.shape[-1])
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+    entropy *= tf.square(targets - tf.sigmoid(logits))
+    counted = (match != IGNORED)[..., tf.newaxis]
+    apart = quality * ciou_loss(predicted, rows_of(y["boxes"], match))  # (batch, n)
+    total = tf.reduce_sum(quality)
+    return {
+        "classes": mean_over_replicas(sum_where(counted, entropy), total),
+        "boxes": BOX_WEIGHT * mean_over_replicas(sum_where(match > BACKGROUND, apart), total),
+    }
+
+
+def one_hot_of(y, match, num_classes):
+    """1 for the class of the object that a place stands for: float32 `(batch, n, classes)`."""
+    return tf.one_hot(tf.where(match > BACKGROUND, rows_of(y["classes"], match), -1), num_classes)

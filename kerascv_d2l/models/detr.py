@@ -1,12 +1,10 @@
 """DETR: a set of queries, each of which finds at most one object; no anchors, no suppression."""
 
-import math
 import re
 from pathlib import Path
 from typing import ClassVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.devices import replica_slice
@@ -18,12 +16,24 @@ from kerascv_d2l.layers.attention import (
     sine_of,
     sine_positions,
 )
+from kerascv_d2l.layers.places import (
+    PRIOR_LOGIT,
+    PlaceHead,
+    best_places,
+    box_layers,
+    logit,
+    place_centres,
+    read_box,
+)
 from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
+from kerascv_d2l.models.dense import in_pixels, task_aligned_losses
 from kerascv_d2l.models.detector import Detector
+from kerascv_d2l.models.folding import FoldingModel
+from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.weights import load_state_dict, read_safetensors
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center
@@ -36,14 +46,13 @@ from kerascv_d2l.ops.roi_sampling import map_size
 CLASS_WEIGHT, BOX_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0  # of costs and losses
 FOCAL_CLASS_WEIGHT = 2.0  # in place of the first, with focal loss (Deformable DETR)
 NO_OBJECT_WEIGHT = 0.1  # of the cross-entropy of queries without an object
-PRIOR = 0.01
+PLACES_WEIGHT = 3.0  # of the losses of all places of the map
 IGNORED_SHARE = 0.5  # of a box inside an ignored object, from which it teaches nothing
 LOSSES = ("classes", "boxes", "giou")
+PLACES = "places"  # and with reference boxes
 ALGORITHM = "philox"  # of the noise
-# Sides of the reference boxes before anything is learned, as shares of the image's.
-FIRST_SIDE = 0.2
 DENOISING_GROUPS = 3  # of the recipe
-_LEAST = 1e-5  # keeps the logit of a coordinate finite
+STRIDES = (8, 16, 32)  # of the maps that a pyramid may have
 
 
 def _recipe(**options):
@@ -53,13 +62,13 @@ def _recipe(**options):
         7e-4,
         warmup=0.05,
         weight_decay=1e-4,
-        clip_norm=0.1,  # the paper's
+        clip_norm=1.0,
         averaging=0.99,
         updates=1500,
         epochs=1,
         batch_size=8,
         augment="flip",
-        options={"stride": 16, "num_queries": 50, "encoder_layers": 1} | options,
+        options=options,
     )
 
 
@@ -126,11 +135,11 @@ class DETR(Detector):
         backbone="resnet18",
         weights=None,
         image_size=None,
-        stride=32,
-        num_queries=40,
+        stride=None,
+        num_queries=50,
         width=128,
         heads=8,
-        encoder_layers=2,
+        encoder_layers=0,
         decoder_layers=3,
         feedforward=512,
         dropout=0.0,
@@ -148,7 +157,8 @@ class DETR(Detector):
             raise InputError(f"denoising={denoising} needs reference_boxes=True.")
         self.num_classes = len(self.class_names)
         self.backbone_name, self.reference_boxes = backbone, bool(reference_boxes)
-        self.stride, self.denoising, self.seed = stride, denoising, seed
+        self.stride = stride or (STRIDES[0] if reference_boxes else STRIDES[-1])
+        self.denoising, self.seed = denoising, seed
         self.settings = {
             "num_queries": num_queries,
             "width": width,
@@ -160,8 +170,11 @@ class DETR(Detector):
         }
         block = (width, heads, feedforward, dropout)
         with dtype_scope(self.dtype_policy):
-            self.features = build_backbone(backbone, weights, (stride,))
-            self.input_projection = keras.layers.Conv2D(width, 1, name="input_projection")
+            if reference_boxes:
+                self.features = _finest_of_pyramid(backbone, weights, self.stride, width)
+            else:
+                self.features = build_backbone(backbone, weights, (self.stride,))
+                self.input_projection = keras.layers.Conv2D(width, 1, name="input_projection")
             self.encoder_layers = [
                 EncoderLayer(*block, name=f"encoder_{i}") for i in range(encoder_layers)
             ]
@@ -172,36 +185,33 @@ class DETR(Detector):
             self._make_heads()
         self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         self.seeds = keras.random.SeedGenerator(seed, name="noise")
-        self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
+        names = LOSSES + (PLACES,) * reference_boxes
+        self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
         self.build((None, None, None, 3))
 
     def _make_heads(self):
         """Make the queries, and what reads classes and boxes from them; float32 at the end."""
         width, focal = self.settings["width"], self.reference_boxes
-        bias = -math.log((1 - PRIOR) / PRIOR) if focal else 0.0
+        # What a layer adds to a reference box is 0 at first, and to its scores nearly.
+        small = keras.initializers.RandomNormal(stddev=0.01) if focal else "glorot_uniform"
         self.classifier = keras.layers.Dense(
             self.num_classes + (not focal),
-            bias_initializer=keras.initializers.Constant(bias),
+            kernel_initializer=small,
             name="class_labels_classifier",
             dtype="float32",
         )
-        last = {"kernel_initializer": "zeros"} if focal else {}  # at first a box stays where it is
-        self.box_layers = [
-            keras.layers.Dense(
-                units, name=f"bbox_predictor_{i}", dtype="float32", **(last if i == 2 else {})
-            )
-            for i, units in enumerate((width, width, 4))
-        ]
-        self.queries = Queries(4 if focal else width, self.settings["num_queries"], name="queries")
-        if focal:
-            self.reference_layers = [
-                keras.layers.Dense(width, name=f"reference_{i}") for i in range(2)
-            ]
-            heads, layers = self.settings["heads"], self.settings["decoder_layers"]
-            self.focus = [BoxFocus(heads, name=f"focus_{i}") for i in range(layers)]
-            # What a query of each class begins with, and last one that does not know its class.
-            # From zeros, which the first norm divides by their own size, gradients are huge.
-            self.labels = Queries(width, self.num_classes + 1, name="labels")
+        self.box_layers = box_layers(
+            width, "bbox_predictor", "zeros" if focal else "glorot_uniform"
+        )
+        if not focal:
+            self.queries = Queries(width, self.settings["num_queries"], name="queries")
+            return
+        self.places = PlaceHead(width, self.num_classes, name="places")
+        self.reference_layers = [keras.layers.Dense(width, name=f"reference_{i}") for i in range(2)]
+        heads, layers = self.settings["heads"], self.settings["decoder_layers"]
+        self.focus = [BoxFocus(heads, name=f"focus_{i}") for i in range(layers)]
+        if self.denoising:  # what a query of each class begins with
+            self.labels = Queries(width, self.num_classes, name="labels")
 
     def compile(self, optimizer="sgd", loss=None, jit_compile=False, **kwargs):
         """Configure the model for training, as `Detector.compile`; XLA cannot do the matching."""
@@ -210,18 +220,21 @@ class DETR(Detector):
     def build(self, input_shape):
         width = self.settings["width"]
         shape = (None, None, width)
-        self.input_projection.build(self.features.output_shape)
         for layer in (*self.encoder_layers, *self.decoder_layers):
             layer.build()
         for layer in (self.layernorm, self.classifier, *self.box_layers):
             layer.build(shape)
-        self.queries.build(None)
-        if self.reference_boxes:
+        if not self.reference_boxes:
+            self.input_projection.build(self.features.output_shape)
+            self.queries.build(None)
+        else:
+            self.places.build()
             self.reference_layers[0].build((None, None, 2 * width))
             self.reference_layers[1].build(shape)
             for layer in self.focus:
                 layer.build()
-            self.labels.build(None)
+            if self.denoising:
+                self.labels.build(None)
         self.built = True
 
     def call(self, images, training=False):
@@ -230,30 +243,44 @@ class DETR(Detector):
         return self.transform(self.features(images, training=training), training)
 
     def transform(self, features, training=False):
-        """Do what `call` does from the map of the backbone `(batch, h, w, c)` on."""
-        features = self.input_projection(features)
+        """Do what `call` does from the map `(batch, h, w, c)` on."""
+        if not self.reference_boxes:
+            features = self.input_projection(features)
         _, height, width, channels = map_size(features)
+        size = (height, width)
         places = sine_positions(height, width, channels)  # (n, width)
         memory = tf.reshape(features, [tf.shape(features)[0], height * width, channels])
         for layer in self.encoder_layers:
             memory = layer(memory, places, training=training)
-
-        batch = tf.shape(memory)[0]
-        queries = tf.repeat(self.queries()[tf.newaxis], batch, axis=0)  # (batch, q, width or 4)
-        first = self.labels()[-1] if self.reference_boxes else tf.zeros([channels])
-        first = tf.cast(first, memory.dtype)[tf.newaxis, tf.newaxis]
-        x = tf.tile(first, [batch, self.settings["num_queries"], 1])
-        outputs = self._ask(x, queries, memory, (height, width), training=training)
+        start, outputs = self._start(memory, size)
+        outputs |= self._ask(*start, memory, size, training=training)
         outputs["map_size"] = tf.stack([height, width])
         return outputs | {"memory": memory} if training and self.denoising else outputs
 
-    def _ask(self, x, queries, memory, size, allowed=None, training=False):
+    def _start(self, memory, size):
+        """What the queries begin with: the first three arguments of `_ask`, and outputs."""
+        if self.reference_boxes:
+            found = self.places(memory, map_size=size)
+            chosen, scores = best_places(found["logits"], size, self.settings["num_queries"])
+            x, boxes = (tf.gather(found[n], chosen, batch_dims=1) for n in ("content", "boxes"))
+            outputs = {
+                "place_logits": found["logits"],
+                "place_boxes": tf.sigmoid(found["boxes"]),
+                "chosen": chosen,
+            }
+            return (x, tf.stop_gradient(boxes), scores), outputs
+        batch = tf.shape(memory)[0]
+        queries = tf.repeat(self.queries()[tf.newaxis], batch, axis=0)  # (batch, q, width)
+        return (tf.zeros_like(queries, memory.dtype), queries, 0.0), {}
+
+    def _ask(self, x, queries, scores, memory, size, allowed=None, training=False):
         """Run the decoder.
 
         Args:
             x: `(batch, q, width)`, what the queries begin with.
             queries: float32 `(batch, q, width)`, their positions; or logits of their boxes
                 `(batch, q, 4)`, where these are the queries.
+            scores: float32 `(batch, q, classes)` or a float, logits of their classes, likewise.
             memory: `(batch, n, width)`, from the encoder.
             size: `(height, width)` of the map, n places.
             allowed: see `Attention`; which queries see which.
@@ -270,11 +297,13 @@ class DETR(Detector):
                 bias = self.focus[i](tf.sigmoid(queries), map_size=size)
             x, weights = layer(x, self._positions(queries), memory, places, bias=bias, **options)
             seen = tf.cast(self.layernorm(x), tf.float32)
-            moved = self._boxes(seen) + (queries if self.reference_boxes else 0.0)
-            logits.append(self.classifier(seen))
-            boxes.append(tf.sigmoid(moved))
+            named, moved = self.classifier(seen), read_box(self.box_layers, seen)
             if self.reference_boxes:
-                queries = tf.stop_gradient(moved)  # each layer learns its own step
+                named, moved = named + scores, moved + queries
+                # each layer learns its own step
+                scores, queries = tf.stop_gradient(named), tf.stop_gradient(moved)
+            logits.append(named)
+            boxes.append(tf.sigmoid(moved))
         return {"logits": tf.stack(logits), "boxes": tf.stack(boxes), "attention": weights}
 
     def _positions(self, queries):
@@ -283,11 +312,6 @@ class DETR(Detector):
             return queries
         waves = sine_of(tf.sigmoid(queries), self.settings["width"] // 2)  # (batch, q, 2·width)
         return self.reference_layers[1](tf.nn.relu(self.reference_layers[0](waves)))
-
-    def _boxes(self, seen):
-        for i, layer in enumerate(self.box_layers):
-            seen = layer(seen) if i == 2 else tf.nn.relu(layer(seen))
-        return seen
 
     def decode(self, outputs):
         """Keep the best predictions of the last layer; see `Detector.decode`."""
@@ -315,10 +339,22 @@ class DETR(Detector):
             "boxes": apart,
             "giou": overlap,
         }
+        if self.reference_boxes:
+            losses[PLACES] = self._places_loss(y, y_pred)
         loss = self.sum_of_parts(losses)
         if "memory" in y_pred:
             loss += self._denoising_loss(y, wanted, count, y_pred)
         return loss
+
+    def _places_loss(self, y, outputs):
+        """What all places of the map learn beside the queries, many for each object."""
+        size = outputs["map_size"]
+        boxes = box_center_to_corner(outputs["place_boxes"])
+        boxes, points = in_pixels({"boxes": boxes}, size)["boxes"], place_centres(tf.unstack(size))
+        losses = task_aligned_losses(
+            in_pixels(y, size), outputs["place_logits"], boxes, points, tf.ones_like(points[:, 0])
+        )  # in units of a place
+        return PLACES_WEIGHT * tf.add_n(list(losses.values()))
 
     def _denoising_loss(self, y, wanted, count, outputs):
         """Sum of the losses of noised objects `(batch, m)`, as a mean over their groups."""
@@ -332,7 +368,8 @@ class DETR(Detector):
         memory = outputs["memory"]
         found = self._ask(
             tf.gather(tf.cast(self.labels(), memory.dtype), classes),
-            _logit(boxes),
+            logit(boxes),
+            PRIOR_LOGIT,
             memory,
             tf.unstack(outputs["map_size"]),
             group_mask(wanted, groups),
@@ -384,7 +421,7 @@ class DETR(Detector):
 
     def _class_loss(self, y, logits, boxes, matched, count):
         """Cross-entropy with less weight on "no object", or focal loss; float32 scalar."""
-        queries = self.settings["num_queries"]
+        queries = tf.shape(logits)[2]
         # (layers, batch, m, queries): the query of each object
         owner = tf.one_hot(matched, queries, on_value=True, off_value=False)
         taken = tf.reduce_any(owner, axis=2)  # (layers, batch, queries)
@@ -449,28 +486,11 @@ def _box_losses(boxes, truth, counted, count):
     ]
 
 
-def _logit(shares):
-    shares = tf.clip_by_value(shares, _LEAST, 1 - _LEAST)
-    return tf.math.log(shares) - tf.math.log1p(-shares)
-
-
-def spread_boxes(shape, dtype=None):
-    """Initialise boxes: spread evenly over the image, all of the side `FIRST_SIDE`.
-
-    Args:
-        shape: `(4, count)`.
-        dtype: of the result.
-
-    Returns:
-        float `shape`: logits of normalised boxes, centre first.
-
-    Source:
-        Roberts 2018, "The Unreasonable Effectiveness of Quasirandom Sequences": R2.
-    """
-    steps = np.arange(shape[1]) * np.array([[0.7548776662], [0.5698402910]])
-    centres = 0.04 + 0.92 * ((0.5 + steps) % 1)  # (2, count), not on the border
-    boxes = np.concatenate([centres, np.full((2, shape[1]), FIRST_SIDE)])
-    return tf.constant(np.log(boxes / (1 - boxes)), dtype)
+def _finest_of_pyramid(backbone, weights, stride, channels):
+    """Build a network to the map of this stride, into which the coarser ones went."""
+    strides = [s for s in STRIDES if s >= stride]
+    pyramid = FPN(backbone, weights, strides, channels, extra=None)
+    return FoldingModel(pyramid.inputs[0], pyramid.outputs[0], name=pyramid.name)
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -478,7 +498,7 @@ class Queries(keras.layers.Layer):
     """Learned numbers for each query: called with nothing it gives float32 `(count, size)`.
 
     Args:
-        size: int, of each: 4 for the logits of a box, see `spread_boxes`.
+        size: int, of each.
         count: int.
         **kwargs: as in `keras.layers.Layer`.
     """
@@ -488,10 +508,9 @@ class Queries(keras.layers.Layer):
         self.size, self.count = size, count
 
     def build(self, input_shape=None):
-        initializer = "random_normal" if self.size != 4 else spread_boxes
         # As the kernel of a dense layer, so that a state dict's (count, size) fits it.
         self.kernel = self.add_weight(
-            shape=(self.size, self.count), initializer=initializer, name="kernel"
+            shape=(self.size, self.count), initializer="random_normal", name="kernel"
         )
         self.built = True
 

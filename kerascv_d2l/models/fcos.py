@@ -8,20 +8,22 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
-from kerascv_d2l.losses.regions import ciou_loss, giou_loss, sigmoid_focal_loss
+from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
 from kerascv_d2l.models.dense import (
     DenseDetector,
     class_predictor,
     flat,
     in_pixels,
+    one_hot_of,
     predictor,
+    task_aligned_losses,
     torchvision_recipe,
 )
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rpn import rows_of, sum_where
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
-from kerascv_d2l.ops.task_aligned import match_by_distance, match_task_aligned
+from kerascv_d2l.ops.task_aligned import match_by_distance
 
 ASSIGNMENTS = ("task_aligned", "centre")
 SIZES = ((8,), (16,), (32,), (64,), (128,))  # pixels, a stride of each level
@@ -29,7 +31,6 @@ SIZES = ((8,), (16,), (32,), (64,), (128,))  # pixels, a stride of each level
 # levels are then 64, 128 and 256 pixels large, and some place overlaps an object of any size.
 UNIT = 4.0
 LARGEST_LOG = 5.0  # of a distance in units: beyond any image
-BOX_WEIGHT = 2.0  # of the boxes' part, as in GFL
 NMS_THRESHOLD = 0.6  # torchvision's
 LOSSES = ("classes", "boxes", "centerness")
 
@@ -128,37 +129,21 @@ class FCOS(DenseDetector):
         logits = tf.concat(y_pred["logits"], axis=1)
         predicted = tf.concat(self.boxes_of(y_pred), axis=1)  # (batch, n, 4)
         points, strides = _places(tf.concat(y_pred["anchors"], axis=0))
-        objects = y["boxes"], y["classes"], y["ignore"]
         if self.assignment == "task_aligned":
-            scores, found = tf.stop_gradient(tf.sigmoid(logits)), tf.stop_gradient(predicted)
-            match, quality = match_task_aligned(*objects, scores, found, points, strides)
-            losses = self._quality_losses(y, logits, predicted, match, quality)
+            losses = task_aligned_losses(y, logits, predicted, points, strides)
         else:
             levels = [tf.shape(y_pred["anchors"][i])[0] for i in (0, -1)]
+            objects = y["boxes"], y["classes"], y["ignore"]
             match = match_by_distance(*objects, points, strides, levels)
             centerness = tf.concat(y_pred["centerness"], axis=1)[..., 0]
             losses = self._centre_losses(y, logits, predicted, centerness, points, match)
         return self.sum_of_parts(losses)
 
-    def _quality_losses(self, y, logits, predicted, match, quality):
-        """Quality focal loss and CIoU, weighted by the quality and over its sum."""
-        targets = quality[..., tf.newaxis] * self._one_hot(y, match)
-        entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
-        entropy *= tf.square(targets - tf.sigmoid(logits))
-        counted = (match != IGNORED)[..., tf.newaxis]
-        apart = ciou_loss(predicted, rows_of(y["boxes"], match))  # (batch, n)
-        positive = match > BACKGROUND
-        total = tf.reduce_sum(quality)
-        return {
-            "classes": mean_over_replicas(sum_where(counted, entropy), total),
-            "boxes": BOX_WEIGHT * mean_over_replicas(sum_where(positive, quality * apart), total),
-        }
-
     def _centre_losses(self, y, logits, predicted, centerness, points, match):
         """Focal loss, GIoU and centerness, each over the number of positive places."""
         positive = match > BACKGROUND
         count = tf.reduce_sum(tf.cast(positive, tf.float32))
-        focal = sigmoid_focal_loss(self._one_hot(y, match), logits)
+        focal = sigmoid_focal_loss(one_hot_of(y, match, self.num_classes), logits)
         boxes = rows_of(y["boxes"], match)
         # (batch, n, 2) each: distances to left and top, to right and bottom
         low, high = points - boxes[..., :2], boxes[..., 2:] - points
@@ -173,11 +158,6 @@ class FCOS(DenseDetector):
             sum_where(positive, entropy),
         )
         return {n: mean_over_replicas(s, count) for n, s in zip(LOSSES, sums, strict=True)}
-
-    def _one_hot(self, y, match):
-        """1 for the class of the object that a place stands for: float32 `(batch, n, classes)`."""
-        classes = tf.where(match > BACKGROUND, rows_of(y["classes"], match), -1)
-        return tf.one_hot(classes, self.num_classes)
 
     def get_config(self):
         return super().get_config() | {"assignment": self.assignment}

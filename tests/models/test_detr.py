@@ -12,6 +12,7 @@ import record_detr as given
 import tensorflow as tf
 
 from kerascv_d2l import DETR, InputError, attention_map
+from kerascv_d2l.layers import places
 from kerascv_d2l.layers.attention import BoxFocus
 from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.models import detr
@@ -133,10 +134,10 @@ def test_attention_is_that_of_the_query_which_found_the_object():
     model = DETR(2, image_size=(64, 96), **SMALL)
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     model(image[None])
-    model.classifier.bias.assign([0.0, 0.0])  # from scores that are as small as objects are rare
+    model.places.classifier.bias.assign([0.0, 0.0])  # from scores as small as objects are rare
     outputs = model(image[None])
     order = np.argsort(-tf.sigmoid(outputs["logits"][-1, 0]).numpy().max(axis=-1))
-    maps = outputs["attention"][0].numpy().mean(axis=0).reshape(-1, 2, 3)[order]
+    maps = outputs["attention"][0].numpy().mean(axis=0).reshape(-1, 8, 12)[order]
     assert np.abs(maps[1] - maps[0]).max() > 1e-3
     for number in (0, 1):
         found = attention_map(model, image, number)
@@ -159,6 +160,52 @@ def test_heads_look_at_parts_of_a_box():
         np.testing.assert_allclose(bias[image, head, row, column], expected, rtol=1e-5)
 
 
+def test_best_places_against_a_loop():
+    """With ties, at the border, and on a map that has fewer places than are asked for."""
+    logits = np.random.default_rng(0).normal(size=(2, 15, 2)).astype("f4")
+    logits[0, :3] = 5.0  # equals are no better than each other
+    on_map = logits.reshape(2, 3, 5, 2)
+    expected = on_map.copy()
+    for image, row, column, k in np.ndindex(on_map.shape):
+        near = on_map[image, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2, k]
+        expected[image, row, column, k] -= 4.0 * (near.max() > on_map[image, row, column, k])
+    expected = expected.reshape(2, 15, 2)
+    chosen, left = places.best_places(logits, (3, 5), 6)
+    order = np.argsort(-expected.max(-1), axis=1, kind="stable")
+    np.testing.assert_array_equal(chosen, order[:, :6])
+    np.testing.assert_allclose(left, np.take_along_axis(expected, order[:, :6, None], 1))
+    assert places.best_places(logits, (3, 5), 40)[0].shape == (2, 15)
+
+
+def test_places_that_are_right_have_no_loss(denoiser):
+    """And one of the places of an object suffices for its box, many learn its class."""
+    y, (height, width) = labels(), given.MAP[1:3]
+    outputs = denoiser.transform(finest_map())
+    assert outputs["place_boxes"].shape == (2, height * width, 4)
+    # A fresh model's boxes are around their places.
+    centres = outputs["place_boxes"].numpy()[0].reshape(height, width, 4)[3, 2]
+    np.testing.assert_allclose(centres, [2.5 / width, 3.5 / height, 0.2, 0.2], atol=1e-5)
+    before = float(denoiser._places_loss(y, outputs))
+    inside = np.full((2, height * width), -1)
+    boxes = np.array(outputs["place_boxes"])
+    for image, row, column in np.ndindex(2, height, width):
+        x, y_ = (column + 0.5) / width, (row + 0.5) / height
+        for k in np.flatnonzero(y["classes"][image] >= 0):
+            x1, y1, x2, y2 = y["boxes"][image, k]
+            if x1 < x < x2 and y1 < y_ < y2:
+                inside[image, row * width + column] = k
+                boxes[image, row * width + column] = box_corner_to_center(y["boxes"][image, k])
+    assert len({*inside[0]}) > 1
+    classes = np.where(inside >= 0, np.take_along_axis(y["classes"], inside.clip(0), 1), -1)
+    perfect = np.where(np.arange(4) == classes[..., None], 20.0, -20.0).astype("f4")
+    found = {**outputs, "place_logits": perfect, "place_boxes": boxes}
+    assert float(denoiser._places_loss(y, found)) < 0.2 * before
+    y["ignore"][:] = y["classes"] >= 0  # and those that are ignored teach nothing
+    nowhere = np.full_like(perfect, -20.0)
+    assert float(denoiser._places_loss(y, {**found, "place_logits": nowhere})) < 1e-3
+    assert float(denoiser._places_loss(y, found)) < 1e-3
+
+
 # ---------------------------------------------------------------- denoising
 
 GROUPS = 3
@@ -169,6 +216,11 @@ def denoiser():
     """Fresh: each layer of the decoder leaves boxes where they are."""
     keras.utils.set_random_seed(0)
     return DETR(given.NUM_CLASSES, **SMALL, denoising=GROUPS, seed=4)
+
+
+def finest_map():
+    """What the pyramid says."""
+    return given.draw_map()[..., : SMALL["width"]]
 
 
 @pytest.fixture
@@ -204,20 +256,19 @@ def test_without_noise_each_layer_gives_the_objects_themselves(denoiser, no_nois
     """In a fresh model, also where there is padding; and the gradient reaches the labels."""
     y = labels()
     with tf.GradientTape() as tape:
-        loss = denoiser.compute_loss(
-            y=y, y_pred=denoiser.transform(given.draw_map(), training=True)
-        )
+        loss = denoiser.compute_loss(y=y, y_pred=denoiser.transform(finest_map(), training=True))
     assert np.abs(tape.gradient(loss, denoiser.labels.kernel.value)).max() > 0
-    memory = denoiser.transform(given.draw_map(), training=True)["memory"]
+    memory = denoiser.transform(finest_map(), training=True)["memory"]
     draws = np.zeros((2, GROUPS, 3, 6), np.float32)
     boxes, classes = noise_objects(y["boxes"], y["classes"], 4, draws, box_noise=0.0)
     mask = group_mask(y["classes"] >= 0, GROUPS)
     content = tf.gather(denoiser.labels(), classes)
-    found = denoiser._ask(content, detr._logit(boxes), memory, given.MAP[1:3], mask)["boxes"]
+    boxes_, size = places.logit(boxes), given.MAP[1:3]
+    found = denoiser._ask(content, boxes_, places.PRIOR_LOGIT, memory, size, mask)["boxes"]
     wanted = np.tile(y["classes"] >= 0, GROUPS)
     for layer in found.numpy():
         np.testing.assert_allclose(layer[wanted], boxes[wanted], atol=1e-6)
-    assert "memory" not in denoiser.transform(given.draw_map())
+    assert "memory" not in denoiser.transform(finest_map())
 
 
 def test_denoising_loss_against_a_loop(denoiser, monkeypatch):
@@ -225,7 +276,7 @@ def test_denoising_loss_against_a_loop(denoiser, monkeypatch):
     y["ignore"][0, 1] = True
     logits = random.normal(size=(2, 2, 3 * GROUPS, 4)).astype("f4")
     boxes = random.uniform(0.2, 0.6, (2, 2, 3 * GROUPS, 4)).astype("f4")
-    outputs = denoiser.transform(given.draw_map(), training=True)
+    outputs = denoiser.transform(finest_map(), training=True)
     monkeypatch.setattr(denoiser, "_ask", lambda *_, **__: {"logits": logits, "boxes": boxes})
     wanted = (y["classes"] >= 0) & ~y["ignore"]
     loss = denoiser._denoising_loss(y, wanted, float(wanted.sum()), outputs)
@@ -248,8 +299,8 @@ def test_denoising_loss_against_a_loop(denoiser, monkeypatch):
 
 
 def test_padding_is_not_denoised_and_usual_queries_do_not_notice(denoiser, no_noise):
-    outputs, y = denoiser.transform(given.draw_map(), training=True), labels()
-    for name, value in denoiser.transform(given.draw_map()).items():
+    outputs, y = denoiser.transform(finest_map(), training=True), labels()
+    for name, value in denoiser.transform(finest_map()).items():
         np.testing.assert_array_equal(outputs[name], value)
     wanted = y["classes"] >= 0
     loss = denoiser._denoising_loss(y, wanted, 4.0, outputs)
@@ -261,7 +312,7 @@ def test_padding_is_not_denoised_and_usual_queries_do_not_notice(denoiser, no_no
 
 def test_noise_is_by_the_seed_and_the_step(denoiser):
     """So a training that goes on from a checkpoint, which has the state, has the same."""
-    outputs, y = denoiser.transform(given.draw_map(), training=True), labels()
+    outputs, y = denoiser.transform(finest_map(), training=True), labels()
     state = denoiser.seeds.state.numpy()
     losses = [float(denoiser.compute_loss(y=y, y_pred=outputs)) for _ in range(2)]
     denoiser.seeds.state.assign(state)
