@@ -1,7 +1,5 @@
 """DETR: a set of queries, each of which finds at most one object; no anchors, no suppression."""
 
-import re
-from pathlib import Path
 from typing import ClassVar
 
 import keras
@@ -35,7 +33,6 @@ from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.folding import FoldingModel
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
-from kerascv_d2l.models.weights import load_state_dict, read_safetensors
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.denoising import NUM_DRAWS, group_mask, noise_objects
@@ -52,14 +49,14 @@ LOSSES = ("classes", "boxes", "giou")
 PLACES = "places"  # and with reference boxes
 ALGORITHM = "philox"  # of the noise
 DENOISING_GROUPS = 3  # of the recipe
-STRIDES = (8, 16, 32)  # of the maps that a pyramid may have
+STRIDES = (8, 32)  # of the map, with reference boxes and without
 
 
 def _recipe(**options):
     """For images of some 200 pixels with small objects, and random weights."""
     return Recipe(
         "adamw",
-        7e-4,
+        1e-3,
         warmup=0.05,
         weight_decay=1e-4,
         clip_norm=1.0,
@@ -68,13 +65,13 @@ def _recipe(**options):
         epochs=1,
         batch_size=8,
         augment="flip",
-        options=options,
+        options={"width": 64, "heads": 4, "decoder_layers": 2, "feedforward": 256} | options,
     )
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
 class DETR(Detector):
-    """A transformer on the last map of a backbone.
+    """A transformer on a map of a backbone.
 
     Call it on pixels 0-255 `(batch, height, width, 3)` for a dict of `logits` float32 `(layers,
     batch, queries, classes + 1)`, the last class being "no object" (without it where
@@ -82,28 +79,36 @@ class DETR(Detector):
     height)` with the centre first, for each layer of the decoder; and `attention` float32 `(batch,
     heads, queries, places)` of the last one, with `map_size` int32 `(2,)`.
 
-    With `reference_boxes` a query is a box that every layer of the decoder moves and in whose
-    parts the heads look, and the class loss is focal: one object on an image is learned from a
-    thousand images, where the original needs many more. With `denoising` it also learns, in
-    training, from queries that begin at the objects' boxes and classes with noise added. They need
-    no matching, and see neither the usual queries, which do not see them either, nor each other's
-    groups. The noise depends on `seed` and the number of steps alone, which is saved with the
-    weights.
+    With `reference_boxes`, for little data, every place of the map says which object is there and
+    where; many places learn from each object, as in FCOS, so that classes are learned soon. The
+    places that know best, neighbours last, begin the queries. A query is then a box and its
+    scores; each layer of the decoder adds to both, and its heads look at parts of the box. The
+    class loss is focal. The outputs also have `place_logits` float32 `(batch, places, classes)`,
+    `place_boxes` float32 `(batch, places, 4)` and `chosen` int32 `(batch, queries)`, the place of
+    each query.
+
+    With `denoising` it also learns, in training, from queries that begin at the objects' boxes
+    and classes with noise added. They need no matching, and see neither the usual queries, which
+    do not see them either, nor each other's groups. The noise depends on `seed` and the number of
+    steps alone, which is saved with the weights.
 
     Args:
         class_names: sequence of str, or the number of classes.
         backbone: name of a network.
         weights: of the backbone: None (random), "imagenet" or a path.
         image_size: as for `Detector`.
-        stride: int, pixels, of the backbone's map: 16 for small objects.
-        num_queries: int, objects that it can find in an image.
+        stride: int, pixels, of the map; None for 8 with reference boxes, else 32.
+        levels: int, with reference boxes: the map is the finest of a feature pyramid on so many
+            of the backbone's.
+        num_queries: int, objects that it can find in an image; of a smaller map, as many as it
+            has places.
         width: int, of the transformer.
         heads: int.
-        encoder_layers: int.
+        encoder_layers: int; what they take grows with the square of the number of places.
         decoder_layers: int.
         feedforward: int.
         dropout: float.
-        reference_boxes: bool, see above.
+        reference_boxes: bool, see above; without them it is the original.
         denoising: int, groups of noised objects in training; 0 for none.
         seed: int, of the noise.
         freeze_norm: whether the backbone's batch norm keeps its statistics and weights; None
@@ -117,7 +122,8 @@ class DETR(Detector):
 
     Source:
         Carion et al. 2020, "DETR"; reference boxes: Liu et al. 2022, "DAB-DETR"; their
-        refinement and the focal loss: Zhu et al. 2021, "Deformable DETR", appendix A.4; where
+        refinement, their beginning at places and the focal loss: Zhu et al. 2021, "Deformable
+        DETR", appendix A.4; many places for an object: Zong et al. 2023, "Co-DETR"; where
         heads look: see `BoxFocus`; denoising: Li et al. 2022, "DN-DETR".
     """
 
@@ -136,6 +142,7 @@ class DETR(Detector):
         weights=None,
         image_size=None,
         stride=None,
+        levels=2,
         num_queries=50,
         width=128,
         heads=8,
@@ -157,8 +164,8 @@ class DETR(Detector):
             raise InputError(f"denoising={denoising} needs reference_boxes=True.")
         self.num_classes = len(self.class_names)
         self.backbone_name, self.reference_boxes = backbone, bool(reference_boxes)
-        self.stride = stride or (STRIDES[0] if reference_boxes else STRIDES[-1])
-        self.denoising, self.seed = denoising, seed
+        self.stride = stride or STRIDES[0 if reference_boxes else 1]
+        self.levels, self.denoising, self.seed = levels, denoising, seed
         self.settings = {
             "num_queries": num_queries,
             "width": width,
@@ -171,7 +178,7 @@ class DETR(Detector):
         block = (width, heads, feedforward, dropout)
         with dtype_scope(self.dtype_policy):
             if reference_boxes:
-                self.features = _finest_of_pyramid(backbone, weights, self.stride, width)
+                self.features = _finest_of_pyramid(backbone, weights, self.stride, levels, width)
             else:
                 self.features = build_backbone(backbone, weights, (self.stride,))
                 self.input_projection = keras.layers.Conv2D(width, 1, name="input_projection")
@@ -461,6 +468,7 @@ class DETR(Detector):
             | {
                 "backbone": self.backbone_name,
                 "stride": self.stride,
+                "levels": self.levels,
                 "reference_boxes": self.reference_boxes,
                 "denoising": self.denoising,
                 "seed": self.seed,
@@ -486,10 +494,9 @@ def _box_losses(boxes, truth, counted, count):
     ]
 
 
-def _finest_of_pyramid(backbone, weights, stride, channels):
-    """Build a network to the map of this stride, into which the coarser ones went."""
-    strides = [s for s in STRIDES if s >= stride]
-    pyramid = FPN(backbone, weights, strides, channels, extra=None)
+def _finest_of_pyramid(backbone, weights, stride, levels, channels):
+    """Build a network to the map of this stride, into which coarser ones went."""
+    pyramid = FPN(backbone, weights, [stride << i for i in range(levels)], channels, extra=None)
     return FoldingModel(pyramid.inputs[0], pyramid.outputs[0], name=pyramid.name)
 
 
@@ -519,53 +526,3 @@ class Queries(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"size": self.size, "count": self.count}
-
-
-# Our layer's name -> the module in the published weights, by regular expressions.
-_MODULES = {
-    r"input_projection": "model.input_projection",
-    r"queries": "model.query_position_embeddings",
-    r"(encoder|decoder)_(\d)_(self_attn|encoder_attn)_(\w+_proj)": r"model.\1.layers.\2.\3.\4",
-    r"(encoder|decoder)_(\d)_(\w+)": r"model.\1.layers.\2.\3",
-    r"layernorm": "model.decoder.layernorm",
-    r"class_labels_classifier": "class_labels_classifier",
-    r"bbox_predictor_(\d)": r"bbox_predictor.layers.\1",
-}
-_BACKBONE = "model.backbone.conv_encoder.model."
-
-
-def load_published(model, weights):
-    """Load the weights of "facebook/detr-resnet-50", or raise.
-
-    Args:
-        model: `DETR` with the backbone "resnet50_v1.5", `num_queries=100, width=256,
-            encoder_layers=6, decoder_layers=6, feedforward=2048, reference_boxes=False` and 91
-            classes.
-        weights: path of a safetensors file, or dict name -> NumPy array.
-
-    Raises:
-        InputError: if the tensors do not fit; the message lists names and shapes, and
-            nothing was loaded.
-    """
-    source = "state dict" if isinstance(weights, dict) else Path(weights)
-    tensors = weights if isinstance(weights, dict) else read_safetensors(source)
-    load_state_dict(_Leaves(model), tensors, key=published_module, source=source)
-
-
-def published_module(name):
-    """Name the published module: `decoder_0_self_attn_q_proj`, `layer1_0_conv1` …."""
-    for pattern, module in _MODULES.items():
-        if match := re.fullmatch(pattern, name):
-            return match.expand(module)
-    return _BACKBONE + name.replace("_", ".")
-
-
-class _Leaves:
-    """The layers with weights of a DETR, as `load_state_dict` takes a model's."""
-
-    def __init__(self, model):
-        blocks = [*model.encoder_layers, *model.decoder_layers]
-        heads = [model.layernorm, model.classifier, *model.box_layers, model.queries]
-        inner = [layer for block in blocks for layer in block.leaves()]
-        everything = [*model.features.layers, model.input_projection, *inner, *heads]
-        self.layers = [layer for layer in everything if layer.weights]

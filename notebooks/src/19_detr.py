@@ -285,7 +285,7 @@ print("the cheapest query of each layer:", of_queries.argmin(axis=1).tolist())
 #
 # `d2l.DETR(..., reference_boxes=False)` is the paper's model: learned queries without a place, cross-entropy with a weight
 # of 0.1 on "no object". With 100 queries, 6 + 6 layers and a ResNet-50 it takes the published weights
-# (`kerascv_d2l.models.detr.load_published`). Here, for a minute or two of training: ten queries, one layer of encoder and two
+# (`kerascv_d2l.models.detr_weights.load_published`). Here, for a minute or two of training: ten queries, one layer of encoder and two
 # of decoder, a MobileNet from random weights, and one rate of learning for all, where the paper has a tenth for the
 # backbone.
 
@@ -296,7 +296,7 @@ print("the cheapest query of each layer:", of_queries.argmin(axis=1).tolist())
 # 加上 `--weights imagenet` 起点更好。请使用 GPU。
 #
 # `d2l.DETR(..., reference_boxes=False)` 是论文的模型：学到的查询没有位置，交叉熵中“没有物体”的权重是 0.1。
-# 有 100 个查询、6 + 6 层和 ResNet-50 时，它可以使用公布的权重（`kerascv_d2l.models.detr.load_published`）。
+# 有 100 个查询、6 + 6 层和 ResNet-50 时，它可以使用公布的权重（`kerascv_d2l.models.detr_weights.load_published`）。
 # 这里只训练一两分钟，所以用十个查询、一层编码器、两层解码器、从随机权重开始的 MobileNet；
 # 所有部分用同一个学习率，而论文中骨干网络的学习率是十分之一。
 

@@ -16,7 +16,7 @@ from kerascv_d2l.layers import places
 from kerascv_d2l.layers.attention import BoxFocus
 from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.models import detr
-from kerascv_d2l.models.detr import _BACKBONE, load_published, published_module
+from kerascv_d2l.models.detr_weights import _BACKBONE, load_published, published_module
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center
 from kerascv_d2l.ops.denoising import group_mask, noise_objects
 from kerascv_d2l.ops.hungarian import match_one_to_one
