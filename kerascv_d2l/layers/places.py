@@ -52,14 +52,13 @@ class PlaceHead(keras.layers.Layer):
         self.built = True
 
     def call(self, memory, map_size):
-        content = self.norm(self.content(memory))
         height, width = (tf.cast(side, tf.float32) for side in map_size)
         centres = place_centres(map_size) / tf.stack([width, height])
         first = logit(tf.concat([centres, tf.fill(tf.shape(centres), FIRST_SIDE)], axis=-1))
         return {
-            "content": content,
-            "logits": self.classifier(content),
-            "boxes": first + read_box(self.box_layers, content),
+            "content": self.norm(self.content(memory)),
+            "logits": self.classifier(memory),
+            "boxes": first + read_box(self.box_layers, memory),
         }
 
     def get_config(self):

@@ -125,9 +125,11 @@ assert greedy(costs).tolist() == [0, 2] and best.tolist() == [1, 0]
 # A second prediction of the same object is thus an error, so none is left to suppress. GIoU (notebook 03 has IoU) falls
 # below 0 for boxes that are apart, so that those have a slope too. The loss stands at *every* layer of the decoder.
 #
-# The original needs 300 epochs of 118,000 photographs to learn where each query looks. Here a query is a **reference
-# box** instead, which every layer moves (DAB-DETR, 2022), and the class loss is focal, times 2, in the
-# cost as in the loss (Deformable DETR, 2021). One object on an image is then learned from a thousand images.
+# The original needs 300 epochs of 118,000 photographs to learn where each query looks: one query learns from an object, so
+# the backbone hears little about classes. Here many places of a finer map (stride 8) learn each object's class and box, as in
+# FCOS. The best places, neighbours last, begin the queries: a query is a **reference box** with scores, and every layer adds to
+# both (DAB-DETR, 2022). The class loss is focal, times 2, in the cost as in the loss (Deformable DETR, 2021). One object on an
+# image is then learned from a thousand images.
 
 # %% [markdown] tags=["zh"]
 # ## 集合损失
@@ -140,8 +142,10 @@ assert greedy(costs).tolist() == [0, 2] and best.tolist() == [1, 0]
 # 所以对同一物体的第二个预测就是错误，不会留下需要抑制的重复。两个框分开时，GIoU（交并比见笔记本 03）小于 0，
 # 这时也有斜率。解码器的*每一层*都有这个损失。
 #
-# 原来的方法要在 118,000 张照片上训练 300 个迭代周期，才能学会每个查询看哪里。这里的查询是一个**参考框**，
-# 每一层都移动它（DAB-DETR，2022）；类别在代价和损失中都用焦点损失，乘以 2（Deformable DETR，2021）。每张图像一个物体时，这样一千张图像就能学会。
+# 原来的方法要在 118,000 张照片上训练 300 个迭代周期，才能学会每个查询看哪里：每个物体只教一个查询，骨干网络学到的类别信息很少。
+# 这里用更细的特征图（步幅 8），像 FCOS 一样，每个物体由许多位置学习它的类别和边界框。最好的位置（相邻的排在后面）成为查询的起点：
+# 查询是带有分数的**参考框**，每一层都修正二者（DAB-DETR，2022）；类别在代价和损失中都用焦点损失，乘以 2（Deformable DETR，2021）。
+# 每张图像一个物体时，这样一千张图像就能学会。
 
 # %%
 SIDE = 128
@@ -213,7 +217,7 @@ assert measured["map_50"] > 0.6
 # ## Where a detection looks
 #
 # The attention of the last layer tells for each query how much it takes from each place, here the mean of the heads, with
-# a map of 4 × 4 places. Below, the way of a query: its reference box, the same for all images (yellow), what the first layer
+# a map of 16 × 16 places. Below, the way of a query: the box of the place where it began (yellow), what the first layer
 # makes of it (cyan), and the second (red).
 
 # %% [markdown] tags=["zh"]
@@ -222,21 +226,21 @@ assert measured["map_50"] > 0.6
 #
 # ## 一个检测看哪里
 #
-# 最后一层的注意力给出每个查询从每个位置取多少信息，这里取各个头的平均，特征图有 4 × 4 个位置。
-# 第二行是查询走过的路：它的参考框（黄色，对所有图像都相同），第一层把它移到哪里（青色），第二层移到哪里（红色）。
+# 最后一层的注意力给出每个查询从每个位置取多少信息，这里取各个头的平均，特征图有 16 × 16 个位置。
+# 第二行是查询走过的路：它开始的位置给出的框（黄色），第一层把它移到哪里（青色），第二层移到哪里（红色）。
 
 # %%
 outputs = {name: value.numpy() for name, value in model(images[:5]).items()}
 sigmoid = 1 / (1 + np.exp(-outputs["logits"][-1]))  # (images, queries, classes)
 queries = sigmoid.max(axis=-1).argmax(axis=-1)
-references = keras.ops.sigmoid(model.queries())
 axes = d2l.show_images([*images.numpy()[:5]] * 2, 2, 5, scale=2)
 for k, query in enumerate(queries):
+    place = outputs["chosen"][k, query]
     heat = outputs["attention"][k, :, query].mean(axis=0).reshape(outputs["map_size"])
     image = images[k].numpy()
     axes[k].imshow(d2l.heat_overlay(image, d2l.onto_image(model, image, heat)))
-    axes[k].set_title(f"query {query}", fontsize=9)
-    way = [references[query], *outputs["boxes"][:, k, query]]
+    axes[k].set_title(f"query {query} from place {place}", fontsize=9)
+    way = [outputs["place_boxes"][k, place], *outputs["boxes"][:, k, query]]
     d2l.show_bboxes(
         axes[5 + k], d2l.box_center_to_corner(np.stack(way)) * SIDE, colors=["y", "c", "r"]
     )
@@ -283,8 +287,8 @@ print("the cheapest query of each layer:", of_queries.argmin(axis=1).tolist())
 # `python scripts/train_detector.py --model detr --data banana_detection` trains it with a ResNet-18 and 40 queries on the
 # book's data. With `--weights imagenet` it starts better. Use a GPU.
 #
-# `d2l.DETR(..., reference_boxes=False)` is the paper's model: learned queries without a place, cross-entropy with a weight
-# of 0.1 on "no object". With 100 queries, 6 + 6 layers and a ResNet-50 it takes the published weights
+# `d2l.DETR(..., reference_boxes=False)` is the paper's model: learned queries without a place, a map of stride 32,
+# cross-entropy with a weight of 0.1 on "no object". With 100 queries, 6 + 6 layers and a ResNet-50 it takes the published weights
 # (`kerascv_d2l.models.detr_weights.load_published`). Here, for a minute or two of training: ten queries, one layer of encoder and two
 # of decoder, a MobileNet from random weights, and one rate of learning for all, where the paper has a tenth for the
 # backbone.
@@ -295,7 +299,7 @@ print("the cheapest query of each layer:", of_queries.argmin(axis=1).tolist())
 # `python scripts/train_detector.py --model detr --data banana_detection` 用 ResNet-18 和 40 个查询在书中的数据集上训练。
 # 加上 `--weights imagenet` 起点更好。请使用 GPU。
 #
-# `d2l.DETR(..., reference_boxes=False)` 是论文的模型：学到的查询没有位置，交叉熵中“没有物体”的权重是 0.1。
+# `d2l.DETR(..., reference_boxes=False)` 是论文的模型：学到的查询没有位置，特征图的步幅是 32，交叉熵中“没有物体”的权重是 0.1。
 # 有 100 个查询、6 + 6 层和 ResNet-50 时，它可以使用公布的权重（`kerascv_d2l.models.detr_weights.load_published`）。
 # 这里只训练一两分钟，所以用十个查询、一层编码器、两层解码器、从随机权重开始的 MobileNet；
 # 所有部分用同一个学习率，而论文中骨干网络的学习率是十分之一。
