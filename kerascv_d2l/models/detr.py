@@ -104,7 +104,8 @@ class DETR(Detector):
             has places.
         width: int, of the transformer.
         heads: int.
-        encoder_layers: int; what they take grows with the square of the number of places.
+        encoder_layers: int; the original has 6. What they cost grows with the square of the number
+            of places.
         decoder_layers: int.
         feedforward: int.
         dropout: float.
@@ -133,7 +134,7 @@ class DETR(Detector):
         "default": _recipe(),
         "denoising": _recipe(denoising=DENOISING_GROUPS),
     }
-    ON_FOLDERS: ClassVar = {"clip_norm": 0.1}  # the paper's
+    ON_FOLDERS: ClassVar = {"clip_norm": 1.0}
 
     def __init__(
         self,
