@@ -211,8 +211,8 @@ plt.show()
 assert measured["map_50"] > 0.6
 
 # %% [markdown] tags=["en"]
-# One large object on an image: the easiest case there is, on which a thousand steps find nearly all. Some stars are still
-# called rings; half as many steps again cure that. All ten queries are asked, and nothing is suppressed.
+# One large object on an image: the easiest case there is, on which a thousand steps find all, with boxes a few pixels off.
+# All ten queries are asked, and none of their answers is suppressed.
 #
 # ## Where a detection looks
 #
@@ -221,8 +221,8 @@ assert measured["map_50"] > 0.6
 # makes of it (cyan), and the second (red).
 
 # %% [markdown] tags=["zh"]
-# 每张图像一个大物体：这是最容易的情形，一千步就几乎都能找到。有些星形还被当成圆环，再多训练一半的步数就好了。
-# 十个查询都被询问，没有任何抑制。
+# 每张图像一个大物体：这是最容易的情形，一千步就全都能找到，边界框只差几个像素。
+# 十个查询都被询问，它们的回答没有任何抑制。
 #
 # ## 一个检测看哪里
 #
@@ -252,9 +252,9 @@ plt.show()
 assert np.allclose(outputs["attention"].sum(axis=-1), 1, atol=1e-4)
 
 # %% [markdown] tags=["en"]
-# What to see: the first layer goes nearly all the way, so that red hides cyan. Different objects may have the same query,
-# which has learned to find what is alone. The attention is no outline of the object: after the backbone each of the 16
-# places has seen the whole image. The paper's pictures, of larger maps, show the ends of animals.
+# What to see: on such easy images the box of the place is right nearly at once, so that red hides cyan and yellow. Queries come
+# by the score of their place, and the best is the first one. The attention is no outline of the object: it is at its middle, and
+# sometimes elsewhere, as each place has seen much of the image. The paper's pictures show the ends of animals.
 #
 # ## What a prediction costs
 #
@@ -262,8 +262,8 @@ assert np.allclose(outputs["attention"].sum(axis=-1), 1, atol=1e-4)
 # of that layer learns the object.
 
 # %% [markdown] tags=["zh"]
-# 看什么：第一层几乎走完全程，所以红色盖住了青色。不同的物体可能用同一个查询，它学会了寻找唯一的物体。
-# 注意力并不是物体的轮廓：经过骨干网络，16 个位置中的每一个都已经看过整张图像。论文中的图用更大的特征图，显示出动物的头尾。
+# 看什么：在这样容易的图像上，位置给出的框几乎一开始就是对的，所以红色盖住了青色和黄色。查询按其位置的分数排列，最好的是第一个。
+# 注意力并不是物体的轮廓：它在物体的中间，有时也在别处，因为每个位置都看过图像的很大一部分。论文中的图显示出动物的头尾。
 #
 # ## 一个预测的代价
 #
