@@ -30,6 +30,7 @@ AUGMENTATIONS = {
     "ssd": "ssd_augmentation",
     "mosaic": "mosaic_augmentation",
 }
+AT_THE_END = {"mosaic": "ssd"}  # the augmentation of the last epochs, where it is another one
 NUM_DRAWN = 16
 
 
@@ -76,7 +77,8 @@ def parse(argv=None):
         "--augment",
         choices=("none", *AUGMENTATIONS),
         help="flip: random flip and colours; ssd: random zoom out and crop, too; mosaic: the same, "
-        "and mosaics of four for half of the images (default: by --recipe)",
+        "and mosaics of four for half of the images, but in the last fifth of the epochs "
+        "(default: by --recipe)",
     )
     group.add_argument(
         "--multi-scale",
@@ -227,15 +229,16 @@ def main(argv=None):
     masks = model.predicts_masks
     sizes = d2l.sizes_around(args.image_size, args.multi_scale)
     largest = tuple(sizes[0].tolist())
-    flip = make_augmentation("flip", args.image_size)
-    plain = {"image_size": args.image_size, "sizes": None, "transform": flip}
+    end = make_augmentation(AT_THE_END.get(args.augment, args.augment), args.image_size)
+    changes = {"image_size": args.image_size, "sizes": None, "transform": end}
+    changing = args.augment in AT_THE_END or args.multi_scale
     train = run.batches(
         data.train,
         largest,
         args.batch_size,
         sizes=sizes,
         transform=make_augmentation(args.augment, largest),
-        last=(plain, round(args.plain_epochs * args.epochs)),
+        last=(changes, round(args.plain_epochs * args.epochs)) if changing else None,
         seed=args.seed,
         masks=masks,
     )

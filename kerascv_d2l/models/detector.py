@@ -159,16 +159,30 @@ class Detector(BuiltModel, keras.Model):
 
         Args:
             optimizer: as in Keras. If the model is built, its variables are made here, so
-                that they can be saved and restored before the first step.
+                that they can be saved and restored before the first step. Where it keeps a running
+                mean of the weights, batch norm's statistics are averaged as slowly.
             loss: as in Keras; unless `compute_loss` says otherwise it needs none.
             jit_compile: bool, or "auto" for XLA on GPUs only.
             **kwargs: as in Keras.
         """
         jit_compile = resolve_jit_compile(jit_compile)
         super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # of a loss scale
+        if inner.use_ema:
+            self._average_statistics(inner.ema_momentum)
         if self.built and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
+
+    def _average_statistics(self, momentum):
+        """Let batch norm's statistics change no faster than a running mean of the weights.
+
+        Where the images change in a training, as at the end of mosaics, statistics of the last
+        ten steps do not fit weights of the last hundred.
+        """
+        for layer in self._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = max(layer.momentum, momentum)
 
     def compile_from_config(self, config):
         """Compile a loaded model as it was saved."""

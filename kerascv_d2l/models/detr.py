@@ -43,7 +43,7 @@ from kerascv_d2l.ops.roi_sampling import map_size
 CLASS_WEIGHT, BOX_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0  # of costs and losses
 FOCAL_CLASS_WEIGHT = 2.0  # in place of the first, with focal loss (Deformable DETR)
 NO_OBJECT_WEIGHT = 0.1  # of the cross-entropy of queries without an object
-PLACES_WEIGHT = 3.0  # of the losses of all places of the map
+PLACES_WEIGHT, PLACES_GAMMA = 3.0, 2.0  # of the losses of all places of the map
 IGNORED_SHARE = 0.5  # of a box inside an ignored object, from which it teaches nothing
 LOSSES = ("classes", "boxes", "giou")
 PLACES = "places"  # and with reference boxes
@@ -360,8 +360,9 @@ class DETR(Detector):
         boxes = box_center_to_corner(outputs["place_boxes"])
         boxes, points = in_pixels({"boxes": boxes}, size)["boxes"], place_centres(tf.unstack(size))
         losses = task_aligned_losses(
-            in_pixels(y, size), outputs["place_logits"], boxes, points, tf.ones_like(points[:, 0])
-        )  # in units of a place
+            in_pixels(y, size), outputs["place_logits"], boxes, points,
+            tf.ones_like(points[:, 0]), PLACES_GAMMA,
+        )  # fmt: skip
         return PLACES_WEIGHT * tf.add_n(list(losses.values()))
 
     def _denoising_loss(self, y, wanted, count, outputs):

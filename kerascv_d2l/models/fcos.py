@@ -59,8 +59,8 @@ class FCOS(DenseDetector):
         InputError: if there is no such assignment.
 
     Source:
-        Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2; Li et al. 2020,
-        "Generalized Focal Loss", equation 2.
+        Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2; Jocher et al. 2023,
+        "Ultralytics YOLOv8", for the class loss.
     """
 
     TORCHVISION = "fcos_resnet50_fpn"

@@ -66,8 +66,8 @@ class Recipe:
         epochs: int; with `updates` the fewest.
         batch_size: int, images in a step, on all devices together.
         augment: str, what the training images go through.
-        plain_epochs: float in [0, 1), share of the epochs, the last, in which they are only
-            flipped and coloured: as large as those that the detector will see.
+        plain_epochs: float in [0, 1), share of the epochs, the last, without mosaics and with
+            batches of one size, that of the images that the detector will see.
         multi_scale: float in [0, 1): batches are from 1 - this to 1 + this times as large as the
             images that the detector will see; 0 for one size.
         loss: str, one of the class's `LOSSES`, or None if it has none.

@@ -51,7 +51,7 @@ def make_optimizer(
         clip_norm: float: gradients whose norm over all variables is larger are scaled down to
             it; None for no limit.
         averaging: float in [0, 1): momentum of a running mean of the weights (Keras'
-            `use_ema`), which `kerascv_d2l.training.averaging` measures and keeps; None for none.
+            `use_ema`), which `AverageWeights` measures and keeps; None for none.
         model: built `keras.Model`; needed for `multipliers`.
         multipliers: dict `{pattern: factor}` for `layer_rates`, or None.
 

@@ -13,6 +13,7 @@ from record_resnet import sample
 from small_networks import add_tiny
 
 from kerascv_d2l import FCOS, InputError, RetinaNet
+from kerascv_d2l.losses.regions import ciou_loss
 from kerascv_d2l.models import registry
 from kerascv_d2l.models.rcnn_weights import load_torchvision
 from kerascv_d2l.ops.task_aligned import match_by_distance, match_task_aligned
@@ -187,6 +188,42 @@ def test_task_aligned_matching_equals_a_slow_one():
         np.testing.assert_array_equal(match[b], expected[0])
         np.testing.assert_allclose(quality[b], expected[1], rtol=1e-5, atol=1e-7)
     assert {0, 1, 2, -1, -2} <= set(match[0].numpy())
+
+
+def test_task_aligned_losses_equal_slow_ones():
+    """Scores learn the quality by plain cross-entropy, boxes CIoU in proportion to it."""
+    random = np.random.default_rng(2)
+    model = FCOS(3, backbone="tiny", channels=8, depth=1, levels=3)
+    outputs = model(random.integers(0, 256, (2, 64, 64, 3)).astype(np.uint8))
+    for name in model.predictors:  # at first all places say the same
+        outputs[name] = [t + random.uniform(0, 1, t.shape) for t in outputs[name]]
+    y = {
+        "boxes": np.float32([[[0.1, 0.1, 0.6, 0.5], [0.5, 0, 1, 1]], [[0, 0.2, 0.3, 0.9]] * 2]),
+        "classes": np.array([[2, 0], [1, -1]]),
+        "ignore": np.array([[False, True], [False, False]]),
+    }
+    total = model.compute_loss(None, y, outputs)
+    logits = np.concatenate(outputs["logits"], axis=1).astype(float)
+    boxes = np.concatenate(model.boxes_of(outputs), axis=1)
+    anchors = np.concatenate(outputs["anchors"])
+    points, strides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
+    scores, truth = np.float32(1 / (1 + np.exp(-logits))), y["boxes"] * 64
+    match, quality = match_task_aligned(
+        truth, y["classes"], y["ignore"], scores, boxes, points, strides
+    )
+    classes = apart = 0
+    for b, i in np.ndindex(*match.shape):
+        m, q = int(match[b, i]), float(quality[b, i])
+        if m >= 0:
+            apart += q * float(ciou_loss(boxes[b, i], truth[b, m]))
+        for k in range(3 if m != -2 else 0):
+            target = q if m >= 0 and y["classes"][b, m] == k else 0
+            p = 1 / (1 + np.exp(-logits[b, i, k]))
+            classes -= target * np.log(p) + (1 - target) * np.log(1 - p)
+    expected = np.array([classes, 2 * apart]) / np.sum(quality)
+    found = [metric.result() for metric in model.parts.values()]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(total, expected.sum(), rtol=1e-4)
 
 
 def test_ignored_objects_and_padding_match_nothing_by_distance():

@@ -254,3 +254,21 @@ def test_batch_norms_learn_where_they_have_statistics(freeze, mean, weights):
     wanted |= weights is not None and mean == 0  # folded into scales and offsets
     assert settle_batch_norm(network, weights, freeze) == wanted
     assert network.layers[0].trainable != wanted
+
+
+def test_statistics_are_averaged_as_slowly_as_the_weights():
+    model = TinySSD(2, image_size=(64, 64))
+    norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    usual = norms[0].momentum
+    model.compile("adam")
+    assert norms and {layer.momentum for layer in norms} == {usual}
+    for optimizer in (
+        keras.optimizers.Adam(use_ema=True, ema_momentum=0.995),
+        keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.Adam(use_ema=True, ema_momentum=0.995)
+        ),
+    ):
+        for layer in norms:
+            layer.momentum = usual
+        model.compile(optimizer)
+        assert {layer.momentum for layer in norms} == {0.995}
