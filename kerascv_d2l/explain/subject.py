@@ -18,6 +18,7 @@ LONGEST_SIDE = 512  # of what a segmentation network without a size of its own g
 _LEAST = 1e-12  # of a probability, for its logarithm
 _KEPT = "_subject"  # attribute of a model
 _SMALLEST_MAP = 4  # cells along a side: a smaller map hardly says where
+_ROUNDED = 2  # cells by which a map may differ from the shape of the image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,7 +310,7 @@ class Subject:
         maps = {
             path: output
             for path, output in outputs.items()
-            if output.shape.rank == 4 and output.shape[1] * output.shape[2] > 1
+            if output.shape.rank == 4 and _shows(pixels.shape, output.shape)
         }
         paths = list(maps)[::-1]  # the last first
         if self.task in ("detection", "segmentation"):
@@ -355,6 +356,12 @@ class Subject:
         if path not in outputs:
             raise InputError(f"layer {path!r}: the model does not use it.")
         return tf.cast(outputs[path], tf.float32).numpy()
+
+
+def _shows(image, output):
+    """Whether an output `(1, h, w, channels)` is a map of the image, not attention."""
+    (_, height, width, _), (_, h, w, _) = image, output
+    return h * w > 1 and abs(w - h * width / height) < _ROUNDED
 
 
 def as_subject(model):

@@ -99,13 +99,13 @@ def best_places(logits, map_size, count):
         Tuple of
         chosen: int32 `(batch, count)`, numbers of places, by their best class.
         left: float32 `(batch, count, classes)`, their logits, less by `PASSED_OVER` where one of
-            the eight neighbours has a larger one. No gradient goes through them.
+            the eight neighbours has a larger one.
 
     Source:
         Zhou et al. 2019, "Objects as Points", section 3: peaks in place of suppression; why
         queries should be distinct: Zhang et al. 2023, "Dense Distinct Query".
     """
-    logits, shape = tf.stop_gradient(logits), tf.shape(logits)
+    shape = tf.shape(logits)
     on_map = tf.reshape(logits, [shape[0], *map_size, logits.shape[-1]])
     highest = tf.reshape(tf.nn.max_pool2d(on_map, 3, 1, "SAME"), shape)
     left = tf.where(logits < highest, logits - PASSED_OVER, logits)

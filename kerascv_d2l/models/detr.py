@@ -260,12 +260,12 @@ class DETR(Detector):
         memory = tf.reshape(features, [tf.shape(features)[0], height * width, channels])
         for layer in self.encoder_layers:
             memory = layer(memory, places, training=training)
-        start, outputs = self._start(memory, size)
+        start, outputs = self._start(memory, size, training)
         outputs |= self._ask(*start, memory, size, training=training)
         outputs["map_size"] = tf.stack([height, width])
         return outputs | {"memory": memory} if training and self.denoising else outputs
 
-    def _start(self, memory, size):
+    def _start(self, memory, size, training):
         """What the queries begin with: the first three arguments of `_ask`, and outputs."""
         if self.reference_boxes:
             found = self.places(memory, map_size=size)
@@ -276,7 +276,7 @@ class DETR(Detector):
                 "place_boxes": tf.sigmoid(found["boxes"]),
                 "chosen": chosen,
             }
-            return (x, tf.stop_gradient(boxes), scores), outputs
+            return (x, _given(boxes, training), _given(scores, training)), outputs
         batch = tf.shape(memory)[0]
         queries = tf.repeat(self.queries()[tf.newaxis], batch, axis=0)  # (batch, q, width)
         return (tf.zeros_like(queries, memory.dtype), queries, 0.0), {}
@@ -308,8 +308,7 @@ class DETR(Detector):
             named, moved = self.classifier(seen), read_box(self.box_layers, seen)
             if self.reference_boxes:
                 named, moved = named + scores, moved + queries
-                # each layer learns its own step
-                scores, queries = tf.stop_gradient(named), tf.stop_gradient(moved)
+                scores, queries = _given(named, training), _given(moved, training)
             logits.append(named)
             boxes.append(tf.sigmoid(moved))
         return {"logits": tf.stack(logits), "boxes": tf.stack(boxes), "attention": weights}
@@ -477,6 +476,14 @@ class DETR(Detector):
                 "freeze_norm": self.freeze_norm,
             }
         )
+
+
+def _given(values, training):
+    """In training no gradient goes to what came before: each layer learns its own step.
+
+    Else it does, for who asks what a detection depends on.
+    """
+    return tf.stop_gradient(values) if training else values
 
 
 def _box_losses(boxes, truth, counted, count):

@@ -11,7 +11,7 @@ import pytest
 import record_detr as given
 import tensorflow as tf
 
-from kerascv_d2l import DETR, InputError, attention_map
+from kerascv_d2l import DETR, InputError, attention_map, layer_cam
 from kerascv_d2l.layers import places
 from kerascv_d2l.layers.attention import BoxFocus
 from kerascv_d2l.layers.set_decoder import SetDecoder
@@ -143,6 +143,10 @@ def test_attention_is_that_of_the_query_which_found_the_object():
         found = attention_map(model, image, number)
         np.testing.assert_allclose(found, maps[number], atol=1e-5)
         assert found.sum() == pytest.approx(1, abs=1e-5)
+    # A score depends on the place where its query began, and maps are those of the image.
+    model.classifier.kernel.assign(tf.zeros_like(model.classifier.kernel))
+    heat = layer_cam(model, image)
+    assert heat.shape in ((4, 6), (8, 12)) and heat.max() > 0
 
 
 def test_heads_look_at_parts_of_a_box():
