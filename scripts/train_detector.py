@@ -77,8 +77,8 @@ def parse(argv=None):
         "--augment",
         choices=("none", *AUGMENTATIONS),
         help="flip: random flip and colours; ssd: random zoom out and crop, too; mosaic: the same, "
-        "and mosaics of four for half of the images, but in the last fifth of the epochs "
-        "(default: by --recipe)",
+        "and mosaics of four for half of the images; on a folder the last fifth of the epochs has "
+        "none (default: by --recipe)",
     )
     group.add_argument(
         "--multi-scale",

@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-PRIOR = 0.01  # probability of a class, before anything is learned
+PRIOR = 0.01  # probability that a place holds a class, before anything is learned
 PRIOR_LOGIT = -math.log((1 - PRIOR) / PRIOR)
 FIRST_SIDE = 0.2  # of a box before anything is learned, as a share of the image's
 # Taken off the logits of a place next to a better one, which stands for the object.

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
+from kerascv_d2l.layers.places import PRIOR_LOGIT
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import ciou_loss
 from kerascv_d2l.models.common import dtype_scope, freeze_up_to, settle_batch_norm
@@ -23,7 +24,6 @@ from kerascv_d2l.ops.task_aligned import match_task_aligned
 STRIDES = (8, 16, 32)  # of the backbone's maps
 LEVELS = (3, 5)  # of the pyramid: these, or two coarser ones besides, which are made of the last
 STEM_STRIDE = 4  # of the layers that keep pretrained weights, as torchvision's do
-PRIOR = 0.01  # probability that a place holds a class, before anything is learned
 BOX_WEIGHT = 2.0  # of the boxes' part of task-aligned losses, as in GFL
 
 
@@ -106,8 +106,8 @@ def predictor(channels, name, dtype=None, bias=0.0):
 
 
 def class_predictor(channels, name, dtype=None):
-    """Make a `predictor` of logits that starts at the probability `PRIOR`."""
-    return predictor(channels, name, dtype, bias=-math.log((1 - PRIOR) / PRIOR))
+    """Make a `predictor` of logits that starts at the probability 0.01."""
+    return predictor(channels, name, dtype, bias=PRIOR_LOGIT)
 
 
 def flat(tensor, size):
