@@ -265,7 +265,7 @@ def in_pixels(y, size):
     return y | {"boxes": y["boxes"] * tf.stack([width, height, width, height])}
 
 
-def task_aligned_losses(y, logits, predicted, points, strides, gamma=0.0):
+def task_aligned_losses(y, logits, predicted, points, strides, gamma=1.0):
     """Cross-entropy towards the quality, and CIoU, of the places that predict an object best.
 
     Args:
@@ -276,7 +276,7 @@ def task_aligned_losses(y, logits, predicted, points, strides, gamma=0.0):
         strides: float32 `(n,)`.
         gamma: float, power of the factor of a focal loss, the error of the score. With 2 scores
             that are nearly right hardly move: a few hundred updates leave them at half of the
-            quality.
+            quality. With 0 a small set is learned by heart.
 
     Returns:
         dict of float32 scalars, `classes` and `boxes`: means weighted by the quality, each
