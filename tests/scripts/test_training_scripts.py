@@ -275,7 +275,7 @@ def test_kinds_of_detectors_by_data(monkeypatch):
     assert d2l.epochs_for(recipe, 50, (64, 64)) == 13
     assert choose("--backbone", "mobilenet")[0].model == "ssd"
     args, recipe = choose("--data", "x")
-    assert (args.model, args.weights, args.augment) == ("fcos", "imagenet", "ssd")
+    assert (args.model, args.weights, args.augment) == ("fcos", "imagenet", "mosaic")
     # As many updates for few images as for some more, and each image often enough.
     updates = d2l.ON_FOLDERS["updates"]
     assert d2l.epochs_for(recipe, 20, (256, 256)) == updates // 20
