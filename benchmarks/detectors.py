@@ -94,7 +94,7 @@ def loader(shape):
     import kerascv_d2l as d2l
 
     data = d2l.generate_detection(128, 8, image_size=(375, 500))
-    transform = d2l.ssd_augmentation(shape[1:])
+    transform = d2l.mosaic_augmentation(shape[1:])  # the default's on a folder
     stream = iter(
         d2l.batches(data.train, shape[1:], shape[0], training=True, transform=transform).repeat()
     )

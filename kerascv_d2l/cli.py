@@ -36,6 +36,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
 RUNS = "runs"  # folder of the default output folders
 
 _flags = {}  # argument -> flag of the parser in use, for error messages
+_given = set()  # arguments of `_Noted` flags that the command line has
 _run = None  # the `Run` of this process, for what to say when the user interrupts it
 
 
@@ -126,6 +127,7 @@ def devices(text):
 class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         _flags.clear()
+        _given.clear()
         for action in self._actions:
             for flag in action.option_strings:
                 if flag.startswith("--"):
@@ -364,6 +366,7 @@ def add_training_arguments(parser, task, *, epochs=None, batch_size=None, defaul
     add(
         "--batch-size",
         type=positive_int,
+        action=_Noted,
         default=batch_size,
         metavar="N",
         help=f"images in a step, on all devices together {text(batch_size)}",
@@ -374,6 +377,14 @@ def add_training_arguments(parser, task, *, epochs=None, batch_size=None, defaul
         help="several devices: batch norm takes its statistics over all of them together",
     )
     return group
+
+
+class _Noted(argparse.Action):
+    """Store a value, and that it was given."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values)
+        _given.add(self.dest)
 
 
 def add_run_arguments(parser, task, *, title="run", kept="its last finished epoch", without=()):
@@ -432,6 +443,21 @@ def fill_in(args, recipe):
     for name, value in recipe.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
+
+
+def fit_batch_size(args, split, strategy):
+    """Make a batch no larger than there are images, unless `--batch-size` was given.
+
+    Args:
+        args: namespace with `batch_size`, changed in place.
+        split: training images, anything with a length.
+        strategy: `tf.distribute.Strategy`; every device gets an image.
+    """
+    count = strategy.num_replicas_in_sync
+    most = max(count, len(split) // count * count)
+    if args.batch_size > most and "batch_size" not in _given:
+        args.batch_size = most
+        print(f"batch {most}: there are no more images to train on", flush=True)
 
 
 # Start of a script

@@ -308,6 +308,7 @@ def main(argv=None):
     d2l.check_weights(args.backbone, weights_of(args))
     data = load_data(args)
     print(data.describe(), flush=True)
+    cli.fit_batch_size(args, data.train, strategy)
     run = cli.start_run(args, strategy, TASK, data)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
     with strategy.scope():

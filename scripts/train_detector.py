@@ -218,6 +218,7 @@ def main(argv=None):
         d2l.check_weights(args.backbone, args.weights)
     data = load_data(args)
     print(data.describe(), flush=True)
+    cli.fit_batch_size(args, data.train, strategy)
     choose_by_labels(args, data, recipe)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
     run = cli.start_run(args, strategy, TASK, data)

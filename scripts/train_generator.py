@@ -221,6 +221,12 @@ def main(argv=None):
     strategy = cli.set_up(args)
     data = load_data(args)
     print(data.describe(), flush=True)
+    if len(data.val) < 2:
+        raise d2l.InputError(
+            f"{args.data} has {len(data.val)} image to measure with; wanted at least 2, as the "
+            "measures compare sets: add images, or give a larger --val-fraction"
+        )
+    cli.fit_batch_size(args, data.train, strategy)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
     run = cli.start_run(args, strategy, TASK, data)
     train = data.train.fitted(args.image_size, args.grey)

@@ -191,7 +191,8 @@ def test_flags(script, capsys):
         ([], r"no known layout for unlabelled. It holds notes.txt"),
         (["one.png"], r"1 labelled image\(s\); a split needs at least 2"),
         (["one.png", "two.jpg"], r"two.jpg: not an image"),
-        (["one.png", "three.png"], r"--batch-size is 32; wanted at most 1, the images"),
+        (["one.png", "three.png"], r"has 1 image to measure with; wanted at least 2"),
+        ([f"{k}.png" for k in range(10)], r"--batch-size is 32; wanted at most 8, the images"),
     ],
 )
 def test_bad_folders_are_named(script, tmp_path, monkeypatch, capsys, more, message):
@@ -202,7 +203,7 @@ def test_bad_folders_are_named(script, tmp_path, monkeypatch, capsys, more, mess
         else:
             Image.new("RGB", (40, 30)).save(tmp_path / name)
     argv = ["train_generator.py", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "argv", [*argv, "--batch-size", "32"])
     with pytest.raises(SystemExit) as ended:
         cli.run_main(script.main)
     assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import children
 import numpy as np
@@ -287,6 +288,23 @@ def test_kinds_of_detectors_by_data(monkeypatch):
     # A file of weights tells the backbone.
     monkeypatch.setattr("kerascv_d2l.models.weights.identify", lambda path: "mobilenet_0.5")
     assert choose("--data", "x", "--weights", __file__)[0].backbone == "mobilenet_0.5"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("title", [*sorted(FLAGS), "train_generator"])
+def test_a_batch_is_no_larger_than_the_images_unless_it_was_given(title):
+    script = load_script(title)
+
+    def fitted(images, devices, *flags):
+        args = script.parse(list(flags))
+        args.batch_size = args.batch_size or 8  # a recipe's
+        strategy = SimpleNamespace(num_replicas_in_sync=devices)
+        cli.fit_batch_size(args, range(images), strategy)
+        return args.batch_size
+
+    assert (fitted(5, 1), fitted(5, 2), fitted(1, 2)) == (5, 4, 2)
+    assert fitted(5, 1, "--batch-size", "8") == 8
+    assert fitted(500, 1) >= 8
 
 
 @pytest.mark.quick
