@@ -106,7 +106,7 @@ def predictor(channels, name, dtype=None, bias=0.0):
 
 
 def class_predictor(channels, name, dtype=None):
-    """Make a `predictor` of logits that starts at the probability 0.01."""
+    """Make a `predictor` of logits that starts at the probability `places.PRIOR`."""
     return predictor(channels, name, dtype, bias=PRIOR_LOGIT)
 
 

@@ -290,21 +290,37 @@ def test_kinds_of_detectors_by_data(monkeypatch):
     assert choose("--data", "x", "--weights", __file__)[0].backbone == "mobilenet_0.5"
 
 
+class _StartedError(Exception):
+    """Thrown with the size of a batch where a run would begin."""
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize("title", [*sorted(FLAGS), "train_generator"])
-def test_a_batch_is_no_larger_than_the_images_unless_it_was_given(title):
-    script = load_script(title)
+def test_a_batch_is_no_larger_than_the_images_unless_it_was_given(title, tmp_path, monkeypatch):
+    script, flags = load_script(title), FLAGS.get(title, ["--model", "vae"])
+    folder = write_data(title if title in FLAGS else "train_detector", tmp_path)
+    folder = folder if title in FLAGS else folder / "images" / "train"
+    load = script.load_data
 
-    def fitted(images, devices, *flags):
-        args = script.parse(list(flags))
-        args.batch_size = args.batch_size or 8  # a recipe's
-        strategy = SimpleNamespace(num_replicas_in_sync=devices)
-        cli.fit_batch_size(args, range(images), strategy)
-        return args.batch_size
+    def of_five(args):
+        data = load(args)
+        return dataclasses.replace(data, train=data.train.subset(np.arange(5)))
 
-    assert (fitted(5, 1), fitted(5, 2), fitted(1, 2)) == (5, 4, 2)
-    assert fitted(5, 1, "--batch-size", "8") == 8
-    assert fitted(500, 1) >= 8
+    def start_run(args, *rest, **more):
+        raise _StartedError(args.batch_size)
+
+    monkeypatch.setattr(script, "load_data", of_five)
+    monkeypatch.setattr(cli, "start_run", start_run)
+    flags = ["--data", str(folder), *flags, "--no-mixed-precision"]
+    with pytest.raises(_StartedError, match="5"):
+        script.main(flags)
+    with pytest.raises((_StartedError, InputError), match="8"):
+        script.main([*flags, "--batch-size", "8"])
+    two = SimpleNamespace(num_replicas_in_sync=2)
+    args = SimpleNamespace(batch_size=8)
+    script.parse(flags)  # without --batch-size
+    cli.fit_batch_size(args, range(5), two)
+    assert args.batch_size == 4
 
 
 @pytest.mark.quick
