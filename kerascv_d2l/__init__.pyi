@@ -309,6 +309,7 @@ from kerascv_d2l.ops.box_coding import (
 )
 from kerascv_d2l.ops.box_merging import (
     merge_boxes as merge_boxes,
+    vote_boxes as vote_boxes,
 )
 from kerascv_d2l.ops.boxes import (
     box_center_to_corner as box_center_to_corner,

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.detection_decoder import best_of_each
+from kerascv_d2l.ops.box_merging import check_voting
 from kerascv_d2l.ops.checks import check_fraction
 
 
@@ -20,6 +21,8 @@ class DenseDecoder(keras.layers.Layer):
             greater, the better one stands.
         max_detections: int, rows of the result.
         candidates: int, of a level and image, that are looked at.
+        box_voting: float in (0, 1]; each box that stands moves to the mean of the candidates
+            of its class whose IoU with it is at least this, see `vote_boxes`. None: none moves.
         **kwargs: as in `keras.layers.Layer`.
 
     Raises:
@@ -31,7 +34,13 @@ class DenseDecoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, score_threshold=0.01, nms_threshold=0.5, max_detections=100, candidates=1000, **kwargs
+        self,
+        score_threshold=0.01,
+        nms_threshold=0.5,
+        max_detections=100,
+        candidates=1000,
+        box_voting=None,
+        **kwargs,
     ):
         # Under mixed precision Keras would round coordinates to half precision on their way in.
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -40,6 +49,9 @@ class DenseDecoder(keras.layers.Layer):
         for name, value in (("max_detections", max_detections), ("candidates", candidates)):
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be at least 1; got {value!r}.")
+        if box_voting is not None:
+            check_voting(box_voting, "box_voting")
+        self.box_voting = box_voting
         self.score_threshold = float(score_threshold)
         self.nms_threshold = float(nms_threshold)
         self.max_detections, self.candidates = max_detections, candidates
@@ -73,6 +85,7 @@ class DenseDecoder(keras.layers.Layer):
             self.max_detections,
             self.nms_threshold,
             self.score_threshold,
+            box_voting=self.box_voting,
         )
 
     def _best_of_level(self, scores, boxes, num_classes):
@@ -90,4 +103,5 @@ class DenseDecoder(keras.layers.Layer):
             "nms_threshold": self.nms_threshold,
             "max_detections": self.max_detections,
             "candidates": self.candidates,
+            "box_voting": self.box_voting,
         }

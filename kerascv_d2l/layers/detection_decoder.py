@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.anchors import offset_inverse
+from kerascv_d2l.ops.box_merging import vote_boxes
 from kerascv_d2l.ops.checks import check_fraction
 from kerascv_d2l.ops.nms import batched_nms
 
@@ -137,7 +138,15 @@ class DetectionDecoder(keras.layers.Layer):
 
 
 def best_of_each(
-    boxes, scores, classes, num_classes, count, nms_threshold, score_threshold, soft_sigma=0.0
+    boxes,
+    scores,
+    classes,
+    num_classes,
+    count,
+    nms_threshold,
+    score_threshold,
+    soft_sigma=0.0,
+    box_voting=None,
 ):
     """Suppress candidates that overlap a better one of their class, and fill up with padding.
 
@@ -150,6 +159,7 @@ def best_of_each(
         nms_threshold: float, as `iou_threshold` of `batched_nms`.
         score_threshold: float, as of `batched_nms`.
         soft_sigma: float, as of `batched_nms`.
+        box_voting: float, `iou_threshold` of `vote_boxes` for what stands; None leaves it as it is.
 
     Returns:
         dict of `boxes`, `scores`, `classes` and `num_valid`, as `DetectionDecoder.call` gives it.
@@ -167,9 +177,13 @@ def best_of_each(
         # The same numbers, but with a derivative, which suppression has not.
         scores = tf.gather(candidates, indices, batch_dims=1)
     valid = tf.range(count) < num_valid[:, tf.newaxis]  # (batch, count)
-    boxes = tf.gather(boxes, indices, batch_dims=1)
+    standing = tf.gather(boxes, indices, batch_dims=1)
+    if box_voting is not None:
+        before = tf.gather(apart, indices, batch_dims=1)
+        moved = vote_boxes(before, apart, candidates, box_voting) - before
+        standing = tf.clip_by_value(standing + moved, 0.0, 1.0)  # rounding may leave the image
     return {
-        "boxes": tf.where(valid[..., tf.newaxis], boxes, 0.0),
+        "boxes": tf.where(valid[..., tf.newaxis], standing, 0.0),
         "scores": tf.where(valid, scores, 0.0),
         "classes": tf.where(valid, tf.gather(classes, indices, batch_dims=1), -1),
         "num_valid": num_valid,

@@ -1,7 +1,8 @@
-"""Boxes merged by averaging, as OverFeat does it, instead of suppressed."""
+"""Boxes averaged with those around them, instead of suppressed or after it."""
 
 import tensorflow as tf
 
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.boxes import box_iou
 from kerascv_d2l.ops.checks import as_boxes
 
@@ -75,3 +76,41 @@ def _distances(boxes):
     mean = tf.reduce_mean(sides, axis=-1)  # (n,)
     mean = (mean[:, tf.newaxis] + mean[tf.newaxis]) / 2
     return length / tf.maximum(mean, 1e-12) + 1 - box_iou(boxes, boxes)
+
+
+def vote_boxes(boxes, candidates, scores, iou_threshold=0.7):
+    """Move each box to the weighted mean of the candidates that overlap it.
+
+    Of many boxes for one object the suppression leaves the one with the best score, which
+    need not fit best; their mean errs less. Weights are the squared scores.
+
+    Args:
+        boxes: float32 `(…, n, 4)` corners, those that stand after the suppression.
+        candidates: float32 `(…, m, 4)` in the same frame, all that there were before.
+        scores: float32 `(…, m)`, of the candidates; those below 0 have no say.
+        iou_threshold: float in (0, 1]; candidates with a lower IoU have no say.
+
+    Returns:
+        float32 `(…, n, 4)`. A box that no candidate overlaps so much stays as it is.
+
+    Raises:
+        InputError: if a last dimension is not 4, or the threshold out of range.
+
+    Source:
+        Gidaris and Komodakis 2015, "Object detection via a multi-region & semantic
+        segmentation-aware CNN model", section 5 ("bounding box voting"), where weights are the
+        scores and the threshold is 0.5.
+    """
+    check_voting(iou_threshold, "iou_threshold")
+    boxes, candidates = as_boxes(boxes, "boxes"), as_boxes(candidates, "candidates")
+    near = box_iou(boxes, candidates) >= iou_threshold  # (…, n, m)
+    squared = tf.square(tf.nn.relu(tf.cast(scores, tf.float32)))[..., tf.newaxis, :]
+    weights = tf.where(near, squared, 0.0)
+    total = tf.reduce_sum(weights, axis=-1, keepdims=True)  # (…, n, 1)
+    return tf.where(total > 0, tf.math.divide_no_nan(weights @ candidates, total), boxes)
+
+
+def check_voting(threshold, name):
+    """Refuse a threshold at which boxes apart would be averaged, or none."""
+    if not 0 < threshold <= 1:
+        raise InputError(f"{name} must lie in (0, 1]; got {threshold!r}.")
