@@ -245,12 +245,13 @@ class BoxFocus(keras.layers.Layer):
         for axis, count in enumerate((width, height)):
             step = 1 / tf.cast(count, tf.float32)
             places = (tf.range(tf.cast(count, tf.float32)) + 0.5) * step  # (count,)
-            middle, size = boxes[..., axis, tf.newaxis], boxes[..., 2 + axis, tf.newaxis]
+            middle, size = boxes[..., axis : axis + 1], boxes[..., 2 + axis : 3 + axis]
             away = (places - middle) / (size / 2 + step)  # (batch, q, count)
             away = away[:, tf.newaxis] - self.offsets[:, axis, tf.newaxis, tf.newaxis]
             apart.append(tf.square(away))  # (batch, heads, q, count)
         columns, rows = apart
-        apart = rows[..., :, tf.newaxis] + columns[..., tf.newaxis, :]  # (batch, heads, q, h, w)
+        # (batch, heads, q, h, w); TensorFlow Lite has no `tf.newaxis` where sizes are unknown
+        apart = tf.expand_dims(rows, -1) + tf.expand_dims(columns, -2)
         apart *= tf.exp(self.sharpness)[:, tf.newaxis, tf.newaxis, tf.newaxis]
         shape = tf.shape(rows)
         return -tf.reshape(apart, [shape[0], self.heads, shape[2], height * width])
@@ -293,7 +294,7 @@ def sine_of(values, channels):
         10000^(2i / channels).
     """
     steps = 2 * tf.range(channels // 2, dtype=tf.float32) / channels
-    angles = 2 * math.pi * values[..., tf.newaxis] / tf.pow(10000.0, steps)
+    angles = 2 * math.pi * tf.expand_dims(values, -1) / tf.pow(10000.0, steps)
     waves = tf.stack([tf.sin(angles), tf.cos(angles)], axis=-1)  # (…, k, channels / 2, 2)
     shape = tf.concat([tf.shape(values)[:-1], [values.shape[-1] * channels]], axis=0)
     return tf.reshape(waves, shape)

@@ -7,6 +7,7 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.detection_decoder import best_of_each
 from kerascv_d2l.ops.box_merging import check_voting
 from kerascv_d2l.ops.checks import check_fraction
+from kerascv_d2l.ops.roi_sampling import map_size
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -90,7 +91,7 @@ class DenseDecoder(keras.layers.Layer):
 
     def _best_of_level(self, scores, boxes, num_classes):
         """The best pairs of place and class: `(batch, k)`, `(batch, k, 4)`, `(batch, k)`."""
-        pairs = tf.reshape(scores, [tf.shape(scores)[0], -1])
+        pairs = tf.reshape(scores, [map_size(scores)[0], -1])
         size = scores.shape[1] * num_classes if scores.shape[1] else tf.shape(pairs)[1]
         least = min if isinstance(size, int) else tf.minimum
         best, chosen = tf.math.top_k(pairs, least(self.candidates, size))

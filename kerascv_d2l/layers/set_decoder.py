@@ -58,7 +58,7 @@ class SetDecoder(keras.layers.Layer):
         )
         padding = [[0, 0], [0, self.max_detections - count]]
         return {
-            "boxes": tf.pad(tf.where(valid[..., tf.newaxis], boxes, 0.0), [*padding, [0, 0]]),
+            "boxes": tf.pad(tf.where(tf.expand_dims(valid, -1), boxes, 0.0), [*padding, [0, 0]]),
             "scores": tf.pad(tf.where(valid, best, 0.0), padding),
             "classes": tf.pad(tf.where(valid, classes, -1), padding, constant_values=-1),
             "num_valid": tf.reduce_sum(tf.cast(valid, tf.int32), axis=1),

@@ -112,10 +112,8 @@ def class_predictor(channels, name, dtype=None):
 
 def flat(tensor, size):
     """`(batch, h, w, a·size)` to float32 `(batch, h·w·a, size)`."""
-    shape = tensor.shape
-    places = None if None in shape[1:] else math.prod(shape[1:]) // size
-    batch = tf.shape(tensor)[0] if places else -1
-    places = places or tf.reduce_prod(tf.shape(tensor)[1:]) // size
+    batch, height, width, channels = map_size(tensor)
+    places = height * width * (channels // size)
     return tf.cast(tf.reshape(tensor, [batch, places, size]), tf.float32)
 
 

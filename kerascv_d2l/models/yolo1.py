@@ -98,7 +98,9 @@ class YOLO1(Detector):
 
     def decode(self, outputs):
         """Score boxes by confidence times class; see `Detector.decode`."""
-        scores = outputs["confidence"][..., tf.newaxis] * outputs["classes"][..., tf.newaxis, :]
+        # TensorFlow Lite has no `tf.newaxis` where sizes are unknown.
+        confidence = tf.expand_dims(outputs["confidence"], -1)
+        scores = confidence * tf.expand_dims(outputs["classes"], -2)
         batch, rows, columns, count, classes = map_size(scores)
         places = rows * columns * count
         corners = box_center_to_corner(_in_image(outputs["boxes"]))

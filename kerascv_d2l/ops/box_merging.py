@@ -104,8 +104,8 @@ def vote_boxes(boxes, candidates, scores, iou_threshold=0.7):
     check_voting(iou_threshold, "iou_threshold")
     boxes, candidates = as_boxes(boxes, "boxes"), as_boxes(candidates, "candidates")
     near = box_iou(boxes, candidates) >= iou_threshold  # (…, n, m)
-    squared = tf.square(tf.nn.relu(tf.cast(scores, tf.float32)))[..., tf.newaxis, :]
-    weights = tf.where(near, squared, 0.0)
+    squared = tf.square(tf.nn.relu(tf.cast(scores, tf.float32)))
+    weights = tf.where(near, tf.expand_dims(squared, -2), 0.0)
     total = tf.reduce_sum(weights, axis=-1, keepdims=True)  # (…, n, 1)
     return tf.where(total > 0, tf.math.divide_no_nan(weights @ candidates, total), boxes)
 

@@ -70,8 +70,9 @@ def box_iou(boxes1, boxes2):
     Source:
         D2L 1.0.3, section 14.4.2.
     """
-    boxes1 = as_boxes(boxes1, "boxes1")[..., :, tf.newaxis, :]  # (…, n, 1, 4)
-    boxes2 = as_boxes(boxes2, "boxes2")[..., tf.newaxis, :, :]  # (…, 1, m, 4)
+    # TensorFlow Lite has no `tf.newaxis` where sizes are unknown.
+    boxes1 = tf.expand_dims(as_boxes(boxes1, "boxes1"), -2)  # (…, n, 1, 4)
+    boxes2 = tf.expand_dims(as_boxes(boxes2, "boxes2"), -3)  # (…, 1, m, 4)
     return iou_of_corners(tf.unstack(boxes1, axis=-1), tf.unstack(boxes2, axis=-1))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scenes import BAD_ROWS, bright_rectangles
+from small_networks import add_tiny
 from toy_detector import GridDetector
 
 from kerascv_d2l import (
@@ -23,6 +24,7 @@ from kerascv_d2l import (
     evaluate_detections,
     resize,
 )
+from kerascv_d2l.export import save_lite
 from kerascv_d2l.models import registry
 from kerascv_d2l.models.common import settle_batch_norm
 
@@ -272,3 +274,25 @@ def test_statistics_are_averaged_as_slowly_as_the_weights():
             layer.momentum = usual
         model.compile(optimizer)
         assert {layer.momentum for layer in norms} == {0.995}
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet", "yolo1", "detr"])
+def test_lite_of_a_model_without_an_image_size(tmp_path, monkeypatch, name):
+    """Sizes are unknown in its graph then, and TensorFlow Lite lacks operators for that."""
+    add_tiny(monkeypatch)
+    keras.utils.set_random_seed(1)
+    small = {"width": 32, "num_queries": 9} if name == "detr" else {}
+    small = {"channels": 8, "depth": 1} if name in ("fcos", "retinanet") else small
+    model = registry.create_detector(name, 2, None, "tiny", **small)
+    for weight in model.trainable_weights:  # scores and boxes apart from each other
+        weight.assign_add(0.03 * keras.random.normal(weight.shape, seed=len(weight.path)))
+    images = np.random.default_rng(0).uniform(0, 255, (1, 64, 128, 3)).astype(np.float32)
+    save_lite(model, tmp_path / "model.tflite", images.shape[1:3])
+    run = tf.lite.Interpreter(str(tmp_path / "model.tflite")).get_signature_runner()
+    wanted, found = model.detect(images), run(images=images)
+    assert int(wanted["num_valid"][0]) > 3
+    for key, value in wanted.items():
+        np.testing.assert_allclose(found[key], value, atol=1e-5, err_msg=key)
