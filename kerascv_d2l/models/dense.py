@@ -20,6 +20,7 @@ from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
 from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.task_aligned import match_task_aligned
+from kerascv_d2l.ops.upsampling import pad_to_multiple
 
 STRIDES = (8, 16, 32)  # of the backbone's maps
 LEVELS = (3, 5)  # of the pyramid: these, or two coarser ones besides, which are made of the last
@@ -230,8 +231,10 @@ class DenseDetector(Detector):
             corners in pixels; and int32 `(2,)`, height and width of the images.
         """
         self.check_images(images)
-        maps = self.features(images, training=training)
-        sizes = [map_size(m)[1:3] for m in (images, *maps)]
+        # As torchvision does: else the strides of anchors would not be those of the maps.
+        padded = pad_to_multiple(images, STRIDES[-1])
+        maps = self.features(padded, training=training)
+        sizes = [map_size(m)[1:3] for m in (padded, *maps)]
         anchors = pyramid_anchors(sizes[0], sizes[1:], self.anchor_sizes, self.anchor_ratios)
         return self.class_tower(maps), self.box_tower(maps), anchors, tf.shape(images)[1:3]
 

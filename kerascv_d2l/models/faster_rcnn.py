@@ -14,6 +14,7 @@ from kerascv_d2l.models.rpn import RPNHead, RPNSettings, propose, rpn_losses
 from kerascv_d2l.ops.anchor_choice import choose_anchors
 from kerascv_d2l.ops.pyramid_anchors import RPN_RATIOS, RPN_SIZES, pyramid_anchors
 from kerascv_d2l.ops.roi_sampling import map_size
+from kerascv_d2l.ops.upsampling import pad_to_multiple
 
 # Options with which it trains on two cores: narrow heads and fewer boxes.
 NARROW = {
@@ -132,11 +133,13 @@ class FasterRCNN(FastRCNN):
             `size` int32 `(2,)`, height and width of the images.
         """
         self.check_images(images)
-        maps = self.features(images, training=training)
+        # As torchvision does: else the strides of anchors would not be those of the maps.
+        padded = pad_to_multiple(images, STRIDES[-1])
+        maps = self.features(padded, training=training)
         size = map_size(images)[1:3]
         logits, offsets = self.rpn(maps)
         anchors = pyramid_anchors(
-            size,
+            map_size(padded)[1:3],
             [map_size(m)[1:3] for m in maps],
             self.anchor_sizes,
             self.anchor_ratios,

@@ -6,6 +6,7 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.folding import FoldingModel
+from kerascv_d2l.ops.roi_sampling import map_size
 
 EXTRAS = (None, "pool", "p6p7", "p6p7_from_c5")
 
@@ -126,17 +127,19 @@ def _conv(channels, kernel_size, name, strides=1, padding="same"):
 class RepeatLike(keras.layers.Layer):
     """Enlarge a map to the size of another by repeating pixels.
 
-    Pixel i of the result is pixel floor(i · size / new size), as PyTorch's
-    "nearest" has it. Called with `[map, like]`, `(batch, h, w, c)` and
-    `(batch, h', w', …)`; gives `(batch, h', w', c)`.
+    Each is repeated as often as is needed to cover the other map, and what is too much cut off
+    below and to the right: where the other is twice as large or one less, this is PyTorch's
+    "nearest". Called with `[map, like]`, `(batch, h, w, c)` and `(batch, h', w', …)`; gives
+    `(batch, h', w', c)`.
     """
 
     def call(self, inputs):
+        # `ResizeNearestNeighbor` has no gradient under XLA.
         x, like = inputs
-        size = like.shape[1:3]
-        return tf.raw_ops.ResizeNearestNeighbor(
-            images=x, size=tf.shape(like)[1:3] if None in size else size
-        )
+        _, height, width, _ = map_size(like)
+        for axis, wanted in ((1, height), (2, width)):
+            x = tf.repeat(x, -(-wanted // map_size(x)[axis]), axis=axis)
+        return x if x.shape[1:3] == (height, width) else x[:, :height, :width]
 
     def compute_output_shape(self, input_shape):
         x, like = input_shape

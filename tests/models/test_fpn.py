@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kerascv_d2l import FPN, InputError, backbone, feature_pyramid
+from kerascv_d2l.models.fpn import RepeatLike
 
 RECORDING = Path(__file__).parents[1] / "recording"
 sys.path.insert(0, str(RECORDING))
@@ -60,3 +61,12 @@ def test_errors_name_the_argument():
         small("p6")
     with pytest.raises(InputError, match="backbone 'resnet19'"):
         FPN("resnet19")
+
+
+@pytest.mark.quick
+def test_pixels_are_repeated_and_cut_off():
+    x = np.arange(2 * 3 * 4 * 1, dtype=np.float32).reshape(2, 3, 4, 1)
+    for size in ((6, 8), (5, 8), (6, 7), (9, 4)):
+        enlarged = RepeatLike()([x, np.zeros((2, *size, 7), np.float32)])
+        rows, columns = (np.arange(n) // -(-n // m) for n, m in zip(size, (3, 4), strict=True))
+        np.testing.assert_array_equal(enlarged, x[:, rows][:, :, columns])
