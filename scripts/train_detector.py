@@ -214,6 +214,7 @@ def main(argv=None):
     args = parse(argv)
     recipe = fill_in(args)
     strategy = cli.set_up(args)
+    d2l.detector_class(args.model).make_loss(args.loss)  # refused before anything is read
     if not d2l.detector_class(args.model).takes_whole(args.weights):
         d2l.check_weights(args.backbone, args.weights)
     data = load_data(args)

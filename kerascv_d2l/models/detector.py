@@ -74,6 +74,8 @@ class Detector(BuiltModel, keras.Model):
     predicts_masks = False
     # The smallest height and width that `call` takes, pixels.
     MIN_SIZE = 1
+    # Whether XLA can compile a training step.
+    XLA = True
 
     def __init__(
         self, class_names, image_size=None, decoder=None, score_threshold=SCORE_THRESHOLD, **kwargs
@@ -115,7 +117,16 @@ class Detector(BuiltModel, keras.Model):
         Raises:
             InputError: if there is no such loss.
         """
-        return None if name is None else cls.LOSSES[one_of(cls.LOSSES, name, "loss")]()
+        if name is None:
+            return None
+        if not cls.LOSSES:
+            raise InputError(f"loss={name!r}: {cls.__name__} has a loss of its own. Leave it out.")
+        return cls.LOSSES[one_of(cls.LOSSES, name, "loss")]()
+
+    @classmethod
+    def has_own_loss(cls):
+        """Whether `compute_loss` does without what `compile` and `fit` take for the loss."""
+        return not cls.LOSSES and cls.compute_loss is not keras.Model.compute_loss
 
     @classmethod
     def takes_whole(cls, weights):
@@ -161,11 +172,19 @@ class Detector(BuiltModel, keras.Model):
             optimizer: as in Keras. If the model is built, its variables are made here, so
                 that they can be saved and restored before the first step. Where it keeps a running
                 mean of the weights, batch norm's statistics are averaged as slowly.
-            loss: as in Keras; unless `compute_loss` says otherwise it needs none.
-            jit_compile: bool, or "auto" for XLA on GPUs only.
+            loss: as in Keras; None for a detector that has its own.
+            jit_compile: bool, or "auto" for XLA on GPUs only, where it can compile this detector.
             **kwargs: as in Keras.
+
+        Raises:
+            InputError: if the detector has a loss of its own, or XLA cannot compile it.
         """
-        jit_compile = resolve_jit_compile(jit_compile)
+        name = type(self).__name__
+        if loss is not None and self.has_own_loss():
+            raise InputError(f"loss={loss!r}: {name} has a loss of its own. Leave it out.")
+        if jit_compile is True and not self.XLA:
+            raise InputError(f"jit_compile=True: XLA cannot train a {name}. Leave it out.")
+        jit_compile = self.XLA and resolve_jit_compile(jit_compile)
         super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # of a loss scale
         if inner.use_ema:
@@ -216,6 +235,11 @@ class Detector(BuiltModel, keras.Model):
 
     def _with_targets(self, batch):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if sample_weight is not None and self.has_own_loss():
+            raise InputError(
+                f"sample_weight: the loss of {type(self).__name__} weighs all images alike. Leave "
+                "it out (class_weight, too)."
+            )
         y = as_targets(y, len(self.class_names))
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 

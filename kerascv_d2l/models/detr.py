@@ -130,6 +130,7 @@ class DETR(Detector):
 
     BACKBONE = "resnet18"
     MIN_SIZE = 64
+    XLA = False  # cannot do the matching
     RECIPES: ClassVar = {
         "default": _recipe(),
         "denoising": _recipe(denoising=DENOISING_GROUPS),
@@ -220,10 +221,6 @@ class DETR(Detector):
         self.focus = [BoxFocus(heads, name=f"focus_{i}") for i in range(layers)]
         if self.denoising:  # what a query of each class begins with
             self.labels = Queries(width, self.num_classes, name="labels")
-
-    def compile(self, optimizer="sgd", loss=None, jit_compile=False, **kwargs):
-        """Configure the model for training, as `Detector.compile`; XLA cannot do the matching."""
-        super().compile(optimizer, loss, jit_compile, **kwargs)
 
     def build(self, input_shape):
         width = self.settings["width"]

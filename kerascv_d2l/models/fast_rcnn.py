@@ -6,7 +6,6 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.region_decoder import RegionDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
 from kerascv_d2l.models.common import any_images, dtype_scope, settle_batch_norm
@@ -19,6 +18,7 @@ from kerascv_d2l.ops.checks import as_boxes, as_targets
 from kerascv_d2l.ops.region_matching import match_by_iou, sample_balanced
 from kerascv_d2l.ops.roi import multilevel_roi_align
 from kerascv_d2l.ops.roi_sampling import map_size
+from kerascv_d2l.ops.upsampling import pad_to_multiple
 
 STRIDES = (4, 8, 16, 32)  # of the maps that boxes are read from
 POOLED = 7  # bins along a side of a box
@@ -120,6 +120,7 @@ class FastRCNN(Detector):
 
     BACKBONE = "resnet18"
     MIN_SIZE = 64
+    XLA = False  # has no suppression for batches, and reads regions by a slower way
     PARTS = ("classes", "boxes")  # losses, each a metric
     RECIPES: ClassVar = {"default": Recipe(batch_size=8)}
 
@@ -156,21 +157,6 @@ class FastRCNN(Detector):
         """Make the layers on top of the pyramid; a subclass may have more of them."""
         self.box_head = BoxHead(self.num_classes, self.head_width, name="box_head")
 
-    def compile(self, optimizer="sgd", loss=None, jit_compile=False, **kwargs):
-        """Configure the model for training, as `Detector.compile`, but never by XLA.
-
-        XLA has no suppression for batches, and reads regions by a slower way.
-
-        Raises:
-            InputError: if `jit_compile` is True or there is a loss: it has its own.
-        """
-        if jit_compile is True or loss is not None:
-            raise InputError(
-                f"loss={loss!r}, jit_compile={jit_compile!r}: this detector has losses of its own "
-                "and cannot be compiled by XLA. Leave both out."
-            )
-        super().compile(optimizer, None, False, **kwargs)
-
     def build(self, input_shape):
         self.box_head.build((None, POOLED, POOLED, self.channels))
         self.built = True
@@ -190,8 +176,9 @@ class FastRCNN(Detector):
         images, proposals = inputs["images"], as_boxes(inputs["proposals"], "proposals", 3)
         self.check_images(images)
         size = tf.stack(map_size(images)[1:3])
+        padded = pad_to_multiple(images, STRIDES[-1])  # so that strides are exact
         return {
-            "maps": self.features(images, training=training),
+            "maps": self.features(padded, training=training),
             "proposals": proposals * sides_of(size),
             "valid": tf.reduce_all(proposals[..., 2:] > proposals[..., :2], axis=-1),
             "size": size,

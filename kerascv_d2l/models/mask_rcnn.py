@@ -226,12 +226,28 @@ class MaskRCNN(FasterRCNN):
         pasted = paste_detections(found["masks"], found["boxes"], size, loop=not self._builtin)
         return found | {"masks": pasted}
 
-    def _head_losses(self, maps, y, boxes, match):
+    def _losses_by_name(self, outputs, y):
         if "masks" not in y:
             raise InputError(
                 f"labels have the keys {sorted(y)}; masks are missing: uint8 (batch, m, height, "
                 "width) of the images' size."
             )
+        size, wanted = tuple(y["masks"].shape[2:4]), tf.get_static_value(outputs["size"])
+        if wanted is not None and None not in size and size != tuple(wanted.tolist()):
+            raise InputError(
+                f"masks are of {size} pixels and images of {tuple(wanted.tolist())}: expected "
+                "masks of the images' size."
+            )
+        return super()._losses_by_name(outputs, y)
+
+    def _losses_and_detections(self, images, y, key):
+        if self.image_size and "masks" in y:  # as the images are
+            masks = tf.transpose(y["masks"], [0, 2, 3, 1])
+            masks = tf.image.resize(masks, self.image_size, "nearest")
+            y = y | {"masks": tf.transpose(masks, [0, 3, 1, 2])}
+        return super()._losses_and_detections(images, y, key)
+
+    def _head_losses(self, maps, y, boxes, match):
         losses = super()._head_losses(maps, y, boxes, match)
         # Positives only.
         index = tf.cast(tf.where(match >= 0), tf.int32)  # (positives, 2): image, sample

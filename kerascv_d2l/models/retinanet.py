@@ -5,6 +5,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import sigmoid_focal_loss
 from kerascv_d2l.models.dense import (
@@ -38,9 +39,12 @@ class RetinaNet(DenseDetector):
 
     Args:
         class_names: sequence of str, or the number of classes.
-        anchor_sizes: five sequences of float, for each level the sides of its anchors in pixels.
+        anchor_sizes: sequences of float, for each level the sides of its anchors in pixels.
         anchor_ratios: sequence of float, height over width.
         **kwargs: as in `DenseDetector`.
+
+    Raises:
+        InputError: if there are sizes of more or fewer levels than `levels`.
 
     Source:
         Lin et al. 2017, "Focal Loss for Dense Object Detection".
@@ -59,6 +63,11 @@ class RetinaNet(DenseDetector):
         self.anchor_ratios = tuple(anchor_ratios)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         super().__init__(class_names, **kwargs)
+        if len(self.anchor_sizes) != self.levels:
+            raise InputError(
+                f"anchor_sizes={self.anchor_sizes!r} are for {len(self.anchor_sizes)} levels, and "
+                f"levels={self.levels}: give sizes of each level."
+            )
 
     @classmethod
     def anchor_options(cls, boxes, image_size):

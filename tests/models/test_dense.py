@@ -295,3 +295,40 @@ def test_they_learn_two_images_by_heart():
     found = model.detect(images)
     np.testing.assert_array_equal(found["classes"][:, 0], [1, 0])
     np.testing.assert_allclose(found["boxes"][:, 0], y["boxes"][:, 0], atol=0.1)
+
+
+@pytest.mark.parametrize("kind", [FCOS, RetinaNet])
+def test_images_are_padded_to_whole_strides(kind):
+    """Steps of 100 // 13 pixels would leave the places of a stride of 8."""
+    model = kind(2, backbone="tiny", channels=8, depth=1)
+    images = np.random.default_rng(0).uniform(0, 255, (1, 100, 90, 3)).astype(np.float32)
+    outputs = model(images)
+    padded = model(np.pad(images, [(0, 0), (0, 28), (0, 6), (0, 0)], "edge"))
+    assert outputs["size"].numpy().tolist() == [100, 90]
+    for name in ("logits", "anchors"):
+        for found, expected in zip(outputs[name], padded[name], strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    for level, stride in enumerate((8, 16, 32)):
+        _, top, _, bottom = outputs["anchors"][level].numpy().T
+        assert set(np.diff(np.unique(top + bottom))) == {2 * stride}
+
+
+def test_xla_computes_the_same():
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype(np.uint8)
+    rows = np.float32([[[0, 0.1, 0.2, 0.6, 0.7]], [[1, 0.3, 0.1, 0.9, 0.5]]])
+    losses = []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        model = FCOS(2, backbone="tiny", channels=8, depth=1, levels=3)
+        model.compile(keras.optimizers.SGD(0.01), jit_compile=compiled)
+        losses.append(model.fit(images, rows, epochs=3, verbose=0).history["loss"])
+    assert losses[0][2] < losses[0][0]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_anchor_sizes_are_of_all_levels():
+    with pytest.raises(InputError, match=r"are for 5 levels, and levels=3: give sizes of each"):
+        RetinaNet(2, backbone="tiny", levels=3)
+    sizes = [[8], [16], [32]]
+    model = RetinaNet(2, sizes, backbone="tiny", channels=8, levels=3)
+    assert len(model(np.zeros((1, 64, 64, 3)))["anchors"]) == 3

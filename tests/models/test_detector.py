@@ -16,7 +16,9 @@ from small_networks import add_tiny
 from toy_detector import GridDetector
 
 from kerascv_d2l import (
+    DETR,
     DetectionDecoder,
+    FastRCNN,
     InputError,
     MeanAveragePrecisionCallback,
     TinySSD,
@@ -184,6 +186,21 @@ def test_fit_refuses_wrong_labels(small, row):
             small.fit(batches, verbose=0)
 
 
+def test_what_an_own_loss_has_no_use_for_is_refused():
+    images, rows = np.zeros((2, 64, 64, 3), np.float32), np.full((2, 1, 5), -1, np.float32)
+    model = GridDetector(2, (64, 64), width=2)
+    with pytest.raises(InputError, match="loss='mse': GridDetector has a loss of its own"):
+        model.compile("sgd", "mse")
+    model.compile("sgd")
+    weighed = tf.data.Dataset.from_tensors((images, rows, np.ones(2, np.float32)))
+    for data in ((images, rows), (weighed,)):
+        options = {"sample_weight": np.ones(2)} if len(data) == 2 else {}
+        with pytest.raises(InputError, match="sample_weight: the loss of GridDetector weighs"):
+            model.fit(*data, verbose=0, **options)
+    assert not DETR.XLA and not FastRCNN.XLA and FastRCNN.has_own_loss()
+    assert TinySSD.XLA and not TinySSD.has_own_loss()
+
+
 # ---------------------------------------------------------------- by name
 
 
@@ -208,6 +225,8 @@ def test_detectors_by_name():
         registry.create_detector("tinyssd", ("cat",), backbone="vgg16")
     with pytest.raises(InputError, match="loss must be one of ssd, book, focal; got 'focl'"):
         model.make_loss("focl")
+    with pytest.raises(InputError, match="loss='focal': FCOS has a loss of its own"):
+        registry.detector_class("fcos").make_loss("focal")
     code = "import sys, kerascv_d2l.models.registry as r; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -222,6 +222,9 @@ def test_fit_learns_and_a_saved_model_is_the_same(tmp_path):
     with pytest.raises(InputError, match="masks are missing"):
         model.compute_loss(images, labels, model(images, training=True))
     labels = with_masks(labels)
+    small_masks = labels | {"masks": labels["masks"][:, :, ::2]}
+    with pytest.raises(InputError, match=r"masks are of \(48, 96\) pixels and images of \(96"):
+        model.compute_loss(images, small_masks, model(images, training=True))
     with pytest.raises(InputError, match="jit_compile=True"):
         model.compile(jit_compile=True)
     model.compile(keras.optimizers.Adam(1.5e-3))

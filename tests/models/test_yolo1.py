@@ -138,3 +138,17 @@ def test_it_trains_and_its_config_makes_it_again():
     copy.set_weights(model.get_weights())
     found = [m.detect(images)["scores"] for m in (copy, model)]
     np.testing.assert_allclose(*found, atol=1e-6)
+
+
+def test_large_features_do_not_end_the_learning():
+    """Of a pretrained network, say: where sigmoids are flat, a squared error has no gradient."""
+    keras.utils.set_random_seed(0)
+    model = YOLO1(1, "tiny", freeze_norm=True)
+    norm = [w for layer in model.features.layers if "bn4" in layer.name for w in layer.weights]
+    norm[0].assign(30 * tf.ones_like(norm[0]))
+    norm[1].assign(60 * tf.ones_like(norm[1]))  # all positive, as after a ReLU
+    images = np.random.default_rng(0).uniform(0, 255, (4, 64, 64, 3)).astype(np.float32)
+    rows = np.float32([[[0, 0.2, 0.3, 0.6, 0.8]]] * 4)
+    model.compile(keras.optimizers.Adam(0.01))
+    history = model.fit(images, rows, epochs=20, verbose=0).history["loss_coordinates"]
+    assert history[-1] < 0.2 * history[0]
