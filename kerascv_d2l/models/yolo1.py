@@ -71,9 +71,10 @@ class YOLO1(Detector):
                 [
                     keras.Input(self.features.output_shape[1:]),
                     keras.layers.Conv2D(HEAD_CHANNELS, 3, padding="same", name="head_conv"),
-                    # Not the paper's. On a pretrained network's large features a few steps else
-                    # bring the sigmoids to where a squared error has no gradient.
-                    keras.layers.GroupNormalization(32, epsilon=1e-5, name="head_norm"),
+                    # As in YOLO9000 (2017), not in the paper: on a pretrained network's large
+                    # features the first steps would else bring the sigmoids to where a squared
+                    # error has no gradient.
+                    keras.layers.BatchNormalization(name="head_norm"),
                     keras.layers.LeakyReLU(0.1),
                     keras.layers.Conv2D(5 * boxes_of_a_cell + self.num_classes, 1, name="cells"),
                 ],

@@ -280,7 +280,9 @@ assert shapes == [(256, 4), (64, 4), (16, 4), (4, 4), (1, 4)]
 # The paper has a network of its own with 24 convolutions, pretrained on ImageNet, then two dense layers, so that a cell
 # sees the whole image and images must have 448 × 448 pixels. Here the backbone is any of the table, and a 3 × 3 and a 1 ×
 # 1 convolution stand in place of the dense layers: fewer weights, any size. The outputs go through a sigmoid (classes: a
-# softmax), so that they start and stay in their range. The loss is the paper's.
+# softmax), so that they start and stay in their range. Between the two convolutions stands a batch normalization, as in the second YOLO (2017): without it
+# the large features of a pretrained backbone bring the sigmoids, in a few steps, to where they are flat, and a squared error
+# has no gradient there. The loss is the paper's.
 
 # %% [markdown] tags=["zh"]
 # 两者的训练方法与这里的其他模型一样：`python scripts/train_detector.py --model fcos`、`--model retinanet`。
@@ -291,7 +293,8 @@ assert shapes == [(256, 4), (64, 4), (16, 4), (4, 4), (1, 4)]
 #
 # 论文有自己的网络：24 个卷积层，在 ImageNet 上预训练，之后是两个全连接层，所以一个单元格能看到整张图像，图像必须是 448 × 448
 # 像素。这里可以选用表中任何一个骨干网络，用一个 3 × 3 和一个 1 × 1 的卷积代替全连接层：权重更少，大小不限。
-# 输出经过 sigmoid（类别经过 softmax），一开始就在取值范围之内。损失函数与论文相同。
+# 输出经过 sigmoid（类别经过 softmax），一开始就在取值范围之内。两个卷积层之间有批量归一化（与2017年的第二版YOLO一样）：没有它，预训练骨干网络的特征很大，
+# 几步之后 sigmoid 就到了平坦的地方，而平方误差在那里没有梯度。损失函数与论文相同。
 
 # %% [markdown] tags=["en"]
 # ## Exercises
