@@ -164,13 +164,13 @@ assert measured["map_50"] > 0.7 and measured["map_75"] < measured["map_50"]
 
 # %% [markdown] tags=["en"]
 # One object on an image, from random weights. The place comes out well, the sides less exactly: the number at IoU 0.75 is
-# lower. Some scores are below 0.3, the threshold of the picture: confidence is a guess of the IoU, and a cautious one.
+# lower. The picture shows scores above 0.3, and some are hardly more: confidence is a guess of the IoU, and a cautious one.
 #
 # What are the two boxes of a cell? Here is what the cell with the object's centre says, with the confidences of both:
 
 # %% [markdown] tags=["zh"]
 # 每张图像一个物体，从随机权重开始。物体的位置不错，边的位置不那么准：交并比 0.75 时的数值较低。
-# 有些分数低于图中的阈值 0.3：置信度是对交并比的猜测，而且偏谨慎。
+# 图中只画分数高于 0.3 的框，有些只略高一点：置信度是对交并比的猜测，而且偏谨慎。
 #
 # 一个单元格的两个框是什么样的？下面是物体中心所在的单元格给出的两个框，以及它们的置信度：
 
@@ -189,7 +189,7 @@ for k, axis in enumerate(axes):
 plt.show()
 
 # %% [markdown] tags=["en"]
-# What to see: both boxes lie on the object, and they have specialised: cyan is the larger, red the smaller. The confidences
+# What to see: both boxes lie on the object, and they have specialised: red is the larger, cyan the smaller. The confidences
 # say which of them is to be believed.
 #
 # ## What it cannot do
@@ -198,7 +198,7 @@ plt.show()
 # anything is learned. Here two objects share a centre, a wide one and a tall one:
 
 # %% [markdown] tags=["zh"]
-# 看什么：两个框都在物体上，并且有了分工：青色的较大，红色的较小。置信度表示该相信哪一个。
+# 看什么：两个框都在物体上，并且有了分工：红色的较大，青色的较小。置信度表示该相信哪一个。
 #
 # ## 它做不到什么
 #
