@@ -298,13 +298,13 @@ def test_statistics_are_averaged_as_slowly_as_the_weights():
 # ---------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("name", ["fcos", "retinanet", "yolo1", "detr"])
+@pytest.mark.parametrize("name", ["fcos", "yolo1", "detr"])
 def test_lite_of_a_model_without_an_image_size(tmp_path, monkeypatch, name):
     """Sizes are unknown in its graph then, and TensorFlow Lite lacks operators for that."""
     add_tiny(monkeypatch)
     keras.utils.set_random_seed(1)
     small = {"width": 32, "num_queries": 9} if name == "detr" else {}
-    small = {"channels": 8, "depth": 1} if name in ("fcos", "retinanet") else small
+    small = {"channels": 8, "depth": 1} if name == "fcos" else small
     model = registry.create_detector(name, 2, None, "tiny", **small)
     for weight in model.trainable_weights:  # scores and boxes apart from each other
         weight.assign_add(0.03 * keras.random.normal(weight.shape, seed=len(weight.path)))

@@ -4,6 +4,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerascv_d2l import FPN, InputError, backbone, feature_pyramid
 from kerascv_d2l.models.fpn import RepeatLike
@@ -70,3 +71,16 @@ def test_pixels_are_repeated_and_cut_off():
         enlarged = RepeatLike()([x, np.zeros((2, *size, 7), np.float32)])
         rows, columns = (np.arange(n) // -(-n // m) for n, m in zip(size, (3, 4), strict=True))
         np.testing.assert_array_equal(enlarged, x[:, rows][:, :, columns])
+
+
+@pytest.mark.quick
+def test_repeating_has_a_gradient_under_xla():
+    x, like = tf.random.normal((2, 3, 4, 2), seed=1), tf.random.normal((2, 5, 8, 2), seed=2)
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(like * RepeatLike()([x, like]))
+        return tape.gradient(total, x)
+
+    np.testing.assert_allclose(tf.function(gradient, jit_compile=True)(), gradient(), rtol=1e-5)
