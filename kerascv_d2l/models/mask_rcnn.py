@@ -241,7 +241,7 @@ class MaskRCNN(FasterRCNN):
         return super()._losses_by_name(outputs, y)
 
     def _losses_and_detections(self, images, y, key):
-        if self.image_size and "masks" in y:  # as the images are
+        if self.image_size and isinstance(y, dict) and "masks" in y:  # as the images are
             masks = tf.transpose(y["masks"], [0, 2, 3, 1])
             masks = tf.image.resize(masks, self.image_size, "nearest")
             y = y | {"masks": tf.transpose(masks, [0, 3, 1, 2])}
