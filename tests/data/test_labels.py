@@ -265,6 +265,7 @@ def test_labels_in_no_list_are_counted(tmp_path):
         "2 labelled image(s) are in none of train.txt, val.txt, and are not read: b, d"
         in data.notes
     )
+    assert not any("have no labels" in note for note in data.notes)
 
 
 def test_a_bad_file_of_five_does_not_end_the_run(tmp_path):

@@ -184,7 +184,7 @@ def _checked(options, function, layout):
 
 def _note_unlabelled(root, labels, faults):
     labelled = {str(image.path) for part in labels.images.values() for image in part}
-    labelled |= {str(file) for file in labels.label_files}
+    labelled |= {str(file) for file in labels.spoken_for}
     if others := [file for file in walk(root) if str(file) not in labelled]:
         labelled = set(map(os.path.realpath, labelled))  # of a link under both names
         others = [relative(f, root) for f in others if os.path.realpath(f) not in labelled]

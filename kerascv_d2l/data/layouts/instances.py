@@ -58,7 +58,7 @@ def read(root, faults):
         part = part_of_path(image, root)
         parts.setdefault(part, []).append(LabelledImage(image, str(image), found))
     files = frozenset(file for _, several in pairs for file in several)
-    return Labels(parts, [CLASS], unnamed=True, label_files=files)
+    return Labels(parts, [CLASS], unnamed=True, spoken_for=files)
 
 
 def _numbers(root):

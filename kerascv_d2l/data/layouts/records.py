@@ -73,7 +73,8 @@ class Labels:
             detection, where `boxes.ObjectTargets` does it, and for unlabelled images.
         colors: as of `DataSet`.
         unnamed: bool: nothing names the classes, and `class_names` stand in for names.
-        label_files: image files that are labels, such as masks.
+        spoken_for: image files that need no labels: masks, which are labels, and images that are
+            left out and counted already.
         named_in: str: where the user names the classes, for messages; None where the names
             come from the images, masks or objects.
     """
@@ -84,7 +85,7 @@ class Labels:
     colors: np.ndarray | None = None
     named_in: str | None = None
     unnamed: bool = False
-    label_files: frozenset = frozenset()
+    spoken_for: frozenset = frozenset()
 
 
 class Faults:

@@ -17,6 +17,8 @@ on one side by that, and clipped at the border.) Objects marked as difficult are
 masks of some images only: for the others `skip_bad` leaves objects without one out.
 """
 
+from pathlib import Path
+
 from kerascv_d2l.data.layouts.files import (
     ABSENT,
     LIST_FOLDERS,
@@ -79,8 +81,12 @@ def read(root, faults):
     for part, stems in parts.items():
         found = (_read_xml(files[stem], root, images, faults) for stem in stems)
         labels[part] = [image for image in found if image is not None]
-    masks = frozenset(f for f in walk(root) if f.parent.name.lower() == MASKS_FOLDER)
-    return Labels(labels, label_files=masks)
+    # Images whose labels are in no list are in a note of `read_lists`.
+    unlisted = {Path(stem).name for stem in set(files).difference(*parts.values())}
+    spoken_for = frozenset(
+        f for f in walk(root) if f.parent.name.lower() == MASKS_FOLDER or f.stem in unlisted
+    )
+    return Labels(labels, spoken_for=spoken_for)
 
 
 def read_objects(file):
