@@ -21,6 +21,8 @@ import keras
 from keras.src.backend.common import global_state  # guarded by the pin of Keras' version
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.batch_norm import BatchNormalization
+from kerascv_d2l.layers.depthwise import DepthwiseConv2D
 from kerascv_d2l.models import preprocessing, resnet
 from kerascv_d2l.models.common import as_class_names
 from kerascv_d2l.models.folding import FoldingModel
@@ -33,6 +35,11 @@ from kerascv_d2l.ops.geometry import CROP_PCT
 BATCH_NORM_MOMENTUM = 0.9
 # A size at which a feature map's stride shows, also in networks that do not pad.
 _PROBE_SIZE = 1024
+# Keras' layers, and what stands in for them.
+_FAST = {
+    keras.layers.BatchNormalization: BatchNormalization,
+    keras.layers.DepthwiseConv2D: DepthwiseConv2D,
+}
 _CLASS_INDEX = (
     "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
 )
@@ -260,11 +267,29 @@ def without_classifier(name, weights, input_shape, batch_norm_momentum):
     network = constructor(include_top=False, weights=weights, input_tensor=features)
     if weights != "imagenet":
         _standardise_inside(network)
+    network = _with_fast_layers(network)
     if batch_norm_momentum is not None:
         for layer in network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = batch_norm_momentum
     return network
+
+
+def _with_fast_layers(network):
+    """Replace layers of Keras by those of this package that compute the same sooner."""
+    if not any(type(layer) in _FAST for layer in network.layers):
+        return network
+    fast = keras.models.clone_model(
+        network,
+        clone_function=lambda layer: _FAST.get(type(layer), type(layer)).from_config(
+            layer.get_config()
+        ),
+    )
+    fast.set_weights(network.get_weights())
+    for layer in fast.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # reads the weights
+    return keras.Model(fast.inputs[0], fast.outputs[0], name=network.name)  # of one image, no list
 
 
 def imagenet_classifier(name, weights=None, image_size=(224, 224)):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerascv_d2l.layers import BatchNorm
+from kerascv_d2l.layers import BatchNorm, BatchNormalization
 
 pytestmark = pytest.mark.quick
 
@@ -89,14 +89,44 @@ def test_config_round_trip():
     assert (type(copy), copy.momentum, copy.epsilon) == (BatchNorm, 0.8, 1e-3)
 
 
-@pytest.mark.parametrize("options", [{"axis": 1}, {"scale": False}])
-def test_other_cases_are_keras_own(options):
+@pytest.mark.parametrize("options", [{"axis": 1}, {"scale": False}, {"center": False}])
+def test_other_cases_are_those_of_keras(options):
     ours = BatchNorm(**options)
     plain = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **options)
     np.testing.assert_allclose(
         ours(images(), training=True), plain(images(), training=True), atol=1e-5
     )
-    np.testing.assert_allclose(ours.moving_variance, plain.moving_variance, rtol=1e-5)
+    # But on axis 1 Keras' code keeps the variance of the batch, not that of its population.
+    unbiased = 1 if "axis" in options else 30 / 29
+    change = (plain.moving_variance - 0.9) * unbiased
+    np.testing.assert_allclose(ours.moving_variance, 0.9 + change, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [16, 20])
+def test_bfloat16_learns_as_float32_does(channels):
+    """Moments must not be computed in bfloat16, in which 3 and 3.01 are the same number."""
+    draw = np.random.default_rng(3)
+    x = tf.cast(draw.normal(3, 0.1, (4, 5, 6, channels)), tf.bfloat16)
+    weight = tf.constant(draw.normal(size=x.shape), tf.float32)
+    found = []
+    for dtype in ("mixed_bfloat16", "float32"):
+        layer = BatchNorm(dtype=dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(weight * tf.cast(y, tf.float32))
+        sources = [x, layer.gamma.value, layer.beta.value]
+        found.append([y, *tape.gradient(loss, sources), layer.moving_mean, layer.moving_variance])
+    assert found[0][0].dtype == tf.bfloat16
+    for half, single in zip(*found, strict=True):
+        single = tf.cast(single, tf.float32)
+        largest = float(tf.reduce_max(abs(single)))
+        np.testing.assert_allclose(tf.cast(half, tf.float32), single, atol=largest / 128)
+
+
+def test_keras_layer_by_its_name_has_its_constants():
+    ours, keras_own = BatchNormalization(), keras.layers.BatchNormalization()
+    assert ours.get_config() | {"name": ""} == keras_own.get_config() | {"name": ""}
 
 
 def test_synchronised_on_one_device_is_the_same():

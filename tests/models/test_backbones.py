@@ -327,3 +327,17 @@ def test_every_network_of_keras_is_known():
     functions = [n.lower() for n, f in vars(keras.applications).items() if n[0].isupper()]
     own = {"resnet18", "resnet34", "resnet50_v1.5", "resnet18_small"}
     assert set(functions) | own == set(names())
+
+
+def test_faster_layers_change_neither_results_nor_files_of_weights(tmp_path):
+    ours = backbones.without_classifier("mobilenet_0.25", None, (64, 64, 3), None)
+    plain = keras.applications.MobileNet(
+        alpha=0.25, include_top=False, weights=None, input_shape=(64, 64, 3)
+    )
+    ours.save_weights(tmp_path / "a.weights.h5")
+    plain.load_weights(tmp_path / "a.weights.h5")
+    images = pixels(64, 64)
+    np.testing.assert_allclose(ours(images), plain(images / 127.5 - 1), rtol=1e-4, atol=1e-5)
+    slow = (keras.layers.BatchNormalization, keras.layers.DepthwiseConv2D)
+    assert sum(type(layer) in slow for layer in plain.layers) == 40
+    assert not any(type(layer) in slow for layer in ours.layers)
