@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
+from kerascv_d2l.layers.group_norm import GroupNormalization
 from kerascv_d2l.layers.places import PRIOR_LOGIT
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import ciou_loss
@@ -49,7 +50,7 @@ class Tower(keras.layers.Layer):
         self.norms = []
         if norm:
             self.norms = [
-                keras.layers.GroupNormalization(
+                GroupNormalization(
                     math.gcd(32, channels), epsilon=1e-5, name=f"{self.name}_norm_{i}", dtype=policy
                 )
                 for i in range(depth)

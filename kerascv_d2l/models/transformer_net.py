@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.group_norm import GroupNormalization
 from kerascv_d2l.layers.upsampling import CropLike
 from kerascv_d2l.models.common import any_images, dtype_scope
 from kerascv_d2l.ops.upsampling import crop
@@ -143,7 +144,7 @@ class TransformerNet(keras.Model):
         def convolve(x, filters, kernel_size, strides=1, relu=True):
             x = EdgePadding(kernel_size // 2)(x)
             x = keras.layers.Conv2D(filters, kernel_size, strides)(x)
-            x = keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)(x)
+            x = GroupNormalization(groups=-1, epsilon=1e-5)(x)
             return keras.layers.ReLU()(x) if relu else x
 
         inputs = keras.Input((None, None, 3), name="pixels")
