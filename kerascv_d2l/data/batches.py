@@ -79,8 +79,8 @@ def batches(
             tasks, nothing for detection. `Compose([])` changes nothing.
         seed: int, for order and augmentation.
         initial_epoch: int: the first epoch to give, counted from 0.
-        cache: bool: keep images in memory, decoded before this function returns, where
-            they are resized before they are augmented (or have segmentation masks); None: if they
+        cache: bool: keep images in memory, decoded before this function returns (but not those to
+            classify, where they are cropped before they are resized); None: if they
             take at most `CACHE_BYTES`. Cached pixels for training are rounded to whole grey
             levels; those for evaluation are exactly what `resize` gives.
         crop_pct: float in (0, 1]: share of each side that is cut out of images to classify, for
@@ -307,8 +307,11 @@ def _whole_loader(split, targets, cache):
     image, rows = image_loader(split), targets
     if cache is None:
         cache = 4 * split.sizes.prod(axis=1).sum() <= CACHE_BYTES
-    if cache and split.task == SEGMENTATION and not isinstance(split.images, np.ndarray):
+    # Images to classify are decoded as far as their window goes, which takes little.
+    cache = cache and split.task in (DETECTION, SEGMENTATION)
+    if cache and not isinstance(split.images, np.ndarray):
         image = _cached_of_any_size(image, split.sizes, 3)
+    if cache and split.task == SEGMENTATION and not isinstance(split.images, np.ndarray):
         mask = _cached_of_any_size(lambda k: targets(k)["mask"][..., None], split.sizes, 1)
         rows = lambda index: {"mask": mask(index)[..., 0]}  # noqa: E731
     return lambda index: Example(image(index), **rows(index))

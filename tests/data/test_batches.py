@@ -185,6 +185,14 @@ def test_every_epoch_has_other_whole_batches(arrays, cache):
     assert order(numpy(other, 8)) != found
 
 
+@pytest.mark.parametrize("make", [ssd_augmentation, mosaic_augmentation])
+def test_images_kept_at_their_own_size_are_those_of_the_files(files, make):
+    split = files(objects())
+    options = {"training": True, "transform": make(SIZE), "seed": 3}
+    kept, read = (numpy(batches(split, SIZE, 3, cache=c, **options), 4) for c in (True, False))
+    assert_equal(kept, read)
+
+
 RESUMED = {
     "label": ({"label": range(NUM)}, [None, small_augmentation("all")]),
     "objects": (objects(), [None, RandomHorizontalFlip()]),

@@ -35,7 +35,9 @@ def test_is_that_of_keras(options, how):
     layers = [GroupNormalization(**options), keras.layers.GroupNormalization(**options)]
     for layer in layers:
         layer.build((None, 4, 5, 6))
-        layer.set_weights([draw.permutation(np.linspace(0.5, 2, w.shape[0])) for w in layer.weights])
+        layer.set_weights(
+            [draw.permutation(np.linspace(0.5, 2, w.shape[0])) for w in layer.weights]
+        )
     layers[1].set_weights(layers[0].get_weights())
     x = tf.constant(draw.normal(100, 2, (2, 4, 5, 6)), tf.float32)  # a mean of many deviations
     call = learn if how == "eager" else tf.function(learn, jit_compile=how == "xla")
