@@ -9,8 +9,8 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """Keras' layer, under its name and with its arguments.
 
     Of a convolution with a stride in bfloat16 the gradient with respect to the input is computed in
-    float32: TensorFlow's own takes 15 to 30 times as long as the convolution on a CPU, and makes up
-    a fifth of a training step of a MobileNet.
+    float32: TensorFlow's own takes 15 to 30 times as long as the convolution on a CPU
+    (`benchmarks/layers.py`).
     """
 
     def call(self, inputs):

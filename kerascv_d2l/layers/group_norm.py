@@ -1,4 +1,4 @@
-"""Group normalisation in a third of the passes over the data."""
+"""Group normalisation in fewer passes over the data."""
 
 import keras
 import tensorflow as tf
@@ -9,8 +9,8 @@ class GroupNormalization(keras.layers.GroupNormalization):
     """Keras' layer, under its name and with its arguments, for maps `(batch, h, w, channels)`.
 
     Of what Keras computes on each number of a map, most depends on its channel only. Here it is
-    computed for the channels, with the gradient written out: forward and backward take a third of
-    the time on a CPU. Files of weights fit both. Where that does not serve (other axes or ranks,
+    computed for the channels, with the gradient written out: forward and backward take half of the
+    time on two cores (`benchmarks/layers.py`). Files of weights fit both. Where that does not serve (other axes or ranks,
     no scale or offset), Keras' own code runs.
 
     Source:
