@@ -10,8 +10,8 @@ class GroupNormalization(keras.layers.GroupNormalization):
 
     Of what Keras computes on each number of a map, most depends on its channel only. Here it is
     computed for the channels, with the gradient written out: forward and backward take half of the
-    time on two cores (`benchmarks/layers.py`). Files of weights fit both. Where that does not serve (other axes or ranks,
-    no scale or offset), Keras' own code runs.
+    time on two cores (`benchmarks/layers.py`). Files of weights fit both. Where that does not
+    serve (other axes or ranks, no scale or offset), Keras' own code runs.
 
     Source:
         Wu & He 2018, "Group Normalization", equations 2 to 6.

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.devices import replica_slice
@@ -50,6 +51,8 @@ PLACES = "places"  # and with reference boxes
 ALGORITHM = "philox"  # of the noise
 DENOISING_GROUPS = 3  # of the recipe
 STRIDES = (8, 32)  # of the map, with reference boxes and without
+# With reference boxes, where half of the objects are so large, pixels: by docs/experiments.md.
+COARSE, LARGE = 16, 80
 
 
 def _recipe(**options):
@@ -97,7 +100,8 @@ class DETR(Detector):
         backbone: name of a network.
         weights: of the backbone: None (random), "imagenet" or a path.
         image_size: as for `Detector`.
-        stride: int, pixels, of the map; None for 8 with reference boxes, else 32.
+        stride: int, pixels, of the map; None for 8 with reference boxes, else 32. Large objects
+            need 16, which `anchor_options` chooses.
         levels: int, with reference boxes: the map is the finest of a feature pyramid on so many
             of the backbone's.
         num_queries: int, objects that it can find in an image; of a smaller map, as many as it
@@ -197,6 +201,13 @@ class DETR(Detector):
         names = LOSSES + (PLACES,) * reference_boxes
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
         self.build((None, None, None, 3))
+
+    @classmethod
+    def anchor_options(cls, boxes, image_size):
+        """Choose a coarser map for large objects, whose places then see more of them."""
+        corners = np.asarray(boxes, np.float64).reshape(-1, 4) * np.tile(image_size[::-1], 2)
+        sides = np.sqrt(np.prod(np.maximum(corners[:, 2:] - corners[:, :2], 0), axis=1))
+        return {"stride": COARSE} if len(sides) and np.median(sides) >= LARGE else {}
 
     def _make_heads(self):
         """Make the queries, and what reads classes and boxes from them; float32 at the end."""

@@ -347,3 +347,11 @@ def test_it_learns_two_images_by_heart():
     np.testing.assert_allclose(copy.detect(images)["boxes"], found["boxes"], atol=1e-6)
     with pytest.raises(InputError, match=r"width=30 must be a multiple of heads=8 and of 4"):
         DETR(2, width=30)
+
+
+def test_large_objects_get_a_coarser_map():
+    boxes = [[0.1, 0.1, 0.5, 0.5], [0.2, 0.3, 0.6, 0.7], [0.1, 0.1, 0.12, 0.12]]
+    assert DETR.anchor_options(boxes, (256, 256)) == {"stride": 16}  # the median has 102 pixels
+    assert DETR.anchor_options(boxes, (96, 640)) == {"stride": 16}  # 99
+    assert DETR.anchor_options(boxes, (192, 192)) == {}  # 77
+    assert DETR.anchor_options([], (256, 256)) == {}
