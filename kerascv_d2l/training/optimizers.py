@@ -340,8 +340,11 @@ class _LayerRates:
         super().__init__(*args, **arguments)
         self.multipliers = dict(multipliers or {})
         self.no_weight_decay = list(no_weight_decay)
-        sgd = isinstance(self, keras.optimizers.SGD)
-        self._has_kernel = sgd and self.momentum > 0 and not self.nesterov
+        self._at_once = None  # what Keras does in some ten operations for each variable
+        if isinstance(self, keras.optimizers.SGD) and self.momentum > 0 and not self.nesterov:
+            self._at_once = self._momentum_at_once
+        elif isinstance(self, keras.optimizers.Adam) and not self.amsgrad:
+            self._at_once = self._adam_at_once
 
     def build(self, variables):
         # By the number of the variable: what update_step gets is TensorFlow's, without a path.
@@ -370,22 +373,51 @@ class _LayerRates:
         if self._decays[index]:
             decay = keras.ops.cast(rate * self._decays[index], variable.dtype)
             self.assign_sub(variable, variable * decay)
-        if self._has_kernel and isinstance(gradient, tf.Tensor):
-            self._update_at_once(gradient, variable, rate)
+        if self._at_once and isinstance(gradient, tf.Tensor):
+            self._at_once(gradient, variable, rate)
         else:
             super().update_step(gradient, variable, rate)
 
-    def _update_at_once(self, gradient, variable, rate):
-        """Do what SGD with momentum does in one operation, when the gradient is there.
+    def _momentum_at_once(self, gradient, variable, rate):
+        """Update one variable when its gradient is there, where the gradient is dense.
 
-        Keras' multiply all momenta before the first gradient is there: a copy of all weights.
+        Keras' SGD multiplies all momenta before the first gradient is there: a copy of all weights.
         """
-        tf.raw_ops.ResourceApplyKerasMomentum(
+        self._apply(
+            tf.raw_ops.ResourceApplyKerasMomentum,
+            variable,
+            {"accum": self.momentums},
+            {"lr": rate, "grad": gradient, "momentum": self.momentum},
+        )
+
+    def _adam_at_once(self, gradient, variable, rate):
+        """Update one variable, where the gradient is dense.
+
+        Keras' Adam passes ten times over each variable.
+        """
+        step = tf.cast(self.iterations + 1, tf.float32)
+        self._apply(
+            tf.raw_ops.ResourceApplyAdam,
+            variable,
+            {"m": self._momentums, "v": self._velocities},
+            {
+                "beta1_power": self.beta_1**step,
+                "beta2_power": self.beta_2**step,
+                "lr": rate,
+                "beta1": self.beta_1,
+                "beta2": self.beta_2,
+                "epsilon": self.epsilon,
+                "grad": gradient,
+            },
+        )
+
+    def _apply(self, operation, variable, slots, values):
+        """Call an operation of TensorFlow that changes a variable and the optimizer's own."""
+        index = self._get_variable_index(variable)
+        operation(
             var=variable.handle,
-            accum=self.momentums[self._get_variable_index(variable)].value.handle,
-            lr=tf.cast(rate, variable.dtype),
-            grad=tf.cast(gradient, variable.dtype),
-            momentum=tf.cast(self.momentum, variable.dtype),
+            **{name: slot[index].value.handle for name, slot in slots.items()},
+            **{name: tf.cast(value, variable.dtype) for name, value in values.items()},
             use_locking=True,
         )
 

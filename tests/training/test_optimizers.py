@@ -238,7 +238,7 @@ def test_optimizers_by_name():
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_fewer_operations_do_what_keras_do(name):
-    """Momentum in one operation, and the running mean in three."""
+    """A step in one operation, and the running mean in three."""
     classes = {"sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}
     settings = {"weight_decay": 0.1} | ({"momentum": 0.9} if name == "sgd" else {})
     ours = make_optimizer(name, 0.3, averaging=0.7, **settings)
@@ -250,7 +250,7 @@ def test_fewer_operations_do_what_keras_do(name):
             optimizer.apply([np.float32([[k - 0.9, 0.4]]), np.float32([0.2 * k])], variables)
         states.append([v.numpy() for v in (*variables, *optimizer.variables)])
     for one, other in zip(*states, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
+        np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_freezing_a_nested_model_by_its_name():
