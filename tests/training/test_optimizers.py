@@ -250,7 +250,8 @@ def test_fewer_operations_do_what_keras_do(name):
             optimizer.apply([np.float32([[k - 0.9, 0.4]]), np.float32([0.2 * k])], variables)
         states.append([v.numpy() for v in (*variables, *optimizer.variables)])
     for one, other in zip(*states, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5)
+        # TensorFlow's Adam has 1 - 0.999 in float32, Keras' in float64.
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_freezing_a_nested_model_by_its_name():
