@@ -98,16 +98,18 @@ def comma_list(text):
 def existing_path(names=()):
     """Make an argparse type that resolves the paths of files and folders that exist.
 
-    The same folder by another path is then the same value, which `--resume` compares.
+    The same folder by another path is then the same value, which `--resume` compares. A file keeps
+    its own name, whose ending tells what it is: in a cache it may be a link to one without.
 
     Args:
         names: texts that are no paths, whatever files there are.
     """
 
     def check(text):
-        if text in names or not text or not Path(text).exists():
+        path = Path(text)
+        if text in names or not text or not path.exists():
             return text
-        return str(Path(text).resolve())
+        return str(path.resolve() if path.is_dir() else path.parent.resolve() / path.name)
 
     return check
 

@@ -84,6 +84,16 @@ def test_a_folder_is_the_same_by_any_path(tmp_path, monkeypatch):
     assert make_parser().parse_args(["--data", "nowhere"]).data == "nowhere"
 
 
+def test_a_link_to_a_file_keeps_the_ending_that_tells_what_it_is(tmp_path, monkeypatch):
+    """In Hugging Face's cache, model.safetensors is a link to a file named by its hash."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0f1e").touch()
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / "0f1e")
+    monkeypatch.chdir(tmp_path)
+    path = cli.existing_path()("blobs/../model.safetensors")
+    assert path == str(tmp_path.resolve() / "model.safetensors")
+
+
 def test_recipe_fills_in_what_is_not_given():
     args = make_parser().parse_args(["--learning-rate", "0.2"])
     cli.fill_in(args, {"schedule": "cosine", "learning_rate": 0.1, "momentum": 0.9})
