@@ -75,7 +75,6 @@ class FCOS(DenseDetector):
     # What measured best on folds of raccoons and blood cells, see docs/experiments.md.
     ON_FOLDERS: ClassVar = {
         "augment": "mosaic",
-        "updates": 3000,
         "options": {"channels": 64, "levels": 3, "freeze_norm": False},
     }
     anchor_ratios = (1.0,)
