@@ -139,7 +139,7 @@ class DETR(Detector):
         "default": _recipe(),
         "denoising": _recipe(denoising=DENOISING_GROUPS),
     }
-    ON_FOLDERS: ClassVar = {"clip_norm": 1.0}
+    ON_FOLDERS: ClassVar = {"clip_norm": 1.0, "options": {"freeze_norm": False}}
 
     def __init__(
         self,

@@ -164,7 +164,9 @@ def detector_recipe(name, recipe="default", on_folder=False, whole=False):
     cls = detector_class(name)
     found = cls.RECIPES[one_of(cls.RECIPES, recipe, "recipe")]
     if on_folder and recipe in OWN_RECIPES:
-        found = dataclasses.replace(found, **ON_FOLDERS | cls.ON_FOLDERS)
+        changes = ON_FOLDERS | cls.ON_FOLDERS
+        changes["options"] = found.options | changes.get("options", {})
+        found = dataclasses.replace(found, **changes)
     if whole and recipe == "default":
         found = dataclasses.replace(found, **WHOLE, options=cls.RECIPES["torchvision"].options)
     if cls.BACKBONE is None:
