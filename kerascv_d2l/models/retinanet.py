@@ -55,6 +55,7 @@ class RetinaNet(DenseDetector):
         "default": Recipe(learning_rate=5e-4, weight_decay=1e-4, batch_size=16),
         "torchvision": torchvision_recipe(norm=False),
     }
+    ON_FOLDERS: ClassVar = {"options": {"freeze_norm": False}}
 
     def __init__(
         self, class_names, anchor_sizes=RETINANET_SIZES, anchor_ratios=RPN_RATIOS, **kwargs
