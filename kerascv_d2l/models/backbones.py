@@ -35,7 +35,7 @@ from kerascv_d2l.ops.geometry import CROP_PCT
 BATCH_NORM_MOMENTUM = 0.9
 # A size at which a feature map's stride shows, also in networks that do not pad.
 _PROBE_SIZE = 1024
-# Keras' layers, and what stands in for them.
+# Keras' layers, and what stands in for them: with the same attributes, and another `call`.
 _FAST = {
     keras.layers.BatchNormalization: BatchNormalization,
     keras.layers.DepthwiseConv2D: DepthwiseConv2D,
@@ -267,29 +267,13 @@ def without_classifier(name, weights, input_shape, batch_norm_momentum):
     network = constructor(include_top=False, weights=weights, input_tensor=features)
     if weights != "imagenet":
         _standardise_inside(network)
-    network = _with_fast_layers(network)
+    for layer in network.layers:  # in place: a copy would take as long as the network
+        layer.__class__ = _FAST.get(type(layer), type(layer))
     if batch_norm_momentum is not None:
         for layer in network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = batch_norm_momentum
     return network
-
-
-def _with_fast_layers(network):
-    """Replace layers of Keras by those of this package that compute the same sooner."""
-    if not any(type(layer) in _FAST for layer in network.layers):
-        return network
-    fast = keras.models.clone_model(
-        network,
-        clone_function=lambda layer: _FAST.get(type(layer), type(layer)).from_config(
-            layer.get_config()
-        ),
-    )
-    fast.set_weights(network.get_weights())
-    for layer in fast.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # reads the weights
-    return keras.Model(fast.inputs[0], fast.outputs[0], name=network.name)  # of one image, no list
 
 
 def imagenet_classifier(name, weights=None, image_size=(224, 224)):
