@@ -311,9 +311,9 @@ def _whole_loader(split, targets, cache):
     cache = cache and split.task in (DETECTION, SEGMENTATION)
     if cache and not isinstance(split.images, np.ndarray):
         image = _cached_of_any_size(image, split.sizes, 3)
-    if cache and split.task == SEGMENTATION and not isinstance(split.images, np.ndarray):
-        mask = _cached_of_any_size(lambda k: targets(k)["mask"][..., None], split.sizes, 1)
-        rows = lambda index: {"mask": mask(index)[..., 0]}  # noqa: E731
+        if split.task == SEGMENTATION:
+            mask = _cached_of_any_size(lambda k: targets(k)["mask"][..., None], split.sizes, 1)
+            rows = lambda index: {"mask": mask(index)[..., 0]}  # noqa: E731
     return lambda index: Example(image(index), **rows(index))
 
 

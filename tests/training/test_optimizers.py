@@ -251,7 +251,8 @@ def test_fewer_operations_do_what_keras_do(name):
         states.append([v.numpy() for v in (*variables, *optimizer.variables)])
     for one, other in zip(*states, strict=True):
         # TensorFlow's Adam has 1 - 0.999 in float32, Keras' in float64.
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        tolerance = {"rtol": 1e-4, "atol": 1e-5} if name == "adamw" else {"rtol": 1e-6}
+        np.testing.assert_allclose(one, other, **tolerance)
 
 
 def test_freezing_a_nested_model_by_its_name():
