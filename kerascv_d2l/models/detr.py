@@ -40,6 +40,7 @@ from kerascv_d2l.ops.denoising import NUM_DRAWS, group_mask, noise_objects
 from kerascv_d2l.ops.hungarian import match_one_to_one
 from kerascv_d2l.ops.iou import generalized_iou
 from kerascv_d2l.ops.roi_sampling import map_size
+from kerascv_d2l.ops.upsampling import enlarge_to_multiple
 
 CLASS_WEIGHT, BOX_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0  # of costs and losses
 FOCAL_CLASS_WEIGHT = 2.0  # in place of the first, with focal loss (Deformable DETR)
@@ -256,6 +257,8 @@ class DETR(Detector):
     def call(self, images, training=False):
         """Predict for all queries; see the class."""
         self.check_images(images)
+        if self.reference_boxes:  # whose first boxes are counted in places of the map
+            images = enlarge_to_multiple(images, STRIDES[-1])
         return self.transform(self.features(images, training=training), training)
 
     def transform(self, features, training=False):

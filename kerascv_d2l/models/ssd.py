@@ -24,6 +24,7 @@ from kerascv_d2l.ops.anchor_choice import choose_anchors
 from kerascv_d2l.ops.anchors import multibox_prior
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.matching import encode_targets
+from kerascv_d2l.ops.upsampling import enlarge_to_multiple
 
 # Sizes (share of the image height) and ratios of the anchors on each of the five maps:
 # D2L 1.0.3, section 14.7.1.5. The second size of each is the geometric mean with the next.
@@ -256,6 +257,9 @@ class SSD(Detector):
     def call(self, images, training=False):
         """Predict for all anchors; see the class."""
         self.check_images(images)
+        if self.backbone_name != "tiny":  # the book's, which cuts off what is less than a pixel
+            # Anchors are counted in pixels of the maps, which are to cover just the image.
+            images = enlarge_to_multiple(images, BACKBONE_STRIDES[-1])
         maps = self.features(images, training=training)
         anchors = [multibox_prior(m, s, self.ratios) for m, s in zip(maps, self.sizes, strict=True)]
         cls_preds = concat_preds([p(m) for p, m in zip(self.cls_predictors, maps, strict=True)])

@@ -14,6 +14,7 @@ from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center, iou_of_corners
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.roi_sampling import map_size
+from kerascv_d2l.ops.upsampling import enlarge_to_multiple
 
 STRIDE = 32  # 7 x 7 cells for images of 224 x 224
 COORD_WEIGHT, NO_OBJECT_WEIGHT = 5.0, 0.5
@@ -90,6 +91,7 @@ class YOLO1(Detector):
     def call(self, images, training=False):
         """Predict for all cells; see the class."""
         self.check_images(images)
+        images = enlarge_to_multiple(images, STRIDE)  # whole cells
         cells = self.head(self.features(images, training=training), training=training)
         cells, count = tf.cast(cells, tf.float32), self.boxes_of_a_cell
         boxes, confidence, classes = tf.split(cells, [4 * count, count, self.num_classes], axis=-1)

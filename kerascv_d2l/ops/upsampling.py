@@ -1,4 +1,4 @@
-"""Upsampling of feature maps by a whole factor, and padding and cropping of images to fit."""
+"""Upsampling of feature maps by a whole factor, and fitting of images to a network's strides."""
 
 import tensorflow as tf
 
@@ -132,6 +132,30 @@ def pad_to_multiple(images, multiple, minimum=0):
         wanted = tf.maximum(-(-size // multiple) * multiple, minimum)
         images = tf.gather(images, tf.minimum(tf.range(wanted), size - 1), axis=axis)
     return images
+
+
+def enlarge_to_multiple(images, multiple):
+    """Enlarge images a little until a network's stride divides their sides.
+
+    Normalised coordinates stay as they are, unlike under padding. Without it a map has a cell
+    more than fits into the image, and what is counted in cells drifts from the pixels below.
+
+    Args:
+        images: `(batch, height, width, channels)` of any type.
+        multiple: int.
+
+    Returns:
+        `(batch, height', width', channels)`, float32 and bilinear; the same tensor where the shape
+        shows that nothing has to change.
+    """
+    images = tf.convert_to_tensor(images)
+    static, dynamic = images.shape[1:3], tf.shape(images)[1:3]
+    if all(side is not None and side % multiple == 0 for side in static):
+        return images
+    enlarged = tf.image.resize(images, -(-dynamic // multiple) * multiple)
+    sides = [None if side is None else -(-side // multiple) * multiple for side in static]
+    enlarged.set_shape([images.shape[0], *sides, images.shape[3]])
+    return enlarged
 
 
 def fit_to_stride(features, pixels, stride):

@@ -298,17 +298,39 @@ def test_statistics_are_averaged_as_slowly_as_the_weights():
 # ---------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("name", ["fcos", "yolo1", "detr"])
-def test_lite_of_a_model_without_an_image_size(tmp_path, monkeypatch, name):
-    """Sizes are unknown in its graph then, and TensorFlow Lite lacks operators for that."""
+def small_detector(name, monkeypatch):
+    """A detector for images of any size, whose scores and boxes are apart from each other."""
     add_tiny(monkeypatch)
     keras.utils.set_random_seed(1)
     small = {"width": 32, "num_queries": 9} if name == "detr" else {}
-    small = {"channels": 8, "depth": 1} if name == "fcos" else small
-    model = registry.create_detector(name, 2, None, "tiny", **small)
-    for weight in model.trainable_weights:  # scores and boxes apart from each other
+    small = {"channels": 8, "depth": 1} if name in ("fcos", "retinanet") else small
+    backbone = "mobilenet_0.25" if name == "ssd" else "tiny"  # SSD's "tiny" is the book's
+    model = registry.create_detector(name, 2, None, backbone, **small)
+    for weight in model.trainable_weights if name != "ssd" else ():
         weight.assign_add(0.03 * keras.random.normal(weight.shape, seed=len(weight.path)))
-    images = np.random.default_rng(0).uniform(0, 255, (1, 64, 128, 3)).astype(np.float32)
+    return model
+
+
+@pytest.mark.parametrize("name", ["ssd", "yolo1", "detr", "retinanet", "fcos"])
+def test_maps_cover_just_the_image_whatever_its_size(monkeypatch, name):
+    """Cells, anchors and places stand for the pixels below them, where 32 divides no side, too."""
+    model = small_detector(name, monkeypatch)
+    image = np.random.default_rng(0).uniform(0, 255, (1, 70, 100, 3)).astype(np.float32)
+    if name in ("retinanet", "fcos"):  # which count in pixels
+        covered = np.pad(image, ((0, 0), (0, 26), (0, 28), (0, 0)), mode="edge")
+    else:
+        covered = tf.image.resize(image, (96, 128))
+    found, wanted = (keras.tree.flatten(model(x)) for x in (image, covered))
+    for a, b in zip(found, wanted, strict=True):
+        if a.dtype == tf.float32:  # the others are sizes
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fcos", "yolo1", "detr"])
+def test_lite_of_a_model_without_an_image_size(tmp_path, monkeypatch, name):
+    """Sizes are unknown in its graph then, and TensorFlow Lite lacks operators for that."""
+    model = small_detector(name, monkeypatch)
+    images = np.random.default_rng(0).uniform(0, 255, (1, 70, 100, 3)).astype(np.float32)
     save_lite(model, tmp_path / "model.tflite", images.shape[1:3])
     run = tf.lite.Interpreter(str(tmp_path / "model.tflite")).get_signature_runner()
     wanted, found = model.detect(images), run(images=images)
