@@ -43,7 +43,7 @@ from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_che
 from kerascv_d2l.training.devices import synchronize_batch_norm
 from kerascv_d2l.training.divergence import explain_by_batches
 from kerascv_d2l.training.optimizers import find_optimizers, is_scheduled, rate_logs
-from kerascv_d2l.training.rehearsal import EVALUATION_SHARE, peak_memory, rehearse
+from kerascv_d2l.training.rehearsal import EVALUATION_SHARE, TRACED_LATER, peak_memory, rehearse
 
 _CHECKPOINT, _SETTINGS, _METRICS = "checkpoint", "settings.json", "metrics.json"
 # A folder that holds one of these holds a run.
@@ -383,7 +383,7 @@ class Run(keras.callbacks.Callback):
         return make(start).take(steps).concatenate(make(first_changed))
 
     def announce(self, model, batches, steps_per_epoch, evaluated=0):
-        """Train a few steps that are undone, and print how long the run will take.
+        """Train a few steps that are undone, and print how long the rest of the run will take.
 
         Call it after `watch`. With several machines it does nothing.
 
@@ -396,9 +396,9 @@ class Run(keras.callbacks.Callback):
         steps = (self._epochs - self.initial_epoch) * steps_per_epoch
         if self._strategy is not None or steps <= 0:
             return
-        seconds = rehearse(model, batches, self._variables)
+        step, first = rehearse(model, batches, self._variables)
         images = self.settings["batch_size"]
-        seconds *= steps + EVALUATION_SHARE * evaluated / images
+        seconds = step * (steps + EVALUATION_SHARE * evaluated / images) + TRACED_LATER * first
         memory = peak_memory()
         text = f"expected: {_duration(seconds)} for {steps} updates of {images} images"
         text += f", {memory / 1e9:.1f} GB of memory" if memory else ""

@@ -128,6 +128,17 @@ def test_announce_changes_nothing(tmp_path, capsys):
     run.close()
 
 
+def test_the_announced_time_counts_measurements_and_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kerascv_d2l.training.run.rehearse", lambda *_: (2.0, 10.0))
+    model = make_model()
+    run = Run(tmp_path, {"epochs": 2, "batch_size": 4}, task="toy")
+    run.watch(model)
+    run.announce(model, None, 5, evaluated=8)
+    # 10 updates, two batches to measure at 0.4 of an update, and 2.7 first steps.
+    assert "expected: 49 seconds for 10 updates of 4 images" in capsys.readouterr().out
+    run.close()
+
+
 def test_warmup_and_clipping():
     optimizer = make_optimizer("sgd", 0.8, schedule="cosine", steps=40, warmup=0.1, clip_norm=0.5)
     rates = [float(optimizer._learning_rate(k)) for k in range(41)]
