@@ -27,6 +27,7 @@ from mask_rcnn import CLASSES, INFERENCE, RATE, TRAINING, make_batch
 LITE_CLASSES, LITE_SIZE, LITE_BATCHES = 20, 320, (1, 16)
 STEP_SIZE = (256, 256)
 LOADED = 16  # batches, more than are made ahead while the other side works
+UPDATES = 6  # in a row, as `fit` makes them
 FAMILIES = ("retinanet", "fcos")
 HALF = "retinanet step, bfloat16"
 
@@ -88,8 +89,11 @@ def ours():
         default(LITE_CLASSES),
         default(LITE_CLASSES, recipe["averaging"], recipe["clip_norm"]),
     )
-    cases["plain step"] = lambda: plain.train_on_batch(photographs, objects)
-    cases["full step"] = lambda: full.train_on_batch(photographs, objects)
+    same = tf.data.Dataset.from_tensors((photographs, objects)).repeat()
+    for name, model in {"plain step": plain, "full step": full}.items():
+        model.make_train_function()
+        update = (model.train_function, iter(same))
+        cases[name] = lambda one=update: [one[0](one[1]) for _ in range(UPDATES)]
     cases["loader"] = loader(shape)
     return cases, {"tensorflow": tf.__version__, "keras": keras.__version__}
 
@@ -207,7 +211,8 @@ def ours_alone(worker, rounds):
     cases = ("full step", "plain step", "loader")
     times = timing.interleave({case: (worker, case) for case in cases}, rounds)
     batch = [seconds / LOADED for seconds in times["loader"]]
-    print(timing.row("a batch", "the step", times["full step"], batch, "≥ 2x"))
+    step = [seconds / UPDATES for seconds in times["full step"]]
+    print(timing.row("a batch", "the step", step, batch, "≥ 2x"))
     low, middle, high = timing.ratio(times["full step"], times["plain step"])
     print(f"\nclipping and averaging: {middle:.3f}x a step ({low:.3f}-{high:.3f}); goal < 1.03x")
 
