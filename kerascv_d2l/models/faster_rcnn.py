@@ -72,7 +72,7 @@ class FasterRCNN(FastRCNN):
         ),
     }
     # An update takes longer than a one-stage detector's: 1000 of them end within half an hour.
-    ON_FOLDERS: ClassVar = {"updates": 1000}
+    ON_FOLDERS: ClassVar = {"updates": 1000, "options": {"freeze_norm": False}}
 
     def __init__(
         self,
