@@ -51,6 +51,7 @@ class YOLO1(Detector):
     BACKBONE = "resnet18"
     MIN_SIZE = 64
     RECIPES: ClassVar = {"default": Recipe(learning_rate=1e-3, weight_decay=5e-4, batch_size=16)}
+    ON_FOLDERS: ClassVar = {"options": {"freeze_norm": False}}
 
     def __init__(
         self,
