@@ -31,6 +31,10 @@ def make_layers(side):
             lambda **options: home.GroupNormalization(32, **options),
             (8, 32, 32, 64),
         ),
+        "convolution 1 x 1, 8 x 32 x 32 x 192 to 192": (
+            lambda **options: home.Conv2D(192, 1, **options),
+            (8, 32, 32, 192),
+        ),
         "depthwise 3 x 3, stride 2, 8 x 65 x 65 x 96": (
             lambda **options: home.DepthwiseConv2D(3, 2, **options),
             (8, 65, 65, 96),
@@ -61,11 +65,12 @@ def stepper(side, dtype):
     import tensorflow as tf
 
     import kerascv_d2l as d2l
-    from kerascv_d2l.models import backbones, dense
+    from kerascv_d2l.models import backbones, dense, fpn
 
     if side == "keras":
         backbones._FAST.clear()
         dense.GroupNormalization = keras.layers.GroupNormalization
+        dense.Conv2D = fpn.Conv2D = keras.layers.Conv2D
     keras.mixed_precision.set_global_policy({"bfloat16": "mixed_bfloat16"}.get(dtype, dtype))
     recipe = d2l.detector_recipe("fcos", on_folder=True)
     model = d2l.create_detector(

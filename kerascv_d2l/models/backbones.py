@@ -22,6 +22,7 @@ from keras.src.backend.common import global_state  # guarded by the pin of Keras
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.batch_norm import BatchNormalization
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.layers.depthwise import DepthwiseConv2D
 from kerascv_d2l.models import preprocessing, resnet
 from kerascv_d2l.models.common import as_class_names
@@ -38,6 +39,7 @@ _PROBE_SIZE = 1024
 # Keras' layers, and what stands in for them: with the same attributes, and another `call`.
 _FAST = {
     keras.layers.BatchNormalization: BatchNormalization,
+    keras.layers.Conv2D: Conv2D,
     keras.layers.DepthwiseConv2D: DepthwiseConv2D,
 }
 _CLASS_INDEX = (

@@ -15,6 +15,7 @@ from kerascv_d2l.layers.attention import (
     sine_of,
     sine_positions,
 )
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.layers.places import (
     PRIOR_LOGIT,
     PlaceHead,
@@ -188,7 +189,7 @@ class DETR(Detector):
                 self.features = _finest_of_pyramid(backbone, weights, self.stride, levels, width)
             else:
                 self.features = build_backbone(backbone, weights, (self.stride,))
-                self.input_projection = keras.layers.Conv2D(width, 1, name="input_projection")
+                self.input_projection = Conv2D(width, 1, name="input_projection")
             self.encoder_layers = [
                 EncoderLayer(*block, name=f"encoder_{i}") for i in range(encoder_layers)
             ]

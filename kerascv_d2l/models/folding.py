@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras.src.backend.common.variables import AutocastScope  # guarded by the pin of Keras' version
 from keras.src.models.functional import operation_fn, unpack_singleton
 
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.layers.depthwise import DepthwiseConv2D
 
 # Of a larger kernel the scaled copy takes more memory than the map that is saved.
@@ -62,7 +63,7 @@ def _is_frozen(layer):
 
 
 def _is_linear(layer):
-    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, DepthwiseConv2D)
+    kinds = (keras.layers.Conv2D, Conv2D, keras.layers.DepthwiseConv2D, DepthwiseConv2D)
     return type(layer) in kinds and layer.activation is keras.activations.linear
 
 

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.folding import FoldingModel
 from kerascv_d2l.ops.roi_sampling import map_size
@@ -112,7 +113,7 @@ def _halve(x, channels, name):
 
 
 def _conv(channels, kernel_size, name, strides=1, padding="same"):
-    return keras.layers.Conv2D(
+    return Conv2D(
         channels,
         kernel_size,
         strides,

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.models.fast_rcnn import sides_of
 from kerascv_d2l.models.faster_rcnn import NARROW, FasterRCNN
@@ -46,7 +47,7 @@ class MaskHead(keras.layers.Layer):
             return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
         self.convs = [
-            keras.layers.Conv2D(channels, 3, padding="same", **options(f"mask_head_{i}", he()))
+            Conv2D(channels, 3, padding="same", **options(f"mask_head_{i}", he()))
             for i in range(NUM_CONVS)
         ]
         self.conv5_mask = keras.layers.Conv2DTranspose(
@@ -55,7 +56,7 @@ class MaskHead(keras.layers.Layer):
         # As in Detectron2: by its few outputs, the logits would start far from 0. In float32 also
         # under mixed precision, as all that losses are made of.
         near_zero = keras.initializers.RandomNormal(stddev=0.001)
-        self.mask_fcn_logits = keras.layers.Conv2D(
+        self.mask_fcn_logits = Conv2D(
             num_classes + 1, 1, **options("mask_fcn_logits", near_zero, "float32")
         )
 

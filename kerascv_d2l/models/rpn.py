@@ -8,6 +8,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
 from kerascv_d2l.ops.box_coding import decode_boxes, encode_boxes
 from kerascv_d2l.ops.nms import batched_nms
@@ -68,7 +69,7 @@ class RPNHead(keras.layers.Layer):
 
     def _conv(self, channels, size, name):
         initializer = keras.initializers.RandomNormal(stddev=0.01)
-        return keras.layers.Conv2D(
+        return Conv2D(
             channels, size, padding="same", kernel_initializer=initializer, name=name,
             dtype=self.dtype_policy,
         )  # fmt: skip

@@ -4,6 +4,7 @@ import keras
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.batch_norm import BatchNorm
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.layers.upsampling import BilinearUpsampling, CropLike, PadToMultiple
 from kerascv_d2l.models.common import dtype_scope
 from kerascv_d2l.models.fcn import feature_maps, feature_network
@@ -92,7 +93,7 @@ class UNet(SegmentationModel):
                 maps = feature_maps(network, ENCODER_STRIDES, pixels)
                 joined, decoder_filters = [None, *maps[:-1]], filters
             x = _decoder(maps[-1], joined, decoder_filters, upsampling, shortcuts)
-        scores = keras.layers.Conv2D(len(classes[0]), 1, dtype="float32", name="score")(x)
+        scores = Conv2D(len(classes[0]), 1, dtype="float32", name="score")(x)
         scores = CropLike(dtype="float32", name="crop")(scores, pixels)
         super().__init__(inputs=pixels, outputs=scores, name=name, **kwargs)
         settings = {
@@ -152,14 +153,12 @@ def _plain_encoder(pixels, filters, shortcuts):
 def _two_convolutions(x, channels, shortcut, name):
     before = x
     for step in (1, 2):
-        x = keras.layers.Conv2D(
-            channels, 3, padding="same", use_bias=False, name=f"{name}_conv{step}"
-        )(x)
+        x = Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv{step}")(x)
         x = BatchNorm(name=f"{name}_norm{step}")(x)
         x = keras.layers.ReLU(name=f"{name}_relu{step}")(x)
     if not shortcut:
         return x
-    past = keras.layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_past")(before)
+    past = Conv2D(channels, 1, use_bias=False, name=f"{name}_past")(before)
     return keras.layers.Add(name=f"{name}_add")([x, past])
 
 
@@ -173,5 +172,5 @@ def _enlarge(x, channels, upsampling, name):
             channels, 2, strides=2, kernel_initializer=keeping, name=name
         )(x)
     # Convolved first: the two commute, and the smaller map is cheaper.
-    x = keras.layers.Conv2D(channels, 1, name=f"{name}_conv")(x)
+    x = Conv2D(channels, 1, name=f"{name}_conv")(x)
     return BilinearUpsampling(2, name=name)(x)

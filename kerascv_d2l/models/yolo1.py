@@ -5,6 +5,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.models.backbones import backbone as build_backbone
@@ -72,13 +73,13 @@ class YOLO1(Detector):
             self.head = keras.Sequential(
                 [
                     keras.Input(self.features.output_shape[1:]),
-                    keras.layers.Conv2D(HEAD_CHANNELS, 3, padding="same", name="head_conv"),
+                    Conv2D(HEAD_CHANNELS, 3, padding="same", name="head_conv"),
                     # As in YOLO9000 (2017), not in the paper: on a pretrained network's large
                     # features the first steps would else bring the sigmoids to where a squared
                     # error has no gradient.
                     keras.layers.BatchNormalization(name="head_norm"),
                     keras.layers.LeakyReLU(0.1),
-                    keras.layers.Conv2D(5 * boxes_of_a_cell + self.num_classes, 1, name="cells"),
+                    Conv2D(5 * boxes_of_a_cell + self.num_classes, 1, name="cells"),
                 ],
                 name="head",
             )
