@@ -148,9 +148,14 @@ def load_data(args):
 
 
 def choose_by_labels(args, data, recipe):
-    """Choose by the training images what was not given: their size, the epochs, the anchors."""
+    """Choose by the training images what was not given: their size, the epochs, the anchors.
+
+    Returns:
+        int, objects in the image with most.
+    """
     rows = zip(*(data.train.targets[name] for name in ("boxes", "classes", "ignore")), strict=True)
     objects = [(boxes[~ignore], classes[~ignore]) for boxes, classes, ignore in rows]
+    most = max(len(boxes) for boxes, _ in objects)
     boxes, classes = (np.concatenate(part) for part in zip(*objects, strict=True))
     if args.image_size is None:
         args.image_size = d2l.choose_image_size(boxes, classes, data.train.sizes)
@@ -159,11 +164,12 @@ def choose_by_labels(args, data, recipe):
         steps = d2l.steps_per_epoch(data.train, args.batch_size)
         args.epochs = d2l.epochs_for(recipe, steps, args.image_size)
     if args.recipe == "book" or d2l.detector_class(args.model).takes_whole(args.weights):
-        return  # with anchors of their own
+        return most  # with anchors of their own
     chosen = d2l.detector_class(args.model).anchor_options(boxes, args.image_size)
     for name, value in chosen.items():
         print(f"{name.replace('_', ' ')} by the labels: {value}", flush=True)
     args.options = {**args.options, **chosen}
+    return most
 
 
 def build_model(args, class_names, steps):
@@ -220,13 +226,16 @@ def main(argv=None):
     data = load_data(args)
     print(data.describe(), flush=True)
     cli.fit_batch_size(args, data.train, strategy)
-    choose_by_labels(args, data, recipe)
+    most = choose_by_labels(args, data, recipe)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
     run = cli.start_run(args, strategy, TASK, data)
     averaged, best = d2l.AverageWeights(), d2l.KeepBest("val_map", args.patience)
     with strategy.scope():
         model = build_model(args, data.class_names, steps * args.epochs)
+        rows = model.make_room(most)
         run.watch(model, averaged, best)
+
+    print(f"detections: at most {rows} an image; of training images one has {most} objects")
 
     masks = model.predicts_masks
     sizes = d2l.sizes_around(args.image_size, args.multi_scale)

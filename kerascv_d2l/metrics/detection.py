@@ -16,7 +16,7 @@ from kerascv_d2l.ops.rle import encode_masks, mask_area
 
 VOC_IOU_THRESHOLD = 0.5  # the VOC devkit's VOCopts.minoverlap
 VOC07_RECALL_LEVELS = 11  # 0, 0.1, … 1
-COCO_MAX_DETECTIONS = 100  # a class and image; the rest COCO does not look at
+COCO_MAX_DETECTIONS = 100  # a class and image; the rest COCO does not look at, see `_coco_limit`
 # COCO's size classes are in pixels and mean nothing for normalised boxes, whose
 # area is below 1: one range that takes everything, "all" in COCO's words.
 COCO_AREA_RANGE = [0.0, 1e10]
@@ -75,7 +75,8 @@ class DetectionEvaluator:
 
     - COCO, by pycocotools: detections, best score first, each take the free
       object that they overlap most; precision is read at 101 recall levels; at
-      most 100 detections a class and image.
+      most 100 detections a class and image, unless an image has more objects of
+      one class than that: then all count.
     - Pascal VOC, as the devkit does it: each detection goes to the object of its
       class and image that it overlaps most (of equal ones the first). It is
       right if that IoU is >= 0.5 and no better-scored detection has had that
@@ -492,11 +493,26 @@ def _coco_average_precision(known, objects, detections, num_images, masks=None):
         evaluation = COCOeval(truth, found, "bbox" if masks[0] is None else "segm")
         evaluation.params.areaRng = [COCO_AREA_RANGE]
         evaluation.params.areaRngLbl = ["all"]
-        evaluation.params.maxDets = [COCO_MAX_DETECTIONS]
+        evaluation.params.maxDets = [_coco_limit(objects, detections)]
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"]  # (iou, recall, class, area, max detections)
     return precision[..., 0, 0].mean(axis=1)
+
+
+def _coco_limit(objects, detections):
+    """How many detections of a class and image count, best score first.
+
+    COCO's images have fewer objects than its limit. With more, the limit would bound recall.
+    """
+
+    def most(columns):  # rows of one class in one image
+        pairs = np.stack([columns[0], columns[1]], axis=1)
+        return np.unique(pairs, axis=0, return_counts=True)[1].max(initial=0)
+
+    if most(objects) <= COCO_MAX_DETECTIONS:
+        return COCO_MAX_DETECTIONS
+    return max(COCO_MAX_DETECTIONS, int(most(detections)))
 
 
 def _coco_data(images, classes, boxes, num_images, known_classes, key, values):

@@ -1,5 +1,6 @@
 """The base class of detectors: what metrics, drawing, export and scripts need of one."""
 
+import math
 import re
 from typing import ClassVar
 
@@ -22,6 +23,11 @@ from kerascv_d2l.ops.resize import resize
 
 OWN_LAYERS = ("fpn_", "extra_")  # how names of layers begin that are added to a backbone
 MATCHING_IOU = 0.5  # from which a detection stands for a box
+
+
+def in_steps_of(step, most_objects):
+    """One and a half times so many objects, rounded up to a multiple of `step`."""
+    return step * math.ceil(1.5 * most_objects / step)
 
 
 class Detector(BuiltModel, keras.Model):
@@ -145,6 +151,21 @@ class Detector(BuiltModel, keras.Model):
             dict of arguments of the constructor, empty if there is nothing to choose.
         """
         return {}
+
+    def make_room(self, most_objects):
+        """Let it find as many objects in an image as its training images have, and half as many
+        again, in whole hundreds, where it cannot already.
+
+        Args:
+            most_objects: int, in one image.
+
+        Returns:
+            int, detections of an image at most.
+        """
+        rows = in_steps_of(100, most_objects)
+        if rows > getattr(self.decoder, "max_detections", rows):
+            self.decoder.max_detections = rows
+        return getattr(self.decoder, "max_detections", rows)
 
     def backbone_multipliers(self, factor):
         """Give the `multipliers` of `layer_rates` by which the backbone learns at another rate.

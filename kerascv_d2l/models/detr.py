@@ -31,7 +31,7 @@ from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.dense import in_pixels, task_aligned_losses
-from kerascv_d2l.models.detector import Detector
+from kerascv_d2l.models.detector import Detector, in_steps_of
 from kerascv_d2l.models.folding import FoldingModel
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
@@ -210,6 +210,16 @@ class DETR(Detector):
         corners = np.asarray(boxes, np.float64).reshape(-1, 4) * np.tile(image_size[::-1], 2)
         sides = np.sqrt(np.prod(np.maximum(corners[:, 2:] - corners[:, :2], 0), axis=1))
         return {"stride": COARSE} if len(sides) and np.median(sides) >= LARGE else {}
+
+    def make_room(self, most_objects):
+        """Let it find so many objects, see `Detector.make_room`; with reference boxes only.
+
+        The queries are then places, and no weights depend on how many there are.
+        """
+        if self.reference_boxes:
+            queries = max(self.settings["num_queries"], in_steps_of(50, most_objects))
+            self.settings["num_queries"] = queries
+        return min(super().make_room(most_objects), self.settings["num_queries"])
 
     def _make_heads(self):
         """Make the queries, and what reads classes and boxes from them; float32 at the end."""

@@ -110,6 +110,17 @@ class FasterRCNN(FastRCNN):
             return {}
         return {"anchor_sizes": tuple((size,) for size in found[0]), "anchor_ratios": found[1]}
 
+    def make_room(self, most_objects):
+        """Let it find so many objects, see `Detector.make_room`, with two proposals for each."""
+        rows = super().make_room(most_objects)
+        settings = self.rpn_settings
+        before = max(settings.test_before_nms, 2 * rows)
+        proposals = max(settings.test_proposals, 2 * rows)
+        self.rpn_settings = dataclasses.replace(
+            settings, test_before_nms=before, test_proposals=proposals
+        )
+        return rows
+
     def _make_heads(self):
         num_anchors = len(self.anchor_ratios) * len(self.anchor_sizes[0])
         self.rpn = RPNHead(num_anchors, name="rpn")

@@ -234,6 +234,12 @@ class SSD(Detector):
         self.bbox_mae = keras.metrics.Mean(name="bbox_mae")
         self.build((None, None, None, 3))
 
+    def make_room(self, most_objects):
+        """Let it find so many objects, see `Detector.make_room`, with four candidates for each."""
+        rows = super().make_room(most_objects)
+        self.decoder.max_candidates = max(self.decoder.max_candidates, 4 * rows)
+        return rows
+
     @classmethod
     def anchor_options(cls, boxes, image_size):
         """Choose `sizes`, two a map, and `ratios`; see `Detector`."""

@@ -1,5 +1,6 @@
 """YOLO of 2016: a grid of cells, each of which answers for the object whose centre it holds."""
 
+import math
 from typing import ClassVar
 
 import keras
@@ -86,6 +87,14 @@ class YOLO1(Detector):
         self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         self.build((None, None, None, 3))
+
+    def make_room(self, most_objects):
+        """Let it find so many objects, see `Detector.make_room`, as far as its cells have boxes."""
+        rows = super().make_room(most_objects)
+        if self.image_size is None:
+            return rows
+        cells = math.prod(math.ceil(side / STRIDE) for side in self.image_size)
+        return min(rows, cells * self.boxes_of_a_cell)
 
     def build(self, input_shape):
         self.built = True

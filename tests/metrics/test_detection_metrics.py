@@ -58,6 +58,16 @@ def evaluate(images):
     return evaluator.result()
 
 
+@pytest.mark.parametrize(("objects", "expected"), [(100, 0.0), (101, 1.0)])
+def test_crowds_are_not_measured_by_the_best_hundred(objects, expected):
+    """COCO's limit holds as far as an image has not more objects of a class itself."""
+    at = np.arange(objects) / objects
+    boxes = np.stack([at, at, at + 0.9 / objects, at + 0.9 / objects], axis=1)
+    found = [[0, 0.9, *AWAY]] * 100 * (objects == 100) + [[0, 0.5, *box] for box in boxes]
+    figures = evaluate([([[0, *box] for box in boxes], found)])
+    assert figures["map"] == pytest.approx(expected)
+
+
 def same(one, other):
     one, other = (
         r | {f"class {k}": v for k, v in r["ap_50_by_class"].items()} for r in (one, other)

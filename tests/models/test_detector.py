@@ -17,6 +17,7 @@ from toy_detector import GridDetector
 
 from kerascv_d2l import (
     DETR,
+    YOLO1,
     DetectionDecoder,
     FastRCNN,
     InputError,
@@ -298,12 +299,16 @@ def test_statistics_are_averaged_as_slowly_as_the_weights():
 # ---------------------------------------------------------------- files
 
 
+FEW = {"test_before_nms": 100, "test_proposals": 100}
+
+
 def small_detector(name, monkeypatch):
     """A detector for images of any size, whose scores and boxes are apart from each other."""
     add_tiny(monkeypatch)
     keras.utils.set_random_seed(1)
     small = {"width": 32, "num_queries": 9} if name == "detr" else {}
     small = {"channels": 8, "depth": 1} if name in ("fcos", "retinanet") else small
+    small = {"channels": 8, "head_width": 8, "rpn": FEW} if name == "faster_rcnn" else small
     backbone = "mobilenet_0.25" if name == "ssd" else "tiny"  # SSD's "tiny" is the book's
     model = registry.create_detector(name, 2, None, backbone, **small)
     for weight in model.trainable_weights if name != "ssd" else ():
@@ -324,6 +329,31 @@ def test_maps_cover_just_the_image_whatever_its_size(monkeypatch, name):
     for a, b in zip(found, wanted, strict=True):
         if a.dtype == tf.float32:  # the others are sizes
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ssd", "yolo1", "detr", "retinanet", "fcos", "faster_rcnn"])
+def test_room_for_crowds(monkeypatch, name):
+    """Where training images have more than 66 objects, more than 100 can be found."""
+    model = small_detector(name, monkeypatch)
+    settings = model.get_config()
+    if name == "faster_rcnn":
+        settings["rpn"] |= {"test_before_nms": 200, "test_proposals": 200}
+    if name == "detr":
+        settings["num_queries"] = 100  # in fifties
+    assert model.make_room(66) == 100
+    assert model.get_config() == settings
+    assert model.make_room(101) == 200
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    copy.decoder.score_threshold = 0.0
+    image = np.random.default_rng(0).integers(0, 256, (1, 320, 320, 3), np.uint8)
+    found = copy.detect(image)
+    assert found["boxes"].shape == (1, 200, 4) and found["num_valid"][0] > 100
+
+
+def test_a_grid_has_room_for_its_cells():
+    model = YOLO1(2, image_size=(64, 70))
+    assert model.make_room(101) == 2 * 3 * 2
 
 
 @pytest.mark.parametrize("name", ["fcos", "yolo1", "detr"])

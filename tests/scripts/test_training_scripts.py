@@ -247,6 +247,22 @@ def test_recipes_of_the_book():
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("recipe", ["default", "book"])
+def test_room_is_made_for_the_training_image_with_most_objects(recipe):
+    """Without those that are ignored."""
+    script = load_script("train_detector")
+    model = ["--model", "tinyssd"] if recipe == "book" else []
+    args = script.parse(["--data", "x", "--epochs", "1", "--recipe", recipe, *model])
+    chosen, counts = script.fill_in(args), (2, 7, 1)
+    boxes = [np.tile([[0.1, 0.1, 0.4, 0.4]], (n, 1)) for n in counts]
+    classes, ignore = [np.zeros(n, int) for n in counts], [np.zeros(n, bool) for n in counts]
+    ignore[1][:3] = True
+    targets = {"boxes": boxes, "classes": classes, "ignore": ignore}
+    data = SimpleNamespace(train=SimpleNamespace(targets=targets, sizes=np.full((3, 2), 256)))
+    assert script.choose_by_labels(args, data, chosen) == 4
+
+
+@pytest.mark.quick
 def test_kinds_of_training_by_data():
     parse = load_script("train_classifier").parse
     tuned, cifar, shapes = parse(["--data", "x"]), parse(["--data", "cifar10"]), parse([])
