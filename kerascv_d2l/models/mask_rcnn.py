@@ -176,6 +176,8 @@ class MaskRCNN(FasterRCNN):
         **FasterRCNN.RECIPES,
         "default": Recipe(epochs=4, batch_size=8, options=NARROW | {"mask_channels": 32}),
     }
+    # Batch norms that learn are no gain here, and take a fifth more time: docs/experiments.md.
+    ON_FOLDERS: ClassVar = {"updates": FasterRCNN.ON_FOLDERS["updates"]}
     predicts_masks = True
 
     def __init__(self, class_names, *args, mask_channels=CHANNELS, **kwargs):
