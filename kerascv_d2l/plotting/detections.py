@@ -34,7 +34,8 @@ IGNORED_COLOR = "#bbbbbb"
 IGNORED_DOTS = (0, (1, 2))
 CELL_INCHES = 3.2  # the longer side of an image in the grid
 LABEL_PAD_POINTS = 1.5
-MOST_NAMED = 20  # objects of an image; of more with masks, names and thick lines would hide them
+# Objects of an image, with masks and without; of more, names and thick lines would hide them.
+MOST_NAMED = {True: 20, False: 40}
 THIN = 0.7
 
 
@@ -45,7 +46,7 @@ def draw_detections(path, images, detections, labels, class_names, score_thresho
     ground truth is dashed white, with the class below the box where there is more
     than one class; ignored objects are dotted grey. A legend says so. Predicted masks are
     half-transparent, each in a colour of its own; those of the ground truth are white contours.
-    Where many objects have masks, names are left out, and lines are thin.
+    Where there are many objects, names are left out, and lines are thin.
 
     Args:
         path: file to write, `.png`.
@@ -117,7 +118,7 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
             {name: value[i, objects] for name, value in truth.items()},
             {name: found[name][i, chosen[i]] for name in ("boxes", "scores", "classes")},
             class_names,
-            detections.get("masks") is not None and len(chosen[i]) > MOST_NAMED,
+            len(chosen[i]) > MOST_NAMED[detections.get("masks") is not None],
         )
     figure.legend(
         handles=handles,
@@ -283,7 +284,8 @@ def _legend_handles(classes, class_names, any_ignored):
 def draw_boxes(path, image, boxes, texts, colors, masks=None):
     """Write one image at its own size with boxes on it.
 
-    Lines and letters grow with the image.
+    Lines and letters grow with the image. With many objects there are no texts, and lines are
+    thin.
 
     Args:
         path: file to write; its ending decides the format (`.png`, `.jpg`, …).
@@ -292,7 +294,6 @@ def draw_boxes(path, image, boxes, texts, colors, masks=None):
         texts: list of n str, "" for none.
         colors: list of n colours as Pillow knows them (`#rrggbb`, names).
         masks: sequence of `(height, width)`, see `overlay_instances`, the first on top; or None.
-            With masks of many objects there are no texts, and lines are thin.
 
     Raises:
         InputError: if the numbers of boxes, texts and colours differ, or the
@@ -312,7 +313,7 @@ def draw_boxes(path, image, boxes, texts, colors, masks=None):
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise InputError(f"{path}: images cannot be written as {suffix!r}; use .png or .jpg.")
     width, height = image.size
-    crowded = masks is not None and len(boxes) > MOST_NAMED
+    crowded = len(boxes) > MOST_NAMED[masks is not None]
     line = max(1 if crowded else 2, round(min(width, height) / (400 if crowded else 200)))
     font_size = max(10, round(min(width, height) / 28))
     draw = ImageDraw.Draw(image)

@@ -247,6 +247,21 @@ def test_draw_boxes_labels_at_every_border_are_inside_and_whole(tmp_path):
         assert (low >= 0).all()
 
 
+@pytest.mark.parametrize(("count", "named"), [(40, True), (41, False)])
+def test_of_many_boxes_names_would_hide_the_objects(tmp_path, count, named):
+    at = np.arange(count) / count
+    boxes = np.stack([at, at, at + 0.5 / count, at + 0.5 / count], axis=1)
+    image = np.full((400, 400, 3), 50, np.uint8)
+    draw_boxes(tmp_path / "a.png", image, boxes, ["raccoon"] * count, ["#0000ff"] * count)
+    pixels = np.asarray(Image.open(tmp_path / "a.png"))
+    assert (pixels == 255).all(axis=-1).any() == named  # white letters
+    found = {"boxes": boxes[None], "scores": np.ones((1, count)), "classes": [[0] * count]}
+    labels = {"boxes": boxes[None], "classes": np.zeros((1, count), int)}
+    figure = _detections_figure([image], found, labels, ["raccoon"], 0.5, 1)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["raccoon 1.00"] * count * named
+
+
 def test_draw_boxes_line_and_letters_grow_with_the_picture(tmp_path):
     widths, heights = [], []
     for scale in (1, 4):
