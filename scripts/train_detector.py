@@ -235,7 +235,8 @@ def main(argv=None):
         rows = model.make_room(most)
         run.watch(model, averaged, best)
 
-    print(f"detections: at most {rows} an image; of training images one has {most} objects")
+    text = f"detections: at most {rows} an image; of training images one has {most} objects"
+    print(text, flush=True)
 
     masks = model.predicts_masks
     sizes = d2l.sizes_around(args.image_size, args.multi_scale)

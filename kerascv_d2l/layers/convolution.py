@@ -9,8 +9,8 @@ class Conv2D(keras.layers.Conv2D):
     """Keras' layer, under its name and with its arguments.
 
     The gradient of a kernel of 1 × 1 is a product of two matrices, the inputs and what comes back.
-    oneDNN takes it faster in that form than as a convolution: up to 1.6 times as fast in float32,
-    two to three times in bfloat16 (`benchmarks/layers.py`). Results are the same but for rounding.
+    oneDNN takes it faster in that form than as a convolution, most of all in bfloat16
+    (docs/benchmarks.md). Results are the same but for rounding.
     """
 
     def convolution_op(self, inputs, kernel):
