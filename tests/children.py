@@ -94,6 +94,11 @@ def optimize_graphs(on):
         options.set_experimental_options({"disable_meta_optimizer": not on})
 
 
+def draw_nothing(path, *_):
+    """Stand in for `draw_history` where a toy trains."""
+    Path(path).touch()
+
+
 def _work(argv, folder, files, environment):
     for number, name in enumerate(files, start=1):
         file = os.open(name, os.O_WRONLY | os.O_APPEND)

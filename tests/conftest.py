@@ -51,6 +51,22 @@ def same_draws_every_time():
         sys.modules["keras"].utils.set_random_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def iterators_end_young():
+    """Let go of what an error in `fit` leaves behind in cycles, Keras' iterators above all.
+
+    One that is deleted may wait for the next look of TensorFlow's tuner, as long as it has lived.
+    """
+    yield
+    gc.collect(1)
+
+
+@pytest.fixture
+def no_curves(monkeypatch):
+    """Let runs leave an empty file for their curves, which take longer than toys to train."""
+    monkeypatch.setattr("kerascv_d2l.training.run.draw_history", children.draw_nothing)
+
+
 @pytest.fixture
 def pyplot():
     """Matplotlib's pyplot without a window, with no figure left open."""

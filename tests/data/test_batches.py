@@ -185,7 +185,9 @@ def test_every_epoch_has_other_whole_batches(arrays, cache):
     assert order(numpy(other, 8)) != found
 
 
-@pytest.mark.parametrize("make", [ssd_augmentation, mosaic_augmentation])
+@pytest.mark.parametrize(
+    "make", [ssd_augmentation, pytest.param(mosaic_augmentation, marks=pytest.mark.long)]
+)
 def test_images_kept_at_their_own_size_are_those_of_the_files(files, make):
     split = files(objects())
     options = {"training": True, "transform": make(SIZE), "seed": 3}

@@ -236,28 +236,15 @@ def test_detectors_by_name():
 # ---------------------------------------------------------------- several devices
 
 
-LONG = ("mask_rcnn", "detr")
-
-
-def on_replicas(*names):
-    done = children.run(Path(__file__).with_name("replicas_child.py"), *names)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def replicas():
-    return on_replicas("toy", "ssd")
-
-
 @pytest.mark.parametrize(
     "name",
-    ["toy", "ssd", *(pytest.param(n, marks=pytest.mark.long) for n in LONG)],
+    ["toy", *(pytest.param(n, marks=pytest.mark.long) for n in ("ssd", "mask_rcnn", "detr"))],
 )
-def test_two_devices_compute_what_one_does(request, name):
+def test_two_devices_compute_what_one_does(name):
     """With objects, ignored ones and images without any spread unevenly over the devices."""
-    long = name in LONG  # and takes a minute to trace
-    replicas = on_replicas(name) if long else request.getfixturevalue("replicas")
+    done = children.run(Path(__file__).with_name("replicas_child.py"), name)
+    assert done.returncode == 0, done.stderr[-3000:]
+    replicas = json.loads(done.stdout.splitlines()[-1])
     one, two = replicas[name]
     for figure, value in one.items():
         # Anchors on the edge of two classes may fall to either.
@@ -356,7 +343,7 @@ def test_a_grid_has_room_for_its_cells():
     assert model.make_room(101) == 2 * 3 * 2
 
 
-@pytest.mark.parametrize("name", ["fcos", "yolo1", "detr"])
+@pytest.mark.parametrize("name", ["fcos", "yolo1", pytest.param("detr", marks=pytest.mark.long)])
 def test_lite_of_a_model_without_an_image_size(tmp_path, monkeypatch, name):
     """Sizes are unknown in its graph then, and TensorFlow Lite lacks operators for that."""
     model = small_detector(name, monkeypatch)

@@ -126,7 +126,7 @@ def long(name):
     return pytest.param(name, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize("name", [long("fcn32"), "fcn8", "unet", long("unet_backbone")])
+@pytest.mark.parametrize("name", [long("fcn32"), "fcn8", long("unet"), long("unet_backbone")])
 def test_training_learns_the_classes(name):
     """Left half bright, right half dark, between them a stripe that is ignored."""
     rng = np.random.default_rng(0)

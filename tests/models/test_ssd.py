@@ -121,6 +121,7 @@ def test_save_and_load_keep_everything(trained, tmp_path):
     assert any(np.any(a.numpy() != b.numpy()) for a, b in moved)
 
 
+@pytest.mark.long  # XLA takes its time
 def test_compiled_step_equals_plain_and_takes_wrong_rows_for_padding():
     images, labels = bright_rectangles(6)
     losses = []
@@ -150,6 +151,7 @@ def test_xla_only_where_it_pays():
     assert model.jit_compile is bool(tf.config.list_physical_devices("GPU"))
 
 
+@pytest.mark.long
 def test_mixed_precision(tmp_path):
     images, labels = bright_rectangles(2)
     model = TinySSD(2, dtype="mixed_bfloat16")

@@ -160,6 +160,7 @@ def two_devices(root):
     return root
 
 
+@pytest.mark.long  # models and `--devices` are compared elsewhere, and this is all of it
 def test_two_devices_compute_what_one_does(name, root, two_devices, no_results):
     """The validation loss shows what a step did to the weights."""
     one, two = root / name / "one_book", two_devices / name / "two"

@@ -13,6 +13,8 @@ from kerascv_d2l.training.keeping import AverageWeights, KeepBest
 from kerascv_d2l.training.optimizers import make_optimizer
 from kerascv_d2l.training.run import Run
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 MOMENTUM, STEPS, EPOCHS = 0.5, 3, 4
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 2)).astype("f"), RNG.normal(size=(12, 1)).astype("f")

@@ -24,6 +24,8 @@ from kerascv_d2l.training.run import DivergenceError, Run, fingerprint
 CHILD = Path(toy.__file__)
 TIMED = ("seconds", "images_per_second")
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 
 @pytest.fixture(autouse=True)
 def _clean_state():
