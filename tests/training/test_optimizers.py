@@ -6,6 +6,7 @@ import children
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers import BatchNorm
@@ -236,22 +237,38 @@ def test_optimizers_by_name():
             make_optimizer(*arguments[:2], schedule=arguments[2] if arguments[2:] else "constant")
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_fewer_operations_do_what_keras_do(name):
-    """A step in one operation, and the running mean in three."""
+def stepper(optimizer, variables, way):
+    def step(*gradients):
+        optimizer.apply(gradients, variables)
+
+    return step if way == "eager" else tf.function(step, jit_compile=way == "xla")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "half"])
+@pytest.mark.parametrize("way", ["eager", "graph", "xla"])
+def test_fewer_operations_do_what_keras_do(name, way):
+    """A step in one operation, and the running mean in one."""
     classes = {"sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}
-    settings = {"weight_decay": 0.1} | ({"momentum": 0.9} if name == "sgd" else {})
+    settings = {"weight_decay": 0.1} | ({} if name == "adamw" else {"momentum": 0.9})
+    dtype = "bfloat16" if name == "half" else "float32"
+    name = name.replace("half", "sgd")
     ours = make_optimizer(name, 0.3, averaging=0.7, **settings)
     theirs = classes[name](0.3, use_ema=True, ema_momentum=0.7, **settings)
     states = []
     for optimizer in (ours, theirs):
-        variables = [keras.Variable([[1.0, -2.0]]), keras.Variable([0.5])]
+        variables = [keras.Variable([[1.0, -2.0]], dtype=dtype), keras.Variable([0.5], dtype=dtype)]
+        optimizer.build(variables)
+        # What was there before the first step does not count.
+        optimizer._model_variables_moving_average[0].assign([[7.0, -9.0]])
+        step = stepper(optimizer, variables, way)
         for k in range(3):
-            optimizer.apply([np.float32([[k - 0.9, 0.4]]), np.float32([0.2 * k])], variables)
-        states.append([v.numpy() for v in (*variables, *optimizer.variables)])
+            step(tf.constant([[k - 0.9, 0.4]], dtype), tf.constant([0.2 * k], dtype))
+        states.append([np.float32(v.numpy()) for v in (*variables, *optimizer.variables)])
     for one, other in zip(*states, strict=True):
         # TensorFlow's Adam has 1 - 0.999 in float32, Keras' in float64.
         tolerance = {"rtol": 1e-4, "atol": 1e-5} if name == "adamw" else {"rtol": 1e-6}
+        if dtype == "bfloat16":
+            tolerance = {"rtol": 0.02}
         np.testing.assert_allclose(one, other, **tolerance)
 
 
@@ -450,7 +467,9 @@ results = []
 for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
     with strategy.scope():
         model = two_branches()
-        optimizer = layer_rates(model, 0.03, {"head": 10}, momentum=0.9, weight_decay=0.1)
+        averaging = {"use_ema": True, "ema_momentum": 0.9}
+        options = {"momentum": 0.9, "weight_decay": 0.1} | averaging
+        optimizer = layer_rates(model, 0.03, {"head": 10}, **options)
         model.compile(optimizer, mean_output, jit_compile=False)
     model.fit(*data(), BATCH, verbose=0, shuffle=False)
     results.append(model.get_weights())
@@ -459,6 +478,10 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
     unfreeze(model, "body")
     model.fit(*data(), BATCH, verbose=0, shuffle=False)
     results[-1] += model.get_weights()
+    means = [mean.value for mean in model.optimizer._model_variables_moving_average]
+    parts = [strategy.experimental_local_results(mean) for mean in means]
+    assert len(parts) == 4 and all(np.abs(part[0].numpy()).min() > 0 for part in parts)
+    results[-1] += [part[k % len(part)].numpy() for part in parts for k in range(2)]
 assert strategy.num_replicas_in_sync == 2
 for one, other in zip(*results):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
