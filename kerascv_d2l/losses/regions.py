@@ -35,6 +35,27 @@ def sigmoid_focal_loss(targets, logits, alpha=0.25, gamma=2.0):
     return loss if alpha is None else loss * (alpha * targets + (1 - alpha) * (1 - targets))
 
 
+def quality_focal_loss(targets, logits, gamma=2.0):
+    """Binary cross-entropy towards a quality, times a power of the error: `|q - p|^γ · CE`.
+
+    Args:
+        targets: float tensor in [0, 1]: of its class how good a box is, as its IoU; else 0.
+        logits: float tensor of the same shape, before the sigmoid.
+        gamma: float ≥ 0.
+
+    Returns:
+        float32 of the same shape.
+
+    Source:
+        Li et al. 2020, "Generalized Focal Loss", equation 2.
+    """
+    targets, logits = tf.cast(targets, tf.float32), tf.cast(logits, tf.float32)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+    if not gamma:
+        return entropy
+    return entropy * tf.pow(tf.abs(targets - tf.sigmoid(logits)), gamma)
+
+
 def giou_loss(boxes1, boxes2):
     """1 - GIoU of boxes that belong together.
 

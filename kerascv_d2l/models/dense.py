@@ -10,7 +10,7 @@ from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.layers.group_norm import GroupNormalization
 from kerascv_d2l.layers.places import PRIOR_LOGIT
 from kerascv_d2l.losses.detection import mean_over_replicas
-from kerascv_d2l.losses.regions import ciou_loss
+from kerascv_d2l.losses.regions import ciou_loss, quality_focal_loss
 from kerascv_d2l.models.common import dtype_scope, freeze_up_to, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
@@ -293,9 +293,7 @@ def task_aligned_losses(y, logits, predicted, points, strides, gamma=1.0):
         tf.stop_gradient(predicted), points, strides,
     )  # fmt: skip
     targets = quality[..., tf.newaxis] * one_hot_of(y, match, logits.shape[-1])
-    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
-    if gamma:
-        entropy *= tf.pow(tf.abs(targets - tf.sigmoid(logits)), gamma)
+    entropy = quality_focal_loss(targets, logits, gamma)
     counted = (match != IGNORED)[..., tf.newaxis]
     apart = quality * ciou_loss(predicted, rows_of(y["boxes"], match))  # (batch, n)
     total = tf.reduce_sum(quality)

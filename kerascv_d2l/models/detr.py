@@ -27,7 +27,7 @@ from kerascv_d2l.layers.places import (
 )
 from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
-from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
+from kerascv_d2l.losses.regions import giou_loss, quality_focal_loss, sigmoid_focal_loss
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.dense import in_pixels, task_aligned_losses
@@ -35,7 +35,11 @@ from kerascv_d2l.models.detector import Detector, in_steps_of
 from kerascv_d2l.models.folding import FoldingModel
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
-from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center
+from kerascv_d2l.ops.boxes import (
+    box_center_to_corner,
+    box_corner_to_center,
+    iou_of_corners,
+)
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.denoising import NUM_DRAWS, group_mask, noise_objects
 from kerascv_d2l.ops.hungarian import match_one_to_one
@@ -44,7 +48,7 @@ from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.upsampling import enlarge_to_multiple
 
 CLASS_WEIGHT, BOX_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0  # of costs and losses
-FOCAL_CLASS_WEIGHT = 2.0  # in place of the first, with focal loss (Deformable DETR)
+FOCAL_CLASS_WEIGHT = 2.0  # in place of the first, with a focal factor (Deformable DETR)
 NO_OBJECT_WEIGHT = 0.1  # of the cross-entropy of queries without an object
 PLACES_WEIGHT, PLACES_GAMMA = 3.0, 2.0  # of the losses of all places of the map
 IGNORED_SHARE = 0.5  # of a box inside an ignored object, from which it teaches nothing
@@ -87,10 +91,10 @@ class DETR(Detector):
     With `reference_boxes`, for little data, every place of the map says which object is there and
     where; many places learn from each object, as in FCOS, so that classes are learned soon. The
     places that know best, neighbours last, begin the queries. A query is then a box and its
-    scores; each layer of the decoder adds to both, and its heads look at parts of the box. The
-    class loss is focal. The outputs also have `place_logits` float32 `(batch, places, classes)`,
-    `place_boxes` float32 `(batch, places, 4)` and `chosen` int32 `(batch, queries)`, the place of
-    each query.
+    scores; each layer of the decoder adds to both, and its heads look at parts of the box. A score
+    is to be the IoU of the box, with a focal factor. The outputs also have `place_logits` float32
+    `(batch, places, classes)`, `place_boxes` float32 `(batch, places, 4)` and `chosen` int32
+    `(batch, queries)`, the place of each query.
 
     With `denoising` it also learns, in training, from queries that begin at the objects' boxes
     and classes with noise added. They need no matching, and see neither the usual queries, which
@@ -129,9 +133,10 @@ class DETR(Detector):
 
     Source:
         Carion et al. 2020, "DETR"; reference boxes: Liu et al. 2022, "DAB-DETR"; their
-        refinement, their beginning at places and the focal loss: Zhu et al. 2021, "Deformable
-        DETR", appendix A.4; many places for an object: Zong et al. 2023, "Co-DETR"; where
-        heads look: see `BoxFocus`; denoising: Li et al. 2022, "DN-DETR".
+        refinement, their beginning at places and the focal cost: Zhu et al. 2021, "Deformable
+        DETR", appendix A.4; scores towards the IoU: Liu et al. 2023, "Stable-DINO";
+        many places for an object: Zong et al. 2023, "Co-DETR"; where heads look: see `BoxFocus`;
+        denoising: Li et al. 2022, "DN-DETR".
     """
 
     BACKBONE = "resnet18"
@@ -405,12 +410,9 @@ class DETR(Detector):
             group_mask(wanted, groups),
             training=True,
         )
-        real = tf.tile(wanted, [1, groups])  # (batch, groups·m)
-        true = tf.one_hot(tf.tile(y["classes"], [1, groups]), self.num_classes)
-        truth = tf.tile(y["boxes"], [1, groups, 1])
-        logits = found["logits"]
-        true = tf.repeat(true[tf.newaxis], logits.shape[0], axis=0)
-        named = tf.reduce_sum(sigmoid_focal_loss(true, logits), axis=-1)
+        real, classes = (tf.tile(rows, [1, groups]) for rows in (wanted, y["classes"]))
+        truth = tf.tile(y["boxes"], [1, groups, 1])  # (batch, groups·m, 4)
+        named = self._quality_loss(found["boxes"], truth, classes, found["logits"])
         named = tf.reduce_sum(tf.where(real, named, 0.0))
         count *= groups
         named = FOCAL_CLASS_WEIGHT * mean_over_replicas(named, count)
@@ -450,19 +452,26 @@ class DETR(Detector):
         return FOCAL_CLASS_WEIGHT * (as_object - as_nothing)
 
     def _class_loss(self, y, logits, boxes, matched, count):
-        """Cross-entropy with less weight on "no object", or focal loss; float32 scalar."""
+        """Cross-entropy with less weight on "no object", or towards the quality of boxes.
+
+        A score towards the IoU of the query's box tells which of many boxes on an object is best.
+        """
         queries = tf.shape(logits)[2]
         # (layers, batch, m, queries): the query of each object
         owner = tf.one_hot(matched, queries, on_value=True, off_value=False)
         taken = tf.reduce_any(owner, axis=2)  # (layers, batch, queries)
         row = tf.argmax(tf.cast(owner, tf.int32), axis=2, output_type=tf.int32)
-        padded = tf.pad(y["classes"], [[0, 0], [0, 1]])[tf.newaxis]
-        padded = tf.repeat(padded, logits.shape[0], axis=0)
-        classes = tf.where(taken, tf.gather(padded, row, batch_dims=2), self.num_classes)
+
+        def of_row(rows):
+            """What belongs to the object of each query, of `(batch, m, …)`."""
+            padded = tf.pad(rows, [[0, 0], [0, 1], *[[0, 0]] * (rows.shape.rank - 2)])[tf.newaxis]
+            return tf.gather(tf.repeat(padded, logits.shape[0], axis=0), row, batch_dims=2)
+
+        classes = tf.where(taken, of_row(y["classes"]), self.num_classes)
         counted = taken | ~self._on_ignored(y, boxes)
         if self.reference_boxes:
-            losses = sigmoid_focal_loss(tf.one_hot(classes, self.num_classes), logits)
-            losses = tf.where(counted, tf.reduce_sum(losses, axis=-1), 0.0)
+            losses = self._quality_loss(boxes, of_row(y["boxes"]), classes, logits)
+            losses = tf.where(counted, losses, 0.0)
             return FOCAL_CLASS_WEIGHT * mean_over_replicas(tf.reduce_sum(losses), count)
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
         weights = tf.where(taken, 1.0, NO_OBJECT_WEIGHT) * tf.cast(counted, tf.float32)
@@ -473,6 +482,23 @@ class DETR(Detector):
             for s, t in zip(tf.unstack(sums), tf.unstack(totals), strict=True)
         ]
         return CLASS_WEIGHT * tf.add_n(parts)
+
+    def _quality_loss(self, boxes, truth, classes, logits):
+        """Cross-entropy of each query towards its box's IoU with the truth.
+
+        Args:
+            boxes: float32 `(layers, batch, n, 4)`, centre first.
+            truth: float32 `(…, n, 4)`, corners.
+            classes: int32 `(…, n)`; one above the last for no object.
+            logits: float32 `(layers, batch, n, classes)`.
+
+        Returns:
+            float32 `(layers, batch, n)`.
+        """
+        corners = tf.stop_gradient(box_center_to_corner(boxes))
+        quality = iou_of_corners(tf.unstack(corners, axis=-1), tf.unstack(truth, axis=-1))
+        targets = quality[..., tf.newaxis] * tf.one_hot(classes, self.num_classes)
+        return tf.reduce_sum(quality_focal_loss(targets, logits), axis=-1)
 
     def _on_ignored(self, y, boxes):
         """Which boxes lie on objects that are not to be found: bool `(layers, batch, queries)`."""

@@ -275,6 +275,47 @@ def test_without_noise_each_layer_gives_the_objects_themselves(denoiser, no_nois
     assert "memory" not in denoiser.transform(finest_map())
 
 
+def compare(box, truth):
+    """L1 distance, IoU and GIoU of a box, centre first, and one of corners."""
+    apart = np.abs(box - box_corner_to_center(truth).numpy()).sum()
+    low, high = box[:2] - box[2:] / 2, box[:2] + box[2:] / 2
+    inside = np.clip(np.minimum(high, truth[2:]) - np.maximum(low, truth[:2]), 0, None).prod()
+    union = box[2:].prod() + (truth[2:] - truth[:2]).prod() - inside
+    hull = (np.maximum(high, truth[2:]) - np.minimum(low, truth[:2])).prod()
+    return apart, inside / union, inside / union - (hull - union) / hull
+
+
+def slow_quality_loss(quality, logits):
+    total = 0.0
+    for q, logit in zip(quality, logits, strict=True):
+        p = 1 / (1 + np.exp(-logit))
+        total -= (q - p) ** 2 * (q * np.log(p) + (1 - q) * np.log(1 - p))
+    return total
+
+
+def test_scores_learn_how_good_their_boxes_are(denoiser):
+    """Against a loop; a query without an object learns 0, one on an ignored object nothing."""
+    random, y = np.random.default_rng(3), labels()
+    y["ignore"][0, 1] = True
+    y["boxes"][0, 1] = [0.0, 0.0, 1.0, 1.0]
+    logits = random.normal(size=(2, 2, 5, 4)).astype("f4")
+    boxes = random.uniform(0.2, 0.6, (2, 2, 5, 4)).astype("f4")
+    matched = np.stack([random.permutation(5)[:3] for _ in range(4)]).reshape(2, 2, 3)
+    matched[:, 0, 1] = -1
+    matched[:, y["classes"] < 0] = -1
+    loss = denoiser._class_loss(detr.as_targets(y, 4), logits, boxes, matched, 3.0)
+    total = 0.0
+    for layer, image, query in itertools.product(range(2), range(2), range(5)):
+        (objects,) = np.nonzero(matched[layer, image] == query)
+        quality = np.zeros(4)
+        for k in objects:
+            _, iou, _ = compare(boxes[layer, image, query], y["boxes"][image, k])
+            quality[y["classes"][image, k]] = iou
+        if len(objects) or image:  # in the first image all lie on what is ignored
+            total += 2 * slow_quality_loss(quality, logits[layer, image, query])
+    np.testing.assert_allclose(loss, total / 3, rtol=1e-5)
+
+
 def test_denoising_loss_against_a_loop(denoiser, monkeypatch):
     random, y = np.random.default_rng(2), labels()
     y["ignore"][0, 1] = True
@@ -288,17 +329,11 @@ def test_denoising_loss_against_a_loop(denoiser, monkeypatch):
     for layer, image, k in itertools.product(range(2), range(2), range(3 * GROUPS)):
         if not wanted[image, k % 3]:
             continue
-        for number, logit in enumerate(logits[layer, image, k]):
-            p = 1 / (1 + np.exp(-logit))
-            right = number == y["classes"][image, k % 3]
-            total -= 2 * (0.25 * (1 - p) ** 2 * np.log(p) if right else 0.75 * p**2 * np.log(1 - p))
         box, truth = boxes[layer, image, k], y["boxes"][image, k % 3]
-        total += 5 * np.abs(box - box_corner_to_center(truth).numpy()).sum()
-        low, high = box[:2] - box[2:] / 2, box[:2] + box[2:] / 2
-        inside = np.clip(np.minimum(high, truth[2:]) - np.maximum(low, truth[:2]), 0, None).prod()
-        union = box[2:].prod() + (truth[2:] - truth[:2]).prod() - inside
-        hull = (np.maximum(high, truth[2:]) - np.minimum(low, truth[:2])).prod()
-        total += 2 * (1 - inside / union + (hull - union) / hull)
+        apart, iou, giou = compare(box, truth)
+        total += 5 * apart + 2 * (1 - giou)
+        quality = iou * (np.arange(4) == y["classes"][image, k % 3])
+        total += 2 * slow_quality_loss(quality, logits[layer, image, k])
     np.testing.assert_allclose(loss, total / (GROUPS * wanted.sum()), rtol=1e-5)
 
 
