@@ -128,8 +128,9 @@ assert greedy(costs).tolist() == [0, 2] and best.tolist() == [1, 0]
 # The original needs 300 epochs of 118,000 photographs to learn where each query looks: one query learns from an object, so
 # the backbone hears little about classes. Here many places of a finer map (stride 8) learn each object's class and box, as in
 # FCOS. The best places, neighbours last, begin the queries: a query is a **reference box** with scores, and every layer adds to
-# both (DAB-DETR, 2022). The class loss is focal, times 2, in the cost as in the loss (Deformable DETR, 2021). One object on an
-# image is then learned from a thousand images.
+# both (DAB-DETR, 2022). A score learns to be the IoU of its box (Stable-DINO, 2023), for many boxes lie on one object. The cost
+# of a class and its loss have a focal factor, times 2 (Deformable DETR, 2021). One object on an image is then learned from a
+# thousand images.
 
 # %% [markdown] tags=["zh"]
 # ## 集合损失
@@ -144,7 +145,8 @@ assert greedy(costs).tolist() == [0, 2] and best.tolist() == [1, 0]
 #
 # 原来的方法要在 118,000 张照片上训练 300 个迭代周期，才能学会每个查询看哪里：每个物体只教一个查询，骨干网络学到的类别信息很少。
 # 这里用更细的特征图（步幅 8），像 FCOS 一样，每个物体由许多位置学习它的类别和边界框。最好的位置（相邻的排在后面）成为查询的起点：
-# 查询是带有分数的**参考框**，每一层都修正二者（DAB-DETR，2022）；类别在代价和损失中都用焦点损失，乘以 2（Deformable DETR，2021）。
+# 查询是带有分数的**参考框**，每一层都修正二者（DAB-DETR，2022）。一个物体上有许多框，所以分数学习的是自己的框与物体的 IoU（Stable-DINO，2023）；
+# 类别的代价和损失都带焦点因子，乘以 2（Deformable DETR，2021）。
 # 每张图像一个物体时，这样一千张图像就能学会。
 
 # %%
