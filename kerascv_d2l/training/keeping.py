@@ -76,7 +76,8 @@ class KeepBest(keras.callbacks.Callback):
 
     Args:
         monitor: str, name in the logs of what is measured; more is better.
-        patience: int: stop when so many epochs have gone by without a new best; None: never.
+        patience: int: stop at a measurement so many epochs after the best one, or more; None:
+            never.
 
     Attributes:
         best: float, the best value so far; -inf before the first.
@@ -112,7 +113,9 @@ class KeepBest(keras.callbacks.Callback):
         if value > self.best:  # which NaN is not
             self.best, self.best_epoch = float(value), epoch
             self._weights = [np.array(weight) for weight in self.model.get_weights()]
-        if self.patience is not None and epoch - self.best_epoch >= self.patience:
+        # Before the first measurement, and between two, nothing can be said.
+        measured = not math.isnan(value) and self.best_epoch >= 0
+        if self.patience is not None and measured and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):

@@ -51,7 +51,8 @@ def make_optimizer(
         clip_norm: float: gradients whose norm over all variables is larger are scaled down to
             it; None for no limit.
         averaging: float in [0, 1): momentum of a running mean of the weights (Keras'
-            `use_ema`), which `AverageWeights` measures and keeps; None for none.
+            `use_ema`), which `AverageWeights` measures and keeps; None for none. Before update t
+            it is (1 + t) / (10 + t) at most, so that the first weights are soon forgotten.
         model: built `keras.Model`; needed for `multipliers`.
         multipliers: dict `{pattern: factor}` for `layer_rates`, or None.
 
@@ -421,8 +422,24 @@ class _LayerRates:
             use_locking=True,
         )
 
+    def _clip_gradients(self, grads):
+        """Leave it to `_all_reduce_sum_gradients`."""
+        return grads
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Add up the devices' gradients, then clip them; Keras clips each device's part.
+
+        Two parts of norm c add up to a gradient of norm 2 c.
+        """
+        gradients, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        return list(zip(super()._clip_gradients(gradients), variables, strict=True))
+
     def _update_model_variables_moving_average(self, trainable_variables):
         """Move the running means as Keras does, in one operation a variable instead of 9.
+
+        The first weights have learned nothing, and are 37 % of Keras' mean of 100 with a momentum
+        of 0.99. So the mean forgets sooner at first, as `tf.train.ExponentialMovingAverage` does
+        with `num_updates`.
 
         With the 200 variables, most of them small, of a network for a folder Keras' take some
         percent of a step. With a share s of the variable v the mean m becomes (1 - s) m + s v,
@@ -431,8 +448,10 @@ class _LayerRates:
         """
         if not self.use_ema:
             return
+        updates = tf.cast(self.iterations, tf.float32)
+        keep = tf.minimum(self.ema_momentum, (1.0 + updates) / (10.0 + updates))
         # The first step leaves nothing of the mean but what rounding to float32 loses anyway.
-        share = tf.where(tf.equal(self.iterations, 0), 1.0 - 2.0**-24, 1.0 - self.ema_momentum)
+        share = tf.where(tf.equal(self.iterations, 0), 1.0 - 2.0**-24, 1.0 - keep)
         alpha = share / (share - 1.0)
         for variable, mean in zip(
             trainable_variables, self._model_variables_moving_average, strict=True

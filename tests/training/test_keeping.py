@@ -67,12 +67,14 @@ def slow_means():
     """The kernel, and its running mean, after each step, by NumPy."""
     kernel, bias = (np.float64(w) for w in make_model().get_weights())
     mean, means = None, []
-    for _ in range(EPOCHS):
+    for epoch in range(EPOCHS):
         for k in range(STEPS):
             x, y = X[4 * k : 4 * k + 4], Y[4 * k : 4 * k + 4]
             gradient = 2 * (x @ kernel + bias - y) / 4
             kernel, bias = kernel - 0.3 * x.T @ gradient, bias - 0.3 * gradient.sum(0)
-            mean = kernel if mean is None else MOMENTUM * mean + (1 - MOMENTUM) * kernel
+            updates = STEPS * epoch + k
+            keep = min(MOMENTUM, (1 + updates) / (10 + updates)) if updates else 0
+            mean = keep * (mean if updates else 0) + (1 - keep) * kernel
         means.append(mean)
     return means
 
@@ -112,6 +114,12 @@ def test_a_resumed_run_keeps_the_same_weights(tmp_path, stop, table):
 def test_patience(tmp_path):
     _, seen, run = train(tmp_path, [0.5, 0.4, 0.4, 0.9], patience=2)
     assert list(seen) == [0, 1, 2] and run.epochs_done == 3
+    # Epochs without a measurement say nothing, as before the first one.
+    nan = float("nan")
+    _, seen, _ = train(tmp_path / "rare", [nan, nan, 0.4, nan], patience=1)
+    assert list(seen) == [0, 1, 2, 3]
+    _, seen, _ = train(tmp_path / "later", [0.5, nan, 0.4, 0.9], patience=1)
+    assert list(seen) == [0, 1, 2]
     with pytest.raises(InputError, match="patience is 0"):
         KeepBest("score", 0)
 
