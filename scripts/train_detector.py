@@ -208,6 +208,45 @@ def draw(path, model, data, image_size, masks):
     )
 
 
+def training_batches(args, run, split, masks):
+    """Batches of all epochs; mosaics and several sizes end with the plain epochs."""
+    sizes = d2l.sizes_around(args.image_size, args.multi_scale)
+    largest = tuple(sizes[0].tolist())
+    end = make_augmentation(AT_THE_END.get(args.augment, args.augment), args.image_size)
+    changes = {"image_size": args.image_size, "sizes": None, "transform": end}
+    changing = args.augment in AT_THE_END or args.multi_scale
+    return run.batches(
+        split,
+        largest,
+        args.batch_size,
+        sizes=sizes,
+        transform=make_augmentation(args.augment, largest),
+        last=(changes, round(args.plain_epochs * args.epochs)) if changing else None,
+        seed=args.seed,
+        masks=masks,
+    )
+
+
+def finish(args, run, model, data, validation, truth):
+    """Measure what was trained, save and export it, and draw what it finds.
+
+    Returns:
+        dict of what was measured.
+    """
+    model, loss = d2l.in_float32(model), model.loss  # as exports compute
+    model.compile(loss=loss)
+    metrics = d2l.evaluate_detections(model, validation, truth)
+    if np.isfinite(metrics["score_threshold"]):
+        model.score_threshold = metrics["score_threshold"]
+    run.save_model(model)
+    d2l.export.save(model, run.path("saved_model"))
+    d2l.export.save_lite(model, run.path("model.tflite"), args.image_size)
+    with run.drawing("detections.png") as path:
+        draw(path, model, data, args.image_size, model.predicts_masks)
+    by_class = metrics["ap_50_by_class"]
+    return metrics | {"ap_50_by_class": {data.class_names[k]: ap for k, ap in by_class.items()}}
+
+
 def main(argv=None):
     """Train, measure, draw, export.
 
@@ -239,21 +278,7 @@ def main(argv=None):
     print(text, flush=True)
 
     masks = model.predicts_masks
-    sizes = d2l.sizes_around(args.image_size, args.multi_scale)
-    largest = tuple(sizes[0].tolist())
-    end = make_augmentation(AT_THE_END.get(args.augment, args.augment), args.image_size)
-    changes = {"image_size": args.image_size, "sizes": None, "transform": end}
-    changing = args.augment in AT_THE_END or args.multi_scale
-    train = run.batches(
-        data.train,
-        largest,
-        args.batch_size,
-        sizes=sizes,
-        transform=make_augmentation(args.augment, largest),
-        last=(changes, round(args.plain_epochs * args.epochs)) if changing else None,
-        seed=args.seed,
-        masks=masks,
-    )
+    train = training_batches(args, run, data.train, masks)
     validation = d2l.evaluation_batches(
         data.val, args.image_size, args.batch_size, strategy, masks=masks
     )
@@ -270,18 +295,7 @@ def main(argv=None):
         verbose=run.verbose,
         callbacks=[averaged, measured, best, run],
     )
-    model, loss = d2l.in_float32(model), model.loss  # as exports compute
-    model.compile(loss=loss)
-    metrics = d2l.evaluate_detections(model, validation, truth)
-    if np.isfinite(metrics["score_threshold"]):
-        model.score_threshold = metrics["score_threshold"]
-    run.save_model(model)
-    by_class = metrics["ap_50_by_class"]
-    metrics |= {"ap_50_by_class": {data.class_names[k]: ap for k, ap in by_class.items()}}
-    d2l.export.save(model, run.path("saved_model"))
-    d2l.export.save_lite(model, run.path("model.tflite"), args.image_size)
-    with run.drawing("detections.png") as path:
-        draw(path, model, data, args.image_size, masks)
+    metrics = finish(args, run, model, data, validation, truth)
     command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 
