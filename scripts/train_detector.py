@@ -268,7 +268,8 @@ def main(argv=None):
     most = choose_by_labels(args, data, recipe)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
     run = cli.start_run(args, strategy, TASK, data)
-    averaged, best = d2l.AverageWeights(), d2l.KeepBest("val_map", args.patience)
+    product = "val_mask_map" if d2l.detector_class(args.model).predicts_masks else "val_map"
+    averaged, best = d2l.AverageWeights(), d2l.KeepBest(product, args.patience)
     with strategy.scope():
         model = build_model(args, data.class_names, steps * args.epochs)
         rows = model.make_room(most)
