@@ -183,16 +183,16 @@ class FasterRCNN(FastRCNN):
 
         return detect
 
-    def _losses_by_name(self, outputs, y):
+    def _losses_by_name(self, outputs, y, training):
         losses = rpn_losses(
             outputs["objectness"],
             outputs["offsets"],
             outputs["anchors"],
             y,
             self.rpn_settings,
-            self._next_seed(),
+            self._next_seed(training),
         )
-        return losses | super()._losses_by_name(outputs, y)
+        return losses | super()._losses_by_name(outputs, y, training)
 
     def torchvision_layers(self):
         """List the layers that torchvision's model has too."""

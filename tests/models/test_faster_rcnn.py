@@ -179,7 +179,7 @@ def small(cls=FasterRCNN, **options):
         options["mask_channels"] = 16
     return cls(
         ["a", "b"], "tiny", anchor_sizes=sizes, channels=16, head_width=32,
-        canonical_size=64, rpn=rpn, head={"samples": 32}, **options,
+        canonical_size=64, rpn=rpn, **{"head": {"samples": 32}, **options},
     )  # fmt: skip
 
 
@@ -355,6 +355,27 @@ def test_sampling_depends_on_seed_and_step_alone():
         losses.append([float(model.compute_loss(images, labels, outputs)) for _ in range(2)])
     assert losses[0] == losses[1]
     assert losses[0][0] != losses[0][1] and losses[0] != losses[2]
+
+
+def test_evaluation_leaves_the_training_alone():
+    """Its loss of a batch is the same each time, and the samples after it in a training, too."""
+    images, labels = squares(2)
+    y = with_masks(labels)
+    model = small(MaskRCNN, head={"samples": 8})
+    model.compile(keras.optimizers.SGD())
+    before = [weight.numpy() for weight in model.weights]
+    losses = []
+    for _ in range(2):
+        outputs = model(images, training=False)
+        losses.append(float(model.compute_loss(images, y, outputs, training=False)))
+        model.reset_metrics()
+        losses.append(float(model.test_step((images, y))["loss"]))
+        model.reset_metrics()
+    assert losses == [losses[0]] * 4
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value, err_msg=weight.path)
+    model.compute_loss(images, y, outputs, training=True)
+    assert int(model.seeds.state[1]) > 0
 
 
 def test_images_without_objects():
