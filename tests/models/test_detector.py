@@ -236,15 +236,16 @@ def test_detectors_by_name():
 # ---------------------------------------------------------------- several devices
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["toy", *(pytest.param(n, marks=pytest.mark.long) for n in ("ssd", "mask_rcnn", "detr"))],
-)
+LONG = ("ssd", "fast_rcnn", "faster_rcnn", "mask_rcnn", "detr")
+
+
+@pytest.mark.parametrize("name", ["toy", *(pytest.param(n, marks=pytest.mark.long) for n in LONG)])
 def test_two_devices_compute_what_one_does(name):
     """With objects, ignored ones and images without any spread unevenly over the devices."""
     done = children.run(Path(__file__).with_name("replicas_child.py"), name)
     assert done.returncode == 0, done.stderr[-3000:]
     replicas = json.loads(done.stdout.splitlines()[-1])
+    assert replicas["sampled"]
     one, two = replicas[name]
     for figure, value in one.items():
         # Anchors on the edge of two classes may fall to either.
