@@ -63,8 +63,9 @@ class FCOS(DenseDetector):
         InputError: if there is no such assignment.
 
     Source:
-        Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2; Li et al. 2020,
-        "Generalized Focal Loss", equation 2, for the class loss, with a power of 1.
+        Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2, with the numbers of
+        Jocher et al. 2023, "Ultralytics YOLOv8"; Li et al. 2020, "Generalized Focal Loss",
+        equation 2, for the class loss, with a power of 1.
     """
 
     TORCHVISION = "fcos_resnet50_fpn"
