@@ -142,6 +142,7 @@ class FastRCNN(Detector):
         **kwargs,
     ):
         super().__init__(class_names, image_size, decoder or RegionDecoder(), **kwargs)
+        self.autocast = False  # half precision would round proposals; layers cast what they take
         self.num_classes = len(self.class_names)
         self.backbone_name, self.channels, self.seed = backbone, channels, seed
         self.canonical_size, self.head_width = canonical_size, head_width
