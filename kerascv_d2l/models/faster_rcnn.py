@@ -12,7 +12,12 @@ from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, pred
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rpn import RPNHead, RPNSettings, propose, rpn_losses
 from kerascv_d2l.ops.anchor_choice import choose_anchors
-from kerascv_d2l.ops.pyramid_anchors import RPN_RATIOS, RPN_SIZES, pyramid_anchors
+from kerascv_d2l.ops.pyramid_anchors import (
+    RPN_RATIOS,
+    RPN_SIZES,
+    check_anchor_sizes,
+    pyramid_anchors,
+)
 from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.upsampling import pad_to_multiple
 
@@ -48,7 +53,7 @@ class FasterRCNN(FastRCNN):
             the file have other names, or another number.
         *args: as for `FastRCNN`.
         anchor_sizes: five sequences of float, for each level the sides of its
-            anchors in pixels of the network's input.
+            anchors in pixels of the network's input, equally many for each.
         anchor_ratios: sequence of float, height over width.
         rpn: `RPNSettings`, or a dict of them.
         **kwargs: as for `FastRCNN`.
@@ -122,6 +127,7 @@ class FasterRCNN(FastRCNN):
         return rows
 
     def _make_heads(self):
+        check_anchor_sizes(self.anchor_sizes, len(STRIDES) + 1)
         num_anchors = len(self.anchor_ratios) * len(self.anchor_sizes[0])
         self.rpn = RPNHead(num_anchors, name="rpn")
         super()._make_heads()

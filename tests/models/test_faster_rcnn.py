@@ -321,6 +321,26 @@ def test_mixed_precision_keeps_coordinates():
     assert mixed.decoder.dtype_policy.name == "float32"
 
 
+def test_mixed_precision_does_not_round_proposals():
+    proposals = np.float32([[[0.1237, 0.2519, 0.7691, 0.9003]]])
+    images = np.zeros((1, 96, 300, 3))
+    with dtype_scope("mixed_bfloat16"):
+        model = FastRCNN(2, "tiny", channels=8, head_width=8)
+    for kind in (np.uint8, np.float32, np.float64):
+        outputs = model({"images": images.astype(kind), "proposals": proposals}, training=False)
+        np.testing.assert_array_equal(outputs["proposals"], proposals * np.float32([300, 96] * 2))
+        assert outputs["maps"][0].dtype == tf.bfloat16
+
+
+def test_anchors_are_equally_many_on_all_levels():
+    for sizes, message in (
+        ([[8], [16], [32], [64]], r"are for 4 levels, and the pyramid has 5"),
+        ([[8], [16], [32, 48], [64], [128]], r"has \[1, 1, 2, 1, 1\] sizes for its levels"),
+    ):
+        with pytest.raises(InputError, match=f"anchor_sizes=.* {message}"):
+            FasterRCNN(2, "tiny", channels=8, head_width=8, anchor_sizes=sizes)
+
+
 @pytest.mark.long
 def test_fast_rcnn_looks_at_given_proposals():
     images, labels = squares(2)
