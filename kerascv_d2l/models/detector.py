@@ -270,18 +270,20 @@ class Detector(BuiltModel, keras.Model):
     def test_step(self, data):
         return super().test_step(self._with_targets(data))
 
-    def sum_of_parts(self, losses):
+    def sum_of_parts(self, losses, images=1):
         """Add up this device's parts of the losses, each kept in its metric, `self.parts[name]`.
 
         Args:
             losses: dict of float32 scalars, as `mean_over_replicas` gives them.
+            images: int or int32 scalar, images of this device. Metrics weigh batches by it, as
+                Keras does the sum.
 
         Returns:
             float32 scalar.
         """
         devices = tf.distribute.get_strategy().num_replicas_in_sync
         for name, loss in losses.items():
-            self.parts[name].update_state(loss * devices)
+            self.parts[name].update_state(loss * devices, sample_weight=images)
         return tf.add_n(list(losses.values()))
 
     def decode(self, outputs):

@@ -258,7 +258,8 @@ class FastRCNN(Detector):
         """Compute the sum of the losses of a batch, which the metrics keep apart."""
         y = as_targets(y, self.num_classes)
         y = y | {"boxes": y["boxes"] * sides_of(y_pred["size"])}
-        return self.sum_of_parts(self._losses_by_name(y_pred, y, training))
+        losses = self._losses_by_name(y_pred, y, training)
+        return self.sum_of_parts(losses, tf.shape(y["classes"])[0])
 
     def _losses_by_name(self, outputs, y, training):
         """Losses by name; boxes of `y` in pixels."""

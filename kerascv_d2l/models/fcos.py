@@ -147,7 +147,7 @@ class FCOS(DenseDetector):
             match = match_by_distance(*objects, points, strides, levels)
             centerness = tf.concat(y_pred["centerness"], axis=1)[..., 0]
             losses = self._centre_losses(y, logits, predicted, centerness, points, match)
-        return self.sum_of_parts(losses)
+        return self.sum_of_parts(losses, tf.shape(logits)[0])
 
     def _centre_losses(self, y, logits, predicted, centerness, points, match):
         """Focal loss, GIoU and centerness, each over the number of positive places."""

@@ -113,14 +113,13 @@ class RetinaNet(DenseDetector):
         distance = tf.where(positive[..., tf.newaxis], distance, 0.0)
         count = tf.maximum(tf.reduce_sum(tf.cast(positive, tf.float32), axis=1), 1.0)  # (batch,)
         images = tf.shape(logits)[0]
-        return self.sum_of_parts(
-            {
-                name: mean_over_replicas(
-                    tf.reduce_sum(tf.reduce_sum(part, axis=(1, 2)) / count), images
-                )
-                for name, part in zip(LOSSES, (focal, distance), strict=True)
-            }
-        )
+        losses = {
+            name: mean_over_replicas(
+                tf.reduce_sum(tf.reduce_sum(part, axis=(1, 2)) / count), images
+            )
+            for name, part in zip(LOSSES, (focal, distance), strict=True)
+        }
+        return self.sum_of_parts(losses, images)
 
     def get_config(self):
         return super().get_config() | {

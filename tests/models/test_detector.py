@@ -32,6 +32,15 @@ from kerascv_d2l.models import registry
 from kerascv_d2l.models.common import settle_batch_norm
 
 NAMES = ("even", "odd")
+EVERY = (*registry.DETECTORS, "fast_rcnn")
+
+
+@pytest.fixture
+def eager():
+    """Trace no graphs, which takes longer than a batch or two."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def as_dict(rows, ignore=None):
@@ -148,6 +157,31 @@ def test_one_pass_gives_what_evaluate_and_detect_give():
     assert {"loss", "class_error", "bbox_mae"} == set(expected)
     bare = evaluate_detections(GridDetector(2, width=2), batches)  # not compiled: no loss
     assert "loss" not in bare and "map" in bare
+
+
+# DETR does not say how many images its parts are of.
+UNWEIGHED = pytest.param("detr", marks=pytest.mark.xfail(strict=True))
+
+
+@pytest.mark.parametrize("name", [UNWEIGHED if name == "detr" else name for name in EVERY])
+def test_parts_of_a_loss_are_weighed_as_their_sum(monkeypatch, eager, name):
+    """By images, where the last batch has fewer; and what is not compiled is measured, too."""
+    model = small_detector(name, monkeypatch)
+    images, rows = bright_rectangles(3)
+    rows[2, 0] = [0, 0.1, 0.2, 0.4, 0.5]
+    y = as_dict(rows) | {"masks": np.ones((3, 3, 64, 96), np.uint8)}
+    if name == "fast_rcnn":
+        images = {"images": images, "proposals": rows[:, 1:, 1:].clip(0)}
+    batches = tf.data.Dataset.from_tensor_slices((images, y)).batch(2)
+    bare = evaluate_detections(model, batches)
+    model.compile("sgd", run_eagerly=True)
+    found = evaluate_detections(model, batches)
+    bare.pop("ap_50_by_class")
+    assert {k: found[k] for k in bare} == pytest.approx(bare, nan_ok=True) and "loss" not in bare
+    expected = model.evaluate(batches, verbose=0, return_dict=True)
+    assert {k: found[k] for k in expected} == pytest.approx(expected, rel=1e-5)
+    parts = [value for key, value in found.items() if key.startswith("loss_")]
+    assert sum(parts) == pytest.approx(found["loss"], rel=1e-5) or "ssd" in name
 
 
 def test_callback_measures_all_in_fit():
@@ -293,13 +327,17 @@ FEW = {"test_before_nms": 100, "test_proposals": 100}
 def small_detector(name, monkeypatch):
     """A detector for images of any size, whose scores and boxes are apart from each other."""
     add_tiny(monkeypatch)
+    monkeypatch.setitem(registry.DETECTORS, "fast_rcnn", "kerascv_d2l.models.fast_rcnn:FastRCNN")
     keras.utils.set_random_seed(1)
     small = {"width": 32, "num_queries": 9} if name == "detr" else {}
     small = {"channels": 8, "depth": 1} if name in ("fcos", "retinanet") else small
-    small = {"channels": 8, "head_width": 8, "rpn": FEW} if name == "faster_rcnn" else small
-    backbone = "mobilenet_0.25" if name == "ssd" else "tiny"  # SSD's "tiny" is the book's
+    small = {"channels": 8, "head_width": 8} if "rcnn" in name else small
+    small |= {"rpn": FEW} if name in ("faster_rcnn", "mask_rcnn") else {}
+    small |= {"mask_channels": 8} if name == "mask_rcnn" else {}
+    # SSD's "tiny" is the book's
+    backbone = {"ssd": "mobilenet_0.25", "tinyssd": None}.get(name, "tiny")
     model = registry.create_detector(name, 2, None, backbone, **small)
-    for weight in model.trainable_weights if name != "ssd" else ():
+    for weight in model.trainable_weights if "ssd" not in name else ():
         weight.assign_add(0.03 * keras.random.normal(weight.shape, seed=len(weight.path)))
     return model
 
