@@ -191,7 +191,7 @@ class FastRCNN(Detector):
         """Find objects among the proposals; see `Detector.detect` and the class."""
         self.check_images(tf.convert_to_tensor(images), None if self.image_size is None else 1)
         inputs = {"images": tf.convert_to_tensor(images), "proposals": proposals}
-        return self._detect(inputs, self._decoder_key())
+        return self._detect(inputs, self._settings_key())
 
     def _resized(self, inputs):
         return inputs | {"images": super()._resized(inputs["images"])}

@@ -377,6 +377,31 @@ def test_room_for_crowds(monkeypatch, name):
     assert found["boxes"].shape == (1, 200, 4) and found["num_valid"][0] > 100
 
 
+MASKS = pytest.param("mask_rcnn", marks=pytest.mark.long)  # traces longest, like Faster R-CNN
+
+
+@pytest.mark.parametrize("name", [n if n != "mask_rcnn" else MASKS for n in registry.DETECTORS])
+def test_a_setting_that_changes_shows_in_the_next_detection(monkeypatch, name):
+    """Whether it is the decoder's or the detector's own, as numbers of queries and proposals."""
+    model = small_detector(name, monkeypatch)
+    model.decoder.score_threshold = 0.0
+    image = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)
+    first = model.detect(image)
+    model.score_threshold = 0.25  # matters to those who draw
+    model.detect(image)
+    assert model._detect.experimental_get_tracing_count() == 1
+    model.make_room(66)
+    found = model.detect(image)
+    changed = name in ("detr", "faster_rcnn", "mask_rcnn")
+    assert model._detect.experimental_get_tracing_count() == 1 + changed
+    assert np.array_equal(found["boxes"], first["boxes"]) != changed
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    expected = copy.detect_batch(image)
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-4, err_msg=key)
+
+
 def test_a_grid_has_room_for_its_cells():
     model = YOLO1(2, image_size=(64, 70))
     assert model.make_room(101) == 2 * 3 * 2
