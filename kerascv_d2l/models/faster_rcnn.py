@@ -6,6 +6,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.models.dense import torchvision_recipe
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fast_rcnn import STRIDES, FastRCNN, as_options
 from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, predicts_same
@@ -71,10 +72,7 @@ class FasterRCNN(FastRCNN):
     PARTS = ("objectness", "rpn_boxes", *FastRCNN.PARTS)
     RECIPES: ClassVar = {
         "default": Recipe(epochs=4, batch_size=8, options=NARROW),
-        # torchvision's rate for 16 images; decay and momentum as there.
-        "torchvision": Recipe(
-            "sgd", 0.02, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
-        ),
+        "torchvision": torchvision_recipe(0.02),  # the widths are torchvision's by default
     }
     # An update takes longer than a one-stage detector's: 1000 of them end within half an hour.
     ON_FOLDERS: ClassVar = {"updates": 1000, "options": {"freeze_norm": False}}

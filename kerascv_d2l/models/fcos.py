@@ -71,7 +71,7 @@ class FCOS(DenseDetector):
     TORCHVISION = "fcos_resnet50_fpn"
     RECIPES: ClassVar = {
         "default": Recipe(learning_rate=1e-3, weight_decay=1e-4, batch_size=16),
-        "torchvision": torchvision_recipe(assignment="centre"),
+        "torchvision": torchvision_recipe(0.01, channels=256, depth=4, assignment="centre"),
     }
     # What measured best on folds of raccoons and blood cells, see docs/experiments.md.
     ON_FOLDERS: ClassVar = {

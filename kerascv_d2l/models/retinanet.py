@@ -53,7 +53,7 @@ class RetinaNet(DenseDetector):
     TORCHVISION = "retinanet_resnet50_fpn"
     RECIPES: ClassVar = {
         "default": Recipe(learning_rate=5e-4, weight_decay=1e-4, batch_size=16),
-        "torchvision": torchvision_recipe(norm=False),
+        "torchvision": torchvision_recipe(0.01, channels=256, depth=4, norm=False),
     }
     ON_FOLDERS: ClassVar = {"options": {"freeze_norm": False}}
 

@@ -267,6 +267,20 @@ def test_detectors_by_name():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize(
+    "name,rate", [("faster_rcnn", 0.02), ("mask_rcnn", 0.02), ("retinanet", 0.01), ("fcos", 0.01)]
+)
+def test_recipes_of_torchvision(name, rate):
+    """What its reference scripts have, as far as a recipe can say it."""
+    recipe = registry.detector_recipe(name, "torchvision", on_folder=True)
+    given = ("sgd", rate, 0.9, 26, 16, "flip")
+    names = ("optimizer", "learning_rate", "momentum", "epochs", "batch_size", "augment")
+    assert tuple(recipe[k] for k in names) == given
+    assert recipe["warmup"] * 26 * 117266 / 16 == pytest.approx(1000, rel=0.05)
+    width = {"channels": 256, "depth": 4}
+    assert width.items() <= recipe["options"].items() or "rcnn" in name
+
+
 # ---------------------------------------------------------------- several devices
 
 
