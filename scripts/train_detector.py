@@ -64,8 +64,8 @@ def parse(argv=None):
         ("default", "book", "torchvision", "denoising"),
         "default",
         help_text="default: what suits the model; book (SSD): SGD at a constant 0.2, L1, all "
-        "anchors; torchvision (R-CNN, RetinaNet, FCOS): its width, and its SGD for 16 images; "
-        "denoising (DETR): noised objects as further queries",
+        "anchors; torchvision (R-CNN, RetinaNet, FCOS): its width, and its SGD for 16 images, with "
+        "a cosine; denoising (DETR): noised objects as further queries",
     )
     group.add_argument(
         "--loss",

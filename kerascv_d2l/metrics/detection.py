@@ -313,8 +313,8 @@ def evaluate_detections(model, dataset, truth=None):
         model: `kerascv_d2l.models.detector.Detector`, or anything with `detect(images)`
             returning the dict that `DetectionEvaluator.update` takes.
         dataset: iterable of batches `(images, labels)`, such as a batched
-            `tf.data.Dataset`: images as the model takes them, labels as
-            `DetectionEvaluator.update` takes them. It must end.
+            `tf.data.Dataset`: images as the model takes them (a dict: as `detect` takes
+            arguments), labels as `DetectionEvaluator.update` takes them. It must end.
         truth: as for `DetectionEvaluator`: for figures of the masks, too.
 
     Returns:
@@ -335,14 +335,18 @@ def evaluate_detections(model, dataset, truth=None):
         model.reset_metrics()
     loss = keras.metrics.Mean()
     for images, labels in dataset:
+        counted = evaluator.num_images
         if one_pass:
             batch_loss, detections = model.evaluate_batch(images, labels)
-            loss.update_state(batch_loss, sample_weight=len(images))
+        elif isinstance(images, dict):  # with proposals
+            detections = model.detect(**images)
         elif truth is not None and hasattr(model, "detect_in_boxes"):
             detections = model.detect_in_boxes(images)  # pasted at their own sizes later
         else:
             detections = model.detect(images)
         evaluator.update(labels, detections)
+        if one_pass:
+            loss.update_state(batch_loss, sample_weight=evaluator.num_images - counted)
     if not evaluator.num_images:
         raise InputError("dataset gave no image to evaluate on; pass one that is not empty.")
     if one_pass:

@@ -270,18 +270,20 @@ class Detector(BuiltModel, keras.Model):
     def test_step(self, data):
         return super().test_step(self._with_targets(data))
 
-    def sum_of_parts(self, losses):
+    def sum_of_parts(self, losses, images=1):
         """Add up this device's parts of the losses, each kept in its metric, `self.parts[name]`.
 
         Args:
             losses: dict of float32 scalars, as `mean_over_replicas` gives them.
+            images: int or int32 scalar, images of this device. Metrics weigh batches by it, as
+                Keras does the sum.
 
         Returns:
             float32 scalar.
         """
         devices = tf.distribute.get_strategy().num_replicas_in_sync
         for name, loss in losses.items():
-            self.parts[name].update_state(loss * devices)
+            self.parts[name].update_state(loss * devices, sample_weight=images)
         return tf.add_n(list(losses.values()))
 
     def decode(self, outputs):
@@ -331,15 +333,22 @@ class Detector(BuiltModel, keras.Model):
         """
         images = tf.convert_to_tensor(images)
         self.check_images(images, self.MIN_SIZE if self.image_size is None else 1)
-        return self._detect(images, self._decoder_key())
+        return self._detect(images, self._settings_key())
 
     def detect_in_boxes(self, images):
         """Do what `detect` does, with masks as `decode` gives them: not pasted."""
-        return self._detect_in_boxes(tf.convert_to_tensor(images), self._decoder_key())
+        return self._detect_in_boxes(tf.convert_to_tensor(images), self._settings_key())
 
-    def _decoder_key(self):
-        """What a compiled function depends on besides its tensors: another value traces anew."""
-        return str(self.decoder and self.decoder.get_config())
+    def _settings_key(self):
+        """What a compiled function depends on besides its tensors: another value traces anew.
+
+        All settings, so that no subclass can forget one: they take 0.1 ms to read.
+        """
+        settings = self.get_config()
+        settings.pop("score_threshold", None)  # which may change at any time, and is in no graph
+        if self.decoder is not None:  # in full it would tell, too, whether it has been called
+            settings["decoder"] = self.decoder.get_config()
+        return str(settings)
 
     def detect_batch(self, images):
         """Do what `detect` does as plain operations, for other graphs."""
@@ -362,7 +371,7 @@ class Detector(BuiltModel, keras.Model):
             Tuple of the loss, float32 scalar, and detections as `decode` gives them; the
             model's metrics are updated.
         """
-        return self._evaluate_batch(images, y, self._decoder_key())
+        return self._evaluate_batch(images, y, self._settings_key())
 
     def _losses_and_detections(self, images, y, _):
         images, y, _ = keras.utils.unpack_x_y_sample_weight(self._with_targets((images, y)))

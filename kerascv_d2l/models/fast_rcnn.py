@@ -23,6 +23,7 @@ from kerascv_d2l.ops.upsampling import pad_to_multiple
 STRIDES = (4, 8, 16, 32)  # of the maps that boxes are read from
 POOLED = 7  # bins along a side of a box
 _PADDING = -2  # in place of a row of the objects, where no proposal was drawn
+_EVALUATION_SEED = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,8 @@ class FastRCNN(Detector):
     Call it on a dict of `images`, pixels 0-255 `(batch, height, width, 3)`, and `proposals`
     `(batch, p, 4)`, normalised corners, without area in padding rows. Train it with `fit` on
     pairs of such dicts and labels. `detect(images, proposals)` gives boxes. What is sampled in
-    training depends on `seed` and the number of steps alone, which is saved with the weights.
+    training depends on `seed` and the number of steps alone, which is saved with the weights; an
+    evaluation samples a batch the same way each time.
 
     Args:
         class_names: sequence of str, or the number of classes.
@@ -140,6 +142,7 @@ class FastRCNN(Detector):
         **kwargs,
     ):
         super().__init__(class_names, image_size, decoder or RegionDecoder(), **kwargs)
+        self.autocast = False  # half precision would round proposals; layers cast what they take
         self.num_classes = len(self.class_names)
         self.backbone_name, self.channels, self.seed = backbone, channels, seed
         self.canonical_size, self.head_width = canonical_size, head_width
@@ -188,7 +191,7 @@ class FastRCNN(Detector):
         """Find objects among the proposals; see `Detector.detect` and the class."""
         self.check_images(tf.convert_to_tensor(images), None if self.image_size is None else 1)
         inputs = {"images": tf.convert_to_tensor(images), "proposals": proposals}
-        return self._detect(inputs, self._decoder_key())
+        return self._detect(inputs, self._settings_key())
 
     def _resized(self, inputs):
         return inputs | {"images": super()._resized(inputs["images"])}
@@ -255,17 +258,18 @@ class FastRCNN(Detector):
         """Compute the sum of the losses of a batch, which the metrics keep apart."""
         y = as_targets(y, self.num_classes)
         y = y | {"boxes": y["boxes"] * sides_of(y_pred["size"])}
-        losses = self._losses_by_name(y_pred, y)
-        return self.sum_of_parts(losses)
+        losses = self._losses_by_name(y_pred, y, training)
+        return self.sum_of_parts(losses, tf.shape(y["classes"])[0])
 
-    def _losses_by_name(self, outputs, y):
+    def _losses_by_name(self, outputs, y, training):
         """Losses by name; boxes of `y` in pixels."""
-        seed = self._next_seed()
+        seed = self._next_seed(training)
         boxes, match = self._sample(outputs["proposals"], outputs["valid"], y, seed)
         return self._head_losses(outputs["maps"], y, boxes, match)
 
-    def _next_seed(self):
-        return tf.cast(self.seeds.next(), tf.int32)
+    def _next_seed(self, training):
+        """Seed of a sampling, int32 `(2,)`. An evaluation leaves those of the training alone."""
+        return tf.cast(self.seeds.next() if training else _EVALUATION_SEED, tf.int32)
 
     def _head_losses(self, maps, y, boxes, match):
         """Losses by name, of the boxes and objects that `_sample` gives."""

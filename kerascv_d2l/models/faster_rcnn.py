@@ -6,13 +6,19 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.models.dense import torchvision_recipe
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fast_rcnn import STRIDES, FastRCNN, as_options
 from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, predicts_same
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rpn import RPNHead, RPNSettings, propose, rpn_losses
 from kerascv_d2l.ops.anchor_choice import choose_anchors
-from kerascv_d2l.ops.pyramid_anchors import RPN_RATIOS, RPN_SIZES, pyramid_anchors
+from kerascv_d2l.ops.pyramid_anchors import (
+    RPN_RATIOS,
+    RPN_SIZES,
+    check_anchor_sizes,
+    pyramid_anchors,
+)
 from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.upsampling import pad_to_multiple
 
@@ -48,7 +54,7 @@ class FasterRCNN(FastRCNN):
             the file have other names, or another number.
         *args: as for `FastRCNN`.
         anchor_sizes: five sequences of float, for each level the sides of its
-            anchors in pixels of the network's input.
+            anchors in pixels of the network's input, equally many for each.
         anchor_ratios: sequence of float, height over width.
         rpn: `RPNSettings`, or a dict of them.
         **kwargs: as for `FastRCNN`.
@@ -66,10 +72,7 @@ class FasterRCNN(FastRCNN):
     PARTS = ("objectness", "rpn_boxes", *FastRCNN.PARTS)
     RECIPES: ClassVar = {
         "default": Recipe(epochs=4, batch_size=8, options=NARROW),
-        # torchvision's rate for 16 images; decay and momentum as there.
-        "torchvision": Recipe(
-            "sgd", 0.02, momentum=0.9, weight_decay=1e-4, epochs=26, batch_size=16
-        ),
+        "torchvision": torchvision_recipe(0.02),  # the widths are torchvision's by default
     }
     # An update takes longer than a one-stage detector's: 1000 of them end within half an hour.
     ON_FOLDERS: ClassVar = {"updates": 1000, "options": {"freeze_norm": False}}
@@ -122,6 +125,7 @@ class FasterRCNN(FastRCNN):
         return rows
 
     def _make_heads(self):
+        check_anchor_sizes(self.anchor_sizes, len(STRIDES) + 1)
         num_anchors = len(self.anchor_ratios) * len(self.anchor_sizes[0])
         self.rpn = RPNHead(num_anchors, name="rpn")
         super()._make_heads()
@@ -183,16 +187,16 @@ class FasterRCNN(FastRCNN):
 
         return detect
 
-    def _losses_by_name(self, outputs, y):
+    def _losses_by_name(self, outputs, y, training):
         losses = rpn_losses(
             outputs["objectness"],
             outputs["offsets"],
             outputs["anchors"],
             y,
             self.rpn_settings,
-            self._next_seed(),
+            self._next_seed(training),
         )
-        return losses | super()._losses_by_name(outputs, y)
+        return losses | super()._losses_by_name(outputs, y, training)
 
     def torchvision_layers(self):
         """List the layers that torchvision's model has too."""

@@ -63,14 +63,15 @@ class FCOS(DenseDetector):
         InputError: if there is no such assignment.
 
     Source:
-        Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2; Li et al. 2020,
-        "Generalized Focal Loss", equation 2, for the class loss, with a power of 1.
+        Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2, with the numbers of
+        Jocher et al. 2023, "Ultralytics YOLOv8"; Li et al. 2020, "Generalized Focal Loss",
+        equation 2, for the class loss, with a power of 1.
     """
 
     TORCHVISION = "fcos_resnet50_fpn"
     RECIPES: ClassVar = {
         "default": Recipe(learning_rate=1e-3, weight_decay=1e-4, batch_size=16),
-        "torchvision": torchvision_recipe(assignment="centre"),
+        "torchvision": torchvision_recipe(0.01, channels=256, depth=4, assignment="centre"),
     }
     # What measured best on folds of raccoons and blood cells, see docs/experiments.md.
     ON_FOLDERS: ClassVar = {
@@ -146,7 +147,7 @@ class FCOS(DenseDetector):
             match = match_by_distance(*objects, points, strides, levels)
             centerness = tf.concat(y_pred["centerness"], axis=1)[..., 0]
             losses = self._centre_losses(y, logits, predicted, centerness, points, match)
-        return self.sum_of_parts(losses)
+        return self.sum_of_parts(losses, tf.shape(logits)[0])
 
     def _centre_losses(self, y, logits, predicted, centerness, points, match):
         """Focal loss, GIoU and centerness, each over the number of positive places."""

@@ -229,7 +229,7 @@ class MaskRCNN(FasterRCNN):
         pasted = paste_detections(found["masks"], found["boxes"], size, loop=not self._builtin)
         return found | {"masks": pasted}
 
-    def _losses_by_name(self, outputs, y):
+    def _losses_by_name(self, outputs, y, training):
         if "masks" not in y:
             raise InputError(
                 f"labels have the keys {sorted(y)}; masks are missing: uint8 (batch, m, height, "
@@ -241,7 +241,7 @@ class MaskRCNN(FasterRCNN):
                 f"masks are of {size} pixels and images of {tuple(wanted.tolist())}: expected "
                 "masks of the images' size."
             )
-        return super()._losses_by_name(outputs, y)
+        return super()._losses_by_name(outputs, y, training)
 
     def _losses_and_detections(self, images, y, key):
         if self.image_size and isinstance(y, dict) and "masks" in y:  # as the images are

@@ -5,7 +5,6 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.errors import InputError
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import sigmoid_focal_loss
 from kerascv_d2l.models.dense import (
@@ -21,7 +20,7 @@ from kerascv_d2l.models.rpn import rows_of
 from kerascv_d2l.ops.anchor_choice import choose_anchors
 from kerascv_d2l.ops.box_coding import decode_boxes, encode_boxes
 from kerascv_d2l.ops.checks import as_targets
-from kerascv_d2l.ops.pyramid_anchors import RETINANET_SIZES, RPN_RATIOS
+from kerascv_d2l.ops.pyramid_anchors import RETINANET_SIZES, RPN_RATIOS, check_anchor_sizes
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED, match_by_iou
 
 POSITIVE, NEGATIVE = 0.5, 0.4  # IoU from which an anchor stands for an object; for background
@@ -44,7 +43,8 @@ class RetinaNet(DenseDetector):
         **kwargs: as in `DenseDetector`.
 
     Raises:
-        InputError: if there are sizes of more or fewer levels than `levels`.
+        InputError: if there are sizes of more or fewer levels than `levels`, or not equally many
+            for each.
 
     Source:
         Lin et al. 2017, "Focal Loss for Dense Object Detection".
@@ -53,7 +53,7 @@ class RetinaNet(DenseDetector):
     TORCHVISION = "retinanet_resnet50_fpn"
     RECIPES: ClassVar = {
         "default": Recipe(learning_rate=5e-4, weight_decay=1e-4, batch_size=16),
-        "torchvision": torchvision_recipe(norm=False),
+        "torchvision": torchvision_recipe(0.01, channels=256, depth=4, norm=False),
     }
     ON_FOLDERS: ClassVar = {"options": {"freeze_norm": False}}
 
@@ -64,11 +64,6 @@ class RetinaNet(DenseDetector):
         self.anchor_ratios = tuple(anchor_ratios)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in LOSSES}
         super().__init__(class_names, **kwargs)
-        if len(self.anchor_sizes) != self.levels:
-            raise InputError(
-                f"anchor_sizes={self.anchor_sizes!r} are for {len(self.anchor_sizes)} levels, and "
-                f"levels={self.levels}: give sizes of each level."
-            )
 
     @classmethod
     def anchor_options(cls, boxes, image_size):
@@ -80,6 +75,7 @@ class RetinaNet(DenseDetector):
         return {"anchor_sizes": tuple(sizes), "anchor_ratios": found[1]}
 
     def make_predictors(self):
+        check_anchor_sizes(self.anchor_sizes, self.levels)
         at_a_place = len(self.anchor_ratios) * len(self.anchor_sizes[0])
         self.predictors = {
             "logits": class_predictor(at_a_place * self.num_classes, "cls_logits"),
@@ -117,14 +113,13 @@ class RetinaNet(DenseDetector):
         distance = tf.where(positive[..., tf.newaxis], distance, 0.0)
         count = tf.maximum(tf.reduce_sum(tf.cast(positive, tf.float32), axis=1), 1.0)  # (batch,)
         images = tf.shape(logits)[0]
-        return self.sum_of_parts(
-            {
-                name: mean_over_replicas(
-                    tf.reduce_sum(tf.reduce_sum(part, axis=(1, 2)) / count), images
-                )
-                for name, part in zip(LOSSES, (focal, distance), strict=True)
-            }
-        )
+        losses = {
+            name: mean_over_replicas(
+                tf.reduce_sum(tf.reduce_sum(part, axis=(1, 2)) / count), images
+            )
+            for name, part in zip(LOSSES, (focal, distance), strict=True)
+        }
+        return self.sum_of_parts(losses, images)
 
     def get_config(self):
         return super().get_config() | {

@@ -153,7 +153,7 @@ class YOLO1(Detector):
             tf.reduce_sum(named),
         )
         losses = [mean_over_replicas(part, images) for part in sums]
-        return self.sum_of_parts(dict(zip(LOSSES, losses, strict=True)))
+        return self.sum_of_parts(dict(zip(LOSSES, losses, strict=True)), images)
 
     def get_config(self):
         return super().get_config() | {

@@ -49,6 +49,29 @@ def pyramid_anchors(image_size, map_sizes, sizes=RPN_SIZES, ratios=RPN_RATIOS):
     ]
 
 
+def check_anchor_sizes(anchor_sizes, levels):
+    """Check that each level of a pyramid has anchors, and equally many, for one head reads all.
+
+    Args:
+        anchor_sizes: for each level a sequence of floats, pixels.
+        levels: int, of the pyramid.
+
+    Raises:
+        InputError: if there are sizes of more or fewer levels, or of one more than of another.
+    """
+    if len(anchor_sizes) != levels:
+        raise InputError(
+            f"anchor_sizes={anchor_sizes!r} are for {len(anchor_sizes)} levels, and the pyramid "
+            f"has {levels}: give sizes of each level."
+        )
+    counts = [len(sizes) for sizes in anchor_sizes]
+    if min(counts) < 1 or min(counts) != max(counts):
+        raise InputError(
+            f"anchor_sizes={anchor_sizes!r} has {counts} sizes for its levels: give equally many "
+            "for each, at least one."
+        )
+
+
 def base_anchors(sizes, ratios):
     """Anchors around (0, 0), rounded: float32 `(len(ratios)·len(sizes), 4)` NumPy array."""
     sizes, roots = np.asarray(sizes, np.float32), np.sqrt(np.asarray(ratios, np.float32))

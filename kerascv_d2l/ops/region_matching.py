@@ -5,6 +5,7 @@ For the whole batch at once; padding rows take part in nothing.
 
 import tensorflow as tf
 
+from kerascv_d2l.devices import replica_slice
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.boxes import iou_of_corners
 from kerascv_d2l.ops.checks import as_boxes
@@ -99,7 +100,8 @@ def sample_balanced(match, count, positive_fraction, seed):
             for an object, -1 background, others are never drawn.
         count: int, how many to draw for each image.
         positive_fraction: float in [0, 1].
-        seed: int32 `(2,)`; equal seeds draw equally.
+        seed: int32 `(2,)`; equal seeds draw equally. Several devices together draw what one
+            would draw, if they have equally many images.
 
     Returns:
         Tuple of
@@ -113,8 +115,11 @@ def sample_balanced(match, count, positive_fraction, seed):
     size = match.shape[1] or tf.shape(match)[1]
     least = min if isinstance(size, int) else tf.minimum
     num_positive, num_all = least(int(count * positive_fraction), size), least(count, size)
-    # By default XLA would draw with another generator than the rest of TensorFlow.
-    draws = tf.random.stateless_uniform(tf.shape(match), seed, alg="philox")  # (batch, anchors)
+    draws = replica_slice(
+        # By default XLA would draw with another generator than the rest of TensorFlow.
+        lambda total: tf.random.stateless_uniform([total, size], seed, alg="philox"),
+        tf.shape(match)[0],
+    )  # (batch, anchors)
 
     positive, positives = tf.math.top_k(tf.where(match >= 0, draws, -1.0), num_positive)
     negative, negatives = tf.math.top_k(tf.where(match == BACKGROUND, draws, -1.0), num_all)

@@ -5,7 +5,7 @@ import tensorflow as tf
 from kerascv_d2l.ops.boxes import iou_of_corners
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
 
-SCORE_POWER, IOU_POWER, MOST = 0.5, 6.0, 10
+SCORE_POWER, IOU_POWER, MOST = 0.5, 6.0, 10  # YOLOv8's; TOOD has 1, 6 and 13
 
 
 def match_task_aligned(boxes, classes, ignore, scores, predicted, points, strides):
@@ -31,7 +31,8 @@ def match_task_aligned(boxes, classes, ignore, scores, predicted, points, stride
             be there: the object's best place has its own IoU, the others less. 0 elsewhere.
 
     Source:
-        Feng et al. 2021, "TOOD: Task-aligned One-stage Object Detection", section 3.2.
+        Feng et al. 2021, "TOOD: Task-aligned One-stage Object Detection", section 3.2; the powers
+        and the ten places of an object are those of Jocher et al. 2023, "Ultralytics YOLOv8".
     """
     boxes = tf.pad(boxes, [[0, 0], [0, 1], [0, 0]])  # one to find where there is none
     classes = tf.pad(classes, [[0, 0], [0, 1]], constant_values=-1)

@@ -1,6 +1,6 @@
 """What detectors compute on two logical CPU devices, beside one; run by test_detector.py.
 
-    python replicas_child.py NAME…    # toy, ssd, mask_rcnn, detr
+    python replicas_child.py NAME…    # toy, ssd, fast_rcnn, faster_rcnn, mask_rcnn, detr
 
 Prints one line of JSON. Devices are set before TensorFlow starts, so it needs a process of
 its own.
@@ -15,15 +15,20 @@ import numpy as np
 import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from pytest import MonkeyPatch
 from scenes import bright_rectangles
+from small_networks import add_tiny
 from toy_detector import GridDetector
 
 from kerascv_d2l import (
     DETR,
+    FasterRCNN,
+    FastRCNN,
     MaskRCNN,
     SSDLoss,
     TinySSD,
     evaluate_detections,
+    sample_balanced,
     synchronize_batch_norm,
 )
 
@@ -32,18 +37,8 @@ BATCH = 8
 
 def make(name):
     keras.utils.set_random_seed(3)
-    if name == "mask_rcnn":
-        # All samples are taken, so that chance has no part in it.
-        rpn = {"train_before_nms": 20, "train_proposals": 20, "samples": 3000}
-        everything = {"positive_fraction": 1.0}
-        model = MaskRCNN(
-            2, channels=8, head_width=16, mask_channels=8,
-            anchor_sizes=[[8], [16], [24], [32], [48]],
-            rpn=rpn | everything, head={"samples": 60} | everything,
-        )  # fmt: skip
-        model.compile(keras.optimizers.SGD(1e-3))
-        synchronize_batch_norm(model)
-        return model
+    if name.endswith("rcnn"):
+        return make_rcnn(name)
     if name == "detr":
         model = DETR(
             2, "mobilenet_0.25", num_queries=9, width=16, heads=2, encoder_layers=1,
@@ -56,6 +51,23 @@ def make(name):
     model = TinySSD(2) if name == "ssd" else GridDetector(2)
     loss = SSDLoss(normalizer="positives", negatives_per_positive=3.0) if name == "ssd" else None
     model.compile(keras.optimizers.SGD(1e-3 if name == "ssd" else 0.01), loss, jit_compile=False)
+    synchronize_batch_norm(model)
+    return model
+
+
+def make_rcnn(name):
+    """One that draws far fewer anchors and proposals than there are to draw from."""
+    options = {"channels": 8, "head_width": 16, "head": {"samples": 8}}
+    if name != "fast_rcnn":
+        options["anchor_sizes"] = [[8], [16], [24], [32], [48]]
+        options["rpn"] = {"train_before_nms": 20, "train_proposals": 20, "samples": 32}
+    if name == "mask_rcnn":
+        model = MaskRCNN(2, mask_channels=8, **options)
+    else:
+        model = {"fast_rcnn": FastRCNN, "faster_rcnn": FasterRCNN}[name](2, "tiny", **options)
+        for i, weight in enumerate(model.trainable_weights):  # else regions look all alike
+            weight.assign_add(0.1 * keras.random.normal(weight.shape, seed=i))
+    model.compile(keras.optimizers.SGD(1e-3))
     synchronize_batch_norm(model)
     return model
 
@@ -76,6 +88,10 @@ def data():
 
 def figures(model, images, y):
     """Losses of two steps, metrics of the model and sums of its weights."""
+    if type(model) is FastRCNN:
+        low = np.random.default_rng(0).uniform(0, 0.5, (BATCH, 40, 2))
+        proposals = np.concatenate([low, low + 0.4], axis=-1).astype("float32")
+        images = {"images": images, "proposals": proposals}
     batches = tf.data.Dataset.from_tensor_slices((images, y)).batch(BATCH)
     history = model.fit(batches.repeat(), steps_per_epoch=1, epochs=2, verbose=0).history
     result = {f"{k} {i}": v for k, values in history.items() for i, v in enumerate(values)}
@@ -86,13 +102,26 @@ def figures(model, images, y):
     return result | {f"w{i}": float(np.abs(w).mean()) for i, w in enumerate(model.get_weights())}
 
 
+def sampled(strategy):
+    """Whether the devices draw different samples, and together those that one draws."""
+    match = tf.where(tf.range(200) < 50, 0, -1)[tf.newaxis] * tf.ones([4, 1], tf.int32)
+    one, _ = sample_balanced(match, 8, 0.5, (0, 7))
+    parts = strategy.experimental_distribute_values_from_function(
+        lambda context: match[2 * context.replica_id_in_sync_group :][:2]
+    )
+    draw = tf.function(lambda part: sample_balanced(part, 8, 0.5, (0, 7))[0])
+    found = tf.concat(strategy.experimental_local_results(strategy.run(draw, (parts,))), axis=0)
+    return bool(tf.reduce_all(found == one)) and len(np.unique(found, axis=0)) == 4
+
+
 def main():
     devices = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(
         devices[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    result = {}
+    add_tiny(MonkeyPatch())
+    result = {"sampled": sampled(strategy)}
     for name in sys.argv[1:]:
         one = figures(make(name), *data())
         with strategy.scope():

@@ -328,8 +328,12 @@ def test_xla_computes_the_same():
 
 
 def test_anchor_sizes_are_of_all_levels():
-    with pytest.raises(InputError, match=r"are for 5 levels, and levels=3: give sizes of each"):
+    with pytest.raises(InputError, match=r"are for 5 levels, and the pyramid has 3: give sizes"):
         RetinaNet(2, backbone="tiny", levels=3)
+    for sizes, counts in (([[8], [16, 20], [32]], r"\[1, 2, 1\]"), ([[]] * 3, r"\[0, 0, 0\]")):
+        message = rf"anchor_sizes=.* has {counts} sizes for its levels: give equally many"
+        with pytest.raises(InputError, match=message):
+            RetinaNet(2, sizes, backbone="tiny", levels=3)
     sizes = [[8], [16], [32]]
     model = RetinaNet(2, sizes, backbone="tiny", channels=8, levels=3)
     assert len(model(np.zeros((1, 64, 64, 3)))["anchors"]) == 3

@@ -32,6 +32,15 @@ from kerascv_d2l.models import registry
 from kerascv_d2l.models.common import settle_batch_norm
 
 NAMES = ("even", "odd")
+EVERY = (*registry.DETECTORS, "fast_rcnn")
+
+
+@pytest.fixture
+def eager():
+    """Trace no graphs, which takes longer than a batch or two."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def as_dict(rows, ignore=None):
@@ -150,6 +159,31 @@ def test_one_pass_gives_what_evaluate_and_detect_give():
     assert "loss" not in bare and "map" in bare
 
 
+# DETR does not say how many images its parts are of.
+UNWEIGHED = pytest.param("detr", marks=pytest.mark.xfail(strict=True))
+
+
+@pytest.mark.parametrize("name", [UNWEIGHED if name == "detr" else name for name in EVERY])
+def test_parts_of_a_loss_are_weighed_as_their_sum(monkeypatch, eager, name):
+    """By images, where the last batch has fewer; and what is not compiled is measured, too."""
+    model = small_detector(name, monkeypatch)
+    images, rows = bright_rectangles(3)
+    rows[2, 0] = [0, 0.1, 0.2, 0.4, 0.5]
+    y = as_dict(rows) | {"masks": np.ones((3, 3, 64, 96), np.uint8)}
+    if name == "fast_rcnn":
+        images = {"images": images, "proposals": rows[:, 1:, 1:].clip(0)}
+    batches = tf.data.Dataset.from_tensor_slices((images, y)).batch(2)
+    bare = evaluate_detections(model, batches)
+    model.compile("sgd", run_eagerly=True)
+    found = evaluate_detections(model, batches)
+    bare.pop("ap_50_by_class")
+    assert {k: found[k] for k in bare} == pytest.approx(bare, nan_ok=True) and "loss" not in bare
+    expected = model.evaluate(batches, verbose=0, return_dict=True)
+    assert {k: found[k] for k in expected} == pytest.approx(expected, rel=1e-5)
+    parts = [value for key, value in found.items() if key.startswith("loss_")]
+    assert sum(parts) == pytest.approx(found["loss"], rel=1e-5) or "ssd" in name
+
+
 def test_callback_measures_all_in_fit():
     images, rows = bright_rectangles(6)
     batches = tf.data.Dataset.from_tensor_slices((images, rows)).batch(4)
@@ -233,18 +267,33 @@ def test_detectors_by_name():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize(
+    "name,rate", [("faster_rcnn", 0.02), ("mask_rcnn", 0.02), ("retinanet", 0.01), ("fcos", 0.01)]
+)
+def test_recipes_of_torchvision(name, rate):
+    """What its reference scripts have, as far as a recipe can say it."""
+    recipe = registry.detector_recipe(name, "torchvision", on_folder=True)
+    given = ("sgd", rate, 0.9, 26, 16, "flip")
+    names = ("optimizer", "learning_rate", "momentum", "epochs", "batch_size", "augment")
+    assert tuple(recipe[k] for k in names) == given
+    assert recipe["warmup"] * 26 * 117266 / 16 == pytest.approx(1000, rel=0.05)
+    width = {"channels": 256, "depth": 4}
+    assert width.items() <= recipe["options"].items() or "rcnn" in name
+
+
 # ---------------------------------------------------------------- several devices
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["toy", *(pytest.param(n, marks=pytest.mark.long) for n in ("ssd", "mask_rcnn", "detr"))],
-)
+LONG = ("ssd", "fast_rcnn", "faster_rcnn", "mask_rcnn", "detr")
+
+
+@pytest.mark.parametrize("name", ["toy", *(pytest.param(n, marks=pytest.mark.long) for n in LONG)])
 def test_two_devices_compute_what_one_does(name):
     """With objects, ignored ones and images without any spread unevenly over the devices."""
     done = children.run(Path(__file__).with_name("replicas_child.py"), name)
     assert done.returncode == 0, done.stderr[-3000:]
     replicas = json.loads(done.stdout.splitlines()[-1])
+    assert replicas["sampled"]
     one, two = replicas[name]
     for figure, value in one.items():
         # Anchors on the edge of two classes may fall to either.
@@ -292,13 +341,17 @@ FEW = {"test_before_nms": 100, "test_proposals": 100}
 def small_detector(name, monkeypatch):
     """A detector for images of any size, whose scores and boxes are apart from each other."""
     add_tiny(monkeypatch)
+    monkeypatch.setitem(registry.DETECTORS, "fast_rcnn", "kerascv_d2l.models.fast_rcnn:FastRCNN")
     keras.utils.set_random_seed(1)
     small = {"width": 32, "num_queries": 9} if name == "detr" else {}
     small = {"channels": 8, "depth": 1} if name in ("fcos", "retinanet") else small
-    small = {"channels": 8, "head_width": 8, "rpn": FEW} if name == "faster_rcnn" else small
-    backbone = "mobilenet_0.25" if name == "ssd" else "tiny"  # SSD's "tiny" is the book's
+    small = {"channels": 8, "head_width": 8} if "rcnn" in name else small
+    small |= {"rpn": FEW} if name in ("faster_rcnn", "mask_rcnn") else {}
+    small |= {"mask_channels": 8} if name == "mask_rcnn" else {}
+    # SSD's "tiny" is the book's
+    backbone = {"ssd": "mobilenet_0.25", "tinyssd": None}.get(name, "tiny")
     model = registry.create_detector(name, 2, None, backbone, **small)
-    for weight in model.trainable_weights if name != "ssd" else ():
+    for weight in model.trainable_weights if "ssd" not in name else ():
         weight.assign_add(0.03 * keras.random.normal(weight.shape, seed=len(weight.path)))
     return model
 
@@ -336,6 +389,31 @@ def test_room_for_crowds(monkeypatch, name):
     image = np.random.default_rng(0).integers(0, 256, (1, 320, 320, 3), np.uint8)
     found = copy.detect(image)
     assert found["boxes"].shape == (1, 200, 4) and found["num_valid"][0] > 100
+
+
+MASKS = pytest.param("mask_rcnn", marks=pytest.mark.long)  # traces longest, like Faster R-CNN
+
+
+@pytest.mark.parametrize("name", [n if n != "mask_rcnn" else MASKS for n in registry.DETECTORS])
+def test_a_setting_that_changes_shows_in_the_next_detection(monkeypatch, name):
+    """Whether it is the decoder's or the detector's own, as numbers of queries and proposals."""
+    model = small_detector(name, monkeypatch)
+    model.decoder.score_threshold = 0.0
+    image = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), np.uint8)
+    first = model.detect(image)
+    model.score_threshold = 0.25  # matters to those who draw
+    model.detect(image)
+    assert model._detect.experimental_get_tracing_count() == 1
+    model.make_room(66)
+    found = model.detect(image)
+    changed = name in ("detr", "faster_rcnn", "mask_rcnn")
+    assert model._detect.experimental_get_tracing_count() == 1 + changed
+    assert np.array_equal(found["boxes"], first["boxes"]) != changed
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    expected = copy.detect_batch(image)
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-4, err_msg=key)
 
 
 def test_a_grid_has_room_for_its_cells():

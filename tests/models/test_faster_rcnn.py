@@ -179,7 +179,7 @@ def small(cls=FasterRCNN, **options):
         options["mask_channels"] = 16
     return cls(
         ["a", "b"], "tiny", anchor_sizes=sizes, channels=16, head_width=32,
-        canonical_size=64, rpn=rpn, head={"samples": 32}, **options,
+        canonical_size=64, rpn=rpn, **{"head": {"samples": 32}, **options},
     )  # fmt: skip
 
 
@@ -321,6 +321,26 @@ def test_mixed_precision_keeps_coordinates():
     assert mixed.decoder.dtype_policy.name == "float32"
 
 
+def test_mixed_precision_does_not_round_proposals():
+    proposals = np.float32([[[0.1237, 0.2519, 0.7691, 0.9003]]])
+    images = np.zeros((1, 96, 300, 3))
+    with dtype_scope("mixed_bfloat16"):
+        model = FastRCNN(2, "tiny", channels=8, head_width=8)
+    for kind in (np.uint8, np.float32, np.float64):
+        outputs = model({"images": images.astype(kind), "proposals": proposals}, training=False)
+        np.testing.assert_array_equal(outputs["proposals"], proposals * np.float32([300, 96] * 2))
+        assert outputs["maps"][0].dtype == tf.bfloat16
+
+
+def test_anchors_are_equally_many_on_all_levels():
+    for sizes, message in (
+        ([[8], [16], [32], [64]], r"are for 4 levels, and the pyramid has 5"),
+        ([[8], [16], [32, 48], [64], [128]], r"has \[1, 1, 2, 1, 1\] sizes for its levels"),
+    ):
+        with pytest.raises(InputError, match=f"anchor_sizes=.* {message}"):
+            FasterRCNN(2, "tiny", channels=8, head_width=8, anchor_sizes=sizes)
+
+
 @pytest.mark.long
 def test_fast_rcnn_looks_at_given_proposals():
     images, labels = squares(2)
@@ -355,6 +375,27 @@ def test_sampling_depends_on_seed_and_step_alone():
         losses.append([float(model.compute_loss(images, labels, outputs)) for _ in range(2)])
     assert losses[0] == losses[1]
     assert losses[0][0] != losses[0][1] and losses[0] != losses[2]
+
+
+def test_evaluation_leaves_the_training_alone():
+    """Its loss of a batch is the same each time, and the samples after it in a training, too."""
+    images, labels = squares(2)
+    y = with_masks(labels)
+    model = small(MaskRCNN, head={"samples": 8})
+    model.compile(keras.optimizers.SGD())
+    before = [weight.numpy() for weight in model.weights]
+    losses = []
+    for _ in range(2):
+        outputs = model(images, training=False)
+        losses.append(float(model.compute_loss(images, y, outputs, training=False)))
+        model.reset_metrics()
+        losses.append(float(model.test_step((images, y))["loss"]))
+        model.reset_metrics()
+    assert losses == [losses[0]] * 4
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value, err_msg=weight.path)
+    model.compute_loss(images, y, outputs, training=True)
+    assert int(model.seeds.state[1]) > 0
 
 
 def test_images_without_objects():
