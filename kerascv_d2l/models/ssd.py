@@ -38,6 +38,8 @@ EXTRA_CHANNELS = 128
 BACKBONE_STRIDES = (8, 16, 32)
 # PyTorch's, which the book relies on: uniform in ±1/√fan_in, about half of Keras' Glorot range.
 PYTORCH_UNIFORM = {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}
+# Candidates for each detection that there is room for: as many as the decoder has by default.
+CANDIDATES_A_ROW = 10
 # The smallest side that leaves a pixel for the fourth block: six halvings.
 MIN_SIZE = 64
 
@@ -235,9 +237,9 @@ class SSD(Detector):
         self.build((None, None, None, 3))
 
     def make_room(self, most_objects):
-        """Let it find so many objects, see `Detector.make_room`, with four candidates for each."""
+        """Let it find so many objects, see `Detector.make_room`, with ten candidates for each."""
         rows = super().make_room(most_objects)
-        self.decoder.max_candidates = max(self.decoder.max_candidates, 4 * rows)
+        self.decoder.max_candidates = max(self.decoder.max_candidates, CANDIDATES_A_ROW * rows)
         return rows
 
     @classmethod

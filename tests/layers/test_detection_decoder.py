@@ -108,6 +108,16 @@ def test_candidates_are_cut_before_the_suppression():
     np.testing.assert_allclose(found["scores"][0, 0], 0.9, rtol=1e-6)
 
 
+def test_an_object_is_found_behind_many_candidates_of_better_ones():
+    """900 candidates on other places are better; the default leaves room for it."""
+    anchors = np.repeat(np.float32([[[0, 0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9]]]), [900, 1], axis=1)
+    logits = np.zeros((1, 901, 2), np.float32)
+    logits[..., 1] = np.r_[np.linspace(2, 3, 900), 1]
+    found = DetectionDecoder()(anchors, logits, np.zeros((1, 4 * 901)))
+    assert found["num_valid"].numpy().tolist() == [2]
+    np.testing.assert_allclose(found["boxes"][0, 1], anchors[0, -1], atol=1e-6)
+
+
 ONE_PLACE = np.tile(np.float32([[0.2, 0.1, 0.6, 0.5]]), (1, 2, 1))
 TWO_CLASSES = np.log(np.array([[[0.1, 0.5, 0.4], [0.2, 0.2, 0.6]]], np.float32))
 

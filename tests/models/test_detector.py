@@ -332,6 +332,7 @@ def test_room_for_crowds(monkeypatch, name):
     assert model.make_room(101) == 200
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
+    assert getattr(copy.decoder, "max_candidates", 2000) == 2000  # SSD's: ten for each
     copy.decoder.score_threshold = 0.0
     image = np.random.default_rng(0).integers(0, 256, (1, 320, 320, 3), np.uint8)
     found = copy.detect(image)
