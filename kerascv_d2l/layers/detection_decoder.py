@@ -55,7 +55,8 @@ class DetectionDecoder(keras.layers.Layer):
         soft_nms_sigma=0.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Under mixed precision Keras would round coordinates to half precision on their way in.
+        super().__init__(**{**kwargs, "dtype": "float32"})
         check_fraction(score_threshold, "score_threshold")
         check_fraction(nms_threshold, "nms_threshold")
         for name, value in (("max_detections", max_detections), ("max_candidates", max_candidates)):
