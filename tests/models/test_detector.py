@@ -1,6 +1,7 @@
 """What every detector gets from its base class, shown on a toy that is one file and one line."""
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -29,6 +30,7 @@ from kerascv_d2l import (
 )
 from kerascv_d2l.export import save_lite
 from kerascv_d2l.models import registry
+from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import settle_batch_norm
 
 NAMES = ("even", "odd")
@@ -287,20 +289,43 @@ def test_statistics_are_averaged_as_slowly_as_the_weights():
 
 
 FEW = {"test_before_nms": 100, "test_proposals": 100}
+NARROW = {name: {"channels": 8, "depth": 1} for name in ("fcos", "retinanet")}
+NARROW |= {
+    name: {"channels": 8, "head_width": 8, "rpn": FEW} for name in ("faster_rcnn", "mask_rcnn")
+}
+NARROW["detr"] = {"width": 32, "num_queries": 9}
 
 
 def small_detector(name, monkeypatch):
     """A detector for images of any size, whose scores and boxes are apart from each other."""
     add_tiny(monkeypatch)
     keras.utils.set_random_seed(1)
-    small = {"width": 32, "num_queries": 9} if name == "detr" else {}
-    small = {"channels": 8, "depth": 1} if name in ("fcos", "retinanet") else small
-    small = {"channels": 8, "head_width": 8, "rpn": FEW} if name == "faster_rcnn" else small
     backbone = "mobilenet_0.25" if name == "ssd" else "tiny"  # SSD's "tiny" is the book's
-    model = registry.create_detector(name, 2, None, backbone, **small)
+    model = registry.create_detector(name, 2, None, backbone, **NARROW.get(name, {}))
     for weight in model.trainable_weights if name != "ssd" else ():
         weight.assign_add(0.03 * keras.random.normal(weight.shape, seed=len(weight.path)))
     return model
+
+
+@pytest.mark.parametrize("name", registry.DETECTORS)
+def test_what_is_frozen_stays_so_in_a_file(tmp_path, monkeypatch, name):
+    """Batch norms without statistics are frozen, and so are they in a model that is loaded."""
+    add_tiny(monkeypatch, "small")
+    pretrained = ()
+    if name != "tinyssd":  # which has none
+        pretrained = "small", tmp_path / "small.weights.h5"
+        build_backbone("small").save_weights(pretrained[1])
+    model = registry.create_detector(name, 2, None, *pretrained, **NARROW.get(name, {}))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    wanted, found = ([tuple(w.shape) for w in m.trainable_weights] for m in (model, loaded))
+    assert found == wanted and wanted
+    norms = [w.path for w in loaded.features.trainable_weights if re.search(r"bn\d", w.path)]
+    assert norms == [] and loaded.get_config() == model.get_config()
+    if name == "ssd":  # in older files it is missing
+        config = model.get_config()
+        del config["freeze_norm"]
+        assert len(type(model).from_config(config).trainable_weights) > len(wanted)
 
 
 @pytest.mark.parametrize("name", ["ssd", "yolo1", "detr", "retinanet", "fcos"])
