@@ -358,7 +358,7 @@ class DETR(Detector):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Match queries and objects at each layer, and compute the sum of the losses."""
-        y = as_targets(y, self.num_classes)
+        y = _with_a_row(as_targets(y, self.num_classes))
         logits, boxes = y_pred["logits"], y_pred["boxes"]
         wanted = (y["classes"] >= 0) & ~y["ignore"]  # (batch, m)
         matched = match_one_to_one(
@@ -524,6 +524,19 @@ class DETR(Detector):
                 "freeze_norm": self.freeze_norm,
             }
         )
+
+
+def _with_a_row(y):
+    """Labels with a row of padding where there is no row: of none no greatest can be found."""
+    if y["classes"].shape[1]:
+        return y
+    missing = tf.cast(tf.shape(y["classes"])[1] == 0, tf.int32)
+    rows = [[0, 0], [0, missing]]
+    return {
+        "boxes": tf.pad(y["boxes"], [*rows, [0, 0]]),
+        "classes": tf.pad(y["classes"], rows, constant_values=-1),
+        "ignore": tf.pad(y["ignore"], rows),
+    }
 
 
 def _given(values, training):

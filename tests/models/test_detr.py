@@ -100,6 +100,8 @@ def test_matching_is_the_cheapest_of_all():
     # Too many objects, and costs of a network that diverged.
     found = match_one_to_one(np.full((1, 2, 3), np.nan, "f4"), np.ones((1, 3), bool))
     assert sorted(found[0].numpy()) == [-1, 0, 1]
+    none = match_one_to_one(np.zeros((2, 3, 5, 0), "f4"), np.zeros((2, 3, 0), bool))
+    assert none.shape == (2, 3, 0)
 
 
 def test_published_names():
