@@ -54,6 +54,7 @@ PLACES_WEIGHT, PLACES_GAMMA = 3.0, 2.0  # of the losses of all places of the map
 IGNORED_SHARE = 0.5  # of a box inside an ignored object, from which it teaches nothing
 LOSSES = ("classes", "boxes", "giou")
 PLACES = "places"  # and with reference boxes
+DENOISING = "denoising"  # and in training with noised objects
 ALGORITHM = "philox"  # of the noise
 DENOISING_GROUPS = 3  # of the recipe
 STRIDES = (8, 32)  # of the map, with reference boxes and without
@@ -205,7 +206,7 @@ class DETR(Detector):
             self._make_heads()
         self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         self.seeds = keras.random.SeedGenerator(seed, name="noise")
-        names = LOSSES + (PLACES,) * reference_boxes
+        names = LOSSES + (PLACES,) * self.reference_boxes + (DENOISING,) * (self.denoising > 0)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
         self.build((None, None, None, 3))
 
@@ -375,10 +376,9 @@ class DETR(Detector):
         }
         if self.reference_boxes:
             losses[PLACES] = self._places_loss(y, y_pred)
-        loss = self.sum_of_parts(losses)
-        if "memory" in y_pred:
-            loss += self._denoising_loss(y, wanted, count, y_pred)
-        return loss
+        if "memory" in y_pred:  # in training
+            losses[DENOISING] = self._denoising_loss(y, wanted, count, y_pred)
+        return self.sum_of_parts(losses)
 
     def _places_loss(self, y, outputs):
         """What all places of the map learn beside the queries, many for each object."""

@@ -351,6 +351,18 @@ def test_padding_is_not_denoised_and_usual_queries_do_not_notice(denoiser, no_no
     np.testing.assert_allclose(again, loss, rtol=1e-5)
 
 
+def test_the_metrics_are_the_parts_of_the_loss(denoiser):
+    y = labels()
+    for training in (True, False):
+        outputs = denoiser.transform(finest_map(), training=training)
+        for part in denoiser.parts.values():
+            part.reset_state()
+        loss = denoiser.compute_loss(y=y, y_pred=outputs, training=training)
+        parts = {name: float(part.result()) for name, part in denoiser.parts.items()}
+        assert (parts["denoising"] > 0) == training
+        assert sum(parts.values()) == pytest.approx(float(loss), rel=1e-6)
+
+
 def test_noise_is_by_the_seed_and_the_step(denoiser):
     """So a training that goes on from a checkpoint, which has the state, has the same."""
     outputs, y = denoiser.transform(finest_map(), training=True), labels()
