@@ -30,9 +30,9 @@ def tiny(include_top, weights, input_tensor):
     return keras.Model(keras.utils.get_source_inputs(input_tensor)[0], x, name="tiny")
 
 
-def add_tiny(patch):
-    """Let all models know the backbone "tiny", as long as a `pytest.MonkeyPatch` lasts."""
-    family = backbones._Family("tiny", preprocessing.to_unit_range, r"relu\d")
-    constructors = backbones._constructors() | {"tiny": tiny}
+def add_tiny(patch, name="tiny"):
+    """Let all models know `tiny` as a backbone, as long as a `pytest.MonkeyPatch` lasts."""
+    family = backbones._Family(name, preprocessing.to_unit_range, r"relu\d")
+    constructors = backbones._constructors() | {name: tiny}
     patch.setattr(backbones, "_FAMILIES", (*backbones._FAMILIES, family))
     patch.setattr(backbones, "_constructors", lambda: constructors)

@@ -55,6 +55,7 @@ def batches(
     crop_pct=CROP_PCT,
     masks=False,
     sizes=None,
+    decoded=None,
 ):
     """Make batches of a split of any task.
 
@@ -90,6 +91,8 @@ def batches(
             objects of whose masks nothing is left.
         sizes: int array `(n, 2)` of heights and widths, pixels, for training: each batch, made at
             `image_size`, is resized to one of them, which is drawn. See `sizes_around`.
+        decoded: dict, empty at first, in which training data sets of one split share the images
+            that they keep in memory; None for none.
 
     Returns:
         `tf.data.Dataset` of `(images, y)`, float32 `(b, height, width, 3)` pixels 0-255, and by
@@ -118,13 +121,14 @@ def batches(
     transform = _composed(transform, split.task, size) if training else None
     whole = size is None or (transform is not None and transform.full_resolution)
     ahead = transform is not None and transform.draw_for is not None
-    targets = _target_loader(split, masks)
+    targets, decoded = _target_loader(split, masks), {} if decoded is None else decoded
     whole_masks = masks and whole and not (transform is not None and transform.cuts_first)
     if whole:
-        in_memory, load = False, _whole_loader(split, targets, cache if training else bool(cache))
+        cache = cache if training else bool(cache)
+        in_memory, load = False, _whole_loader(split, targets, cache, decoded)
         load = _with_whole_masks(load) if whole_masks else load
     else:
-        in_memory, image = _resized_images(split, size, training, cache, crop_pct)
+        in_memory, image = _resized_images(split, size, training, cache, crop_pct, decoded)
         in_memory = in_memory and not masks
         load = lambda index: _resized(Example(image(index), **targets(index)), size)  # noqa: E731
     augmented = _window_loader(split, transform, load) if ahead else None
@@ -302,7 +306,7 @@ def image_loader(split):
     return load
 
 
-def _whole_loader(split, targets, cache):
+def _whole_loader(split, targets, cache, decoded):
     """Make a function from an index to an `Example` at the image's own size."""
     image, rows = image_loader(split), targets
     if cache is None:
@@ -310,14 +314,17 @@ def _whole_loader(split, targets, cache):
     # Images to classify are decoded as far as their window goes, which takes little.
     cache = cache and split.task in (DETECTION, SEGMENTATION)
     if cache and not isinstance(split.images, np.ndarray):
-        image = _cached_of_any_size(image, split.sizes, 3)
+        cached = functools.partial(_cached_of_any_size, image, split.sizes, 3)
+        image = _once(decoded, "images", cached)
         if split.task == SEGMENTATION:
-            mask = _cached_of_any_size(lambda k: targets(k)["mask"][..., None], split.sizes, 1)
+            one_mask = lambda k: targets(k)["mask"][..., None]  # noqa: E731
+            cached = functools.partial(_cached_of_any_size, one_mask, split.sizes, 1)
+            mask = _once(decoded, "masks", cached)
             rows = lambda index: {"mask": mask(index)[..., 0]}  # noqa: E731
     return lambda index: Example(image(index), **rows(index))
 
 
-def _resized_images(split, size, training, cache, crop_pct):
+def _resized_images(split, size, training, cache, crop_pct, decoded):
     """Make a function from an index to a resized image.
 
     Returns:
@@ -343,7 +350,7 @@ def _resized_images(split, size, training, cache, crop_pct):
     else:
         if cache is None:
             cache = len(split) * size[0] * size[1] * 3 * (1 if training else 4) <= CACHE_BYTES
-        image = _cached(resized, len(split)) if cache else resized
+        image = _once(decoded, size, lambda: _cached(resized, len(split))) if cache else resized
     one_by_one = split.task == SEGMENTATION and not (
         isinstance(split.targets["mask"], np.ndarray) and of_size
     )
@@ -599,6 +606,13 @@ def _finished(example, labels, index):
     boxes = tf.where(there[..., None], example.boxes, tf.cast(PADDING, tf.float32))
     rows = {"boxes": boxes, "classes": example.classes, "ignore": example.ignore & there}
     return image, rows if example.masks is None else rows | {"masks": example.masks}
+
+
+def _once(decoded, key, make):
+    """What `make()` gave the first time."""
+    if key not in decoded:
+        decoded[key] = make()
+    return decoded[key]
 
 
 def _cached(image, count):

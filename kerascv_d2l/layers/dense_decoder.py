@@ -14,7 +14,8 @@ from kerascv_d2l.ops.roi_sampling import map_size
 class DenseDecoder(keras.layers.Layer):
     """Keep the best candidates of each level, and suppress those of a class that overlap.
 
-    A place may give a detection of every class.
+    A place may give a detection of every class. Boxes are clipped to the image; those that lie
+    outside of it are dropped.
 
     Args:
         score_threshold: float in [0, 1]; detections at or below it are dropped.
@@ -78,9 +79,12 @@ class DenseDecoder(keras.layers.Layer):
             self._best_of_level(*level, num_classes) for level in zip(scores, boxes, strict=True)
         ]
         scores, boxes, classes = (tf.concat(part, axis=1) for part in zip(*kept, strict=True))
+        boxes = tf.clip_by_value(boxes / sides, 0.0, 1.0)
+        # The score -1 passes no threshold: what has no area in the image is no detection.
+        solid = tf.reduce_all(boxes[..., 2:] > boxes[..., :2], axis=-1)
         return best_of_each(
-            tf.clip_by_value(boxes / sides, 0.0, 1.0),
-            scores,
+            boxes,
+            tf.where(solid, scores, -1.0),
             classes,
             num_classes,
             self.max_detections,

@@ -18,6 +18,11 @@ class DetectionDecoder(keras.layers.Layer):
     of it or score too low are dropped; what is left goes through the suppression. Choosing
     first makes this some hundred times faster than suppressing among all anchors.
 
+    Many anchors stand on each object, and those that are suppressed have taken a place among the
+    candidates: there must be several times as many as objects. (torchvision's SSD takes 400 of each
+    class.) 1000 cost 1.0 to 2.4 ms an image of 12244 anchors and 1 to 20 classes on one core, 400
+    cost 0.6 to 1.5 ms.
+
     Args:
         score_threshold: float in [0, 1]; predictions at or below it are dropped.
         nms_threshold: float in [0, 1]; of two detections whose IoU is greater,
@@ -45,12 +50,13 @@ class DetectionDecoder(keras.layers.Layer):
         score_threshold=0.01,
         nms_threshold=0.5,
         max_detections=100,
-        max_candidates=400,
+        max_candidates=1000,
         class_agnostic=True,
         soft_nms_sigma=0.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Under mixed precision Keras would round coordinates to half precision on their way in.
+        super().__init__(**{**kwargs, "dtype": "float32"})
         check_fraction(score_threshold, "score_threshold")
         check_fraction(nms_threshold, "nms_threshold")
         for name, value in (("max_detections", max_detections), ("max_candidates", max_candidates)):

@@ -54,6 +54,7 @@ PLACES_WEIGHT, PLACES_GAMMA = 3.0, 2.0  # of the losses of all places of the map
 IGNORED_SHARE = 0.5  # of a box inside an ignored object, from which it teaches nothing
 LOSSES = ("classes", "boxes", "giou")
 PLACES = "places"  # and with reference boxes
+DENOISING = "denoising"  # and in training with noised objects
 ALGORITHM = "philox"  # of the noise
 DENOISING_GROUPS = 3  # of the recipe
 STRIDES = (8, 32)  # of the map, with reference boxes and without
@@ -205,7 +206,7 @@ class DETR(Detector):
             self._make_heads()
         self.freeze_norm = settle_batch_norm(self.features, weights, freeze_norm)
         self.seeds = keras.random.SeedGenerator(seed, name="noise")
-        names = LOSSES + (PLACES,) * reference_boxes
+        names = LOSSES + (PLACES,) * self.reference_boxes + (DENOISING,) * (self.denoising > 0)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
         self.build((None, None, None, 3))
 
@@ -358,7 +359,7 @@ class DETR(Detector):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Match queries and objects at each layer, and compute the sum of the losses."""
-        y = as_targets(y, self.num_classes)
+        y = _with_a_row(as_targets(y, self.num_classes))
         logits, boxes = y_pred["logits"], y_pred["boxes"]
         wanted = (y["classes"] >= 0) & ~y["ignore"]  # (batch, m)
         matched = match_one_to_one(
@@ -375,10 +376,9 @@ class DETR(Detector):
         }
         if self.reference_boxes:
             losses[PLACES] = self._places_loss(y, y_pred)
-        loss = self.sum_of_parts(losses)
-        if "memory" in y_pred:
-            loss += self._denoising_loss(y, wanted, count, y_pred)
-        return loss
+        if "memory" in y_pred:  # in training
+            losses[DENOISING] = self._denoising_loss(y, wanted, count, y_pred)
+        return self.sum_of_parts(losses, tf.shape(y["classes"])[0])
 
     def _places_loss(self, y, outputs):
         """What all places of the map learn beside the queries, many for each object."""
@@ -524,6 +524,19 @@ class DETR(Detector):
                 "freeze_norm": self.freeze_norm,
             }
         )
+
+
+def _with_a_row(y):
+    """Labels with a row of padding where there is no row: of none no greatest can be found."""
+    if y["classes"].shape[1]:
+        return y
+    missing = tf.cast(tf.shape(y["classes"])[1] == 0, tf.int32)
+    rows = [[0, 0], [0, missing]]
+    return {
+        "boxes": tf.pad(y["boxes"], [*rows, [0, 0]]),
+        "classes": tf.pad(y["classes"], rows, constant_values=-1),
+        "ignore": tf.pad(y["ignore"], rows),
+    }
 
 
 def _given(values, training):

@@ -6,10 +6,11 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.layers.batch_norm import BatchNormalization
 from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
-from kerascv_d2l.models.backbones import backbone as build_backbone
+from kerascv_d2l.models.backbones import BATCH_NORM_MOMENTUM, backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
@@ -77,8 +78,9 @@ class YOLO1(Detector):
                     keras.layers.Conv2D(HEAD_CHANNELS, 3, padding="same", name="head_conv"),
                     # As in YOLO9000 (2017), not in the paper: on a pretrained network's large
                     # features the first steps would else bring the sigmoids to where a squared
-                    # error has no gradient.
-                    keras.layers.BatchNormalization(name="head_norm"),
+                    # error has no gradient. Keras' momentum of 0.99 would leave a third of the
+                    # first statistics after a hundred steps, when detections are first measured.
+                    BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="head_norm"),
                     keras.layers.LeakyReLU(0.1),
                     Conv2D(5 * boxes_of_a_cell + self.num_classes, 1, name="cells"),
                 ],

@@ -186,8 +186,8 @@ def crop_boxes(boxes, window, image_size, size, by_centre=False):
             beyond the image.
         image_size: int32 `(2,)`, height and width of the image.
         size: `(height, width)` of the result.
-        by_centre: bool: an object whose centre is outside the window goes, as
-            SSD has it. Otherwise it stays while any of it is inside.
+        by_centre: bool, or bool `(n,)`: an object whose centre is outside the window
+            goes, as SSD has it. Otherwise it stays while any of it is inside.
 
     Returns:
         `(boxes, kept)`: float32 `(n, 4)`, normalised corners in the result, clipped
@@ -208,10 +208,9 @@ def crop_boxes(boxes, window, image_size, size, by_centre=False):
     first, last = first[::-1], last[::-1]  # (2,) x and y
     clipped = tf.clip_by_value(moved, tf.tile(first, [2]), tf.tile(last, [2]))
     kept = tf.reduce_all(clipped[:, 2:] > clipped[:, :2], axis=-1)
-    if by_centre:
-        centres = (moved[:, :2] + moved[:, 2:]) / 2
-        kept &= tf.reduce_all((centres > first) & (centres < last), axis=-1)
-    return clipped, kept
+    centres = (moved[:, :2] + moved[:, 2:]) / 2
+    inside = tf.reduce_all((centres > first) & (centres < last), axis=-1)
+    return clipped, kept & (inside | ~tf.convert_to_tensor(by_centre))
 
 
 def overlap(window, image_size, size):

@@ -1,5 +1,7 @@
 """The cheapest one-to-one assignment of predictions to objects."""
 
+import math
+
 import numpy as np
 import scipy.optimize
 import tensorflow as tf
@@ -30,9 +32,11 @@ def match_one_to_one(costs, wanted):
 
 def _match(costs, wanted):
     predictions, objects = costs.shape[-2:]
-    flat = np.nan_to_num(costs.reshape(-1, predictions, objects), nan=_FORBIDDEN, posinf=_FORBIDDEN)
-    matched = np.full((len(flat), objects), -1, np.int32)
-    for row, cost, real in zip(matched, flat, wanted.reshape(-1, objects), strict=True):
+    count = math.prod(costs.shape[:-2])
+    flat = costs.reshape(count, predictions, objects)
+    flat = np.nan_to_num(flat, nan=_FORBIDDEN, posinf=_FORBIDDEN)
+    matched = np.full((count, objects), -1, np.int32)
+    for row, cost, real in zip(matched, flat, wanted.reshape(count, objects), strict=True):
         real = np.flatnonzero(real)
         rows, columns = scipy.optimize.linear_sum_assignment(cost[:, real])
         row[real[columns]] = rows

@@ -380,7 +380,9 @@ class Run(keras.callbacks.Callback):
         if start >= first_changed or not changed:
             return make(start)
         steps = steps_per_epoch(split, batch_size) * (first_changed - start)
-        return make(start).take(steps).concatenate(make(first_changed))
+        decoded = {}
+        first = make(start, decoded=decoded).take(steps)
+        return first.concatenate(make(first_changed, decoded=decoded))
 
     def announce(self, model, batches, steps_per_epoch, evaluated=0):
         """Train a few steps that are undone, and print how long the rest of the run will take.

@@ -21,6 +21,7 @@ from kerascv_d2l.layers.augmentation import (
     Compose,
     RandomHorizontalFlip,
     RandomScaleCrop,
+    flip_augmentation,
     mosaic_augmentation,
     segmentation_augmentation,
     small_augmentation,
@@ -29,6 +30,7 @@ from kerascv_d2l.layers.augmentation import (
 from kerascv_d2l.layers.augmentation.base import RandomTransform
 from kerascv_d2l.ops.geometry import crop_and_resize, random_window, resized_size
 from kerascv_d2l.ops.resize import resize
+from kerascv_d2l.training.run import Run
 
 NUM = 7
 SIZE = (24, 40)
@@ -335,24 +337,50 @@ def test_instance_masks_stay_on_their_boxes(files, augmented, transform):
     assert seen > 5
 
 
+def noted_reads(monkeypatch):
+    """List to which each decoding of a file adds its path from now on."""
+    reads = []
+
+    def counted(path, plain, window, enough):
+        def note(path):
+            reads.append(path)
+            return read_image(path)
+
+        return tf.ensure_shape(tf.numpy_function(note, [path], tf.uint8), (None, None, 3))
+
+    monkeypatch.setattr(module, "decode_image", counted)
+    return reads
+
+
 def test_images_are_decoded_once_if_they_fit(files, monkeypatch):
     num_bytes = NUM * SIZE[0] * SIZE[1] * 3
     for limit, decoded in ((num_bytes, NUM), (num_bytes - 1, 3 * NUM)):
-        reads = []  # a new one each: what was prefetched before may still come in
-
-        def counted(path, plain, window, enough, reads=reads):
-            def note(path):
-                reads.append(path)
-                return read_image(path)
-
-            return tf.ensure_shape(tf.numpy_function(note, [path], tf.uint8), (None, None, 3))
-
-        monkeypatch.setattr(module, "decode_image", counted)
+        reads = noted_reads(monkeypatch)  # new: what was prefetched before may still come in
         monkeypatch.setattr(module, "CACHE_BYTES", limit)
         numpy(batches(files(objects()), SIZE, NUM, training=True), 3)
         # Prefetching may have begun with another epoch.
         assert decoded <= len(reads)
         assert (len(reads) == NUM) == (decoded == NUM)
+
+
+@pytest.mark.parametrize(
+    ("augment", "kind"),
+    [
+        (RandomScaleCrop, "boxes"),  # of images at their own size
+        (flip_augmentation, "boxes"),  # resized first
+        (RandomScaleCrop, "mask"),
+    ],
+)
+def test_a_run_decodes_images_once_for_all_epochs(tmp_path, files, monkeypatch, augment, kind):
+    targets = objects()
+    if kind == "mask":
+        targets = {"mask": [encode_mask(np.full(s, 3, np.uint8)) for s in files({}).sizes]}
+    reads, split = noted_reads(monkeypatch), files(targets)
+    run = Run(tmp_path / "run", {"epochs": 2, "batch_size": NUM}, task="toy")
+    last = {"transform": Compose([augment(SIZE), RandomHorizontalFlip()])}, 1
+    run.batches(split, SIZE, NUM, transform=augment(SIZE), last=last)  # decodes all
+    assert len(reads) == NUM
+    run.close()
 
 
 @pytest.mark.parametrize("cache", [None, True, False])

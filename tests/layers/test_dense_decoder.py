@@ -58,6 +58,18 @@ def test_voting_moves_boxes_and_nothing_else():
     assert 0.001 < np.median(apart[apart > 0]) < 0.05 and (apart > 0).sum() > 20
 
 
+@pytest.mark.parametrize("voting", [None, 0.7])
+def test_what_has_no_area_in_the_image_is_no_detection(voting):
+    outside, line, point = [-90, 30, -10, 90], [20, -30, 90, 0], [50, 50, 50, 50]
+    boxes = np.float32([[outside, line, [150, 60, 260, 100], point]])
+    scores = np.float32([[[0.9], [0.8], [0.6], [0.7]]])
+    decoder = DenseDecoder(0.0, max_detections=5, box_voting=voting)
+    found = decoder([scores], [boxes], tf.constant(SIZE))
+    assert found["num_valid"].numpy().tolist() == [1]
+    np.testing.assert_allclose(found["boxes"][0, 0], [0.75, 0.5, 1, 5 / 6], atol=1e-6)
+    assert found["scores"][0].numpy().tolist() == [pytest.approx(0.6), 0, 0, 0, 0]
+
+
 def test_config():
     config = DenseDecoder(0.2, 0.3, 7, 50, box_voting=0.8).get_config()
     assert DenseDecoder.from_config(config).get_config() == config

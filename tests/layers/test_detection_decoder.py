@@ -11,6 +11,10 @@ from kerascv_d2l import (
     multibox_prior,
     offset_inverse,
 )
+from kerascv_d2l.layers.dense_decoder import DenseDecoder
+from kerascv_d2l.layers.region_decoder import RegionDecoder
+from kerascv_d2l.layers.set_decoder import SetDecoder
+from kerascv_d2l.models.common import dtype_scope
 
 pytestmark = pytest.mark.quick
 
@@ -108,6 +112,16 @@ def test_candidates_are_cut_before_the_suppression():
     np.testing.assert_allclose(found["scores"][0, 0], 0.9, rtol=1e-6)
 
 
+def test_an_object_is_found_behind_many_candidates_of_better_ones():
+    """900 candidates on other places are better; the default leaves room for it."""
+    anchors = np.repeat(np.float32([[[0, 0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9]]]), [900, 1], axis=1)
+    logits = np.zeros((1, 901, 2), np.float32)
+    logits[..., 1] = np.r_[np.linspace(2, 3, 900), 1]
+    found = DetectionDecoder()(anchors, logits, np.zeros((1, 4 * 901)))
+    assert found["num_valid"].numpy().tolist() == [2]
+    np.testing.assert_allclose(found["boxes"][0, 1], anchors[0, -1], atol=1e-6)
+
+
 ONE_PLACE = np.tile(np.float32([[0.2, 0.1, 0.6, 0.5]]), (1, 2, 1))
 TWO_CLASSES = np.log(np.array([[[0.1, 0.5, 0.4], [0.2, 0.2, 0.6]]], np.float32))
 
@@ -152,6 +166,31 @@ def test_one_image_gives_what_it_gives_in_a_batch():
     alone = decoder(anchors, logits[1:2], offsets[1:2])
     for name, value in alone.items():
         np.testing.assert_array_equal(value[0], together[name][1], name)
+
+
+ONE_BOX = np.float32([[[0.9013, 0.1017, 0.9421, 0.2033]]])
+PIXELS = np.array([1, 1])
+SCORE, LOGITS = np.float32([[[0.7]]]), np.float32([[[0, 1]]])
+
+
+@pytest.mark.parametrize(
+    ("decoder", "inputs"),
+    [
+        (DetectionDecoder, (ONE_BOX, LOGITS, np.zeros((1, 4)))),
+        (DenseDecoder, ([SCORE], [ONE_BOX], PIXELS)),
+        (RegionDecoder, (ONE_BOX, SCORE[..., 0] > 0, LOGITS, np.zeros((1, 1, 2, 4)), PIXELS)),
+        (SetDecoder, (SCORE, ONE_BOX)),
+    ],
+)
+def test_mixed_precision_rounds_no_coordinate(decoder, inputs):
+    """However a decoder is made, and after a config with another policy is loaded."""
+    config = decoder().get_config() | {"dtype": "mixed_bfloat16"}
+    with dtype_scope("mixed_bfloat16"):
+        decoders = [decoder(), decoder(dtype="mixed_bfloat16"), decoder.from_config(config)]
+    for made in decoders:
+        found = made(*inputs)
+        assert found["num_valid"].numpy().tolist() == [1]
+        np.testing.assert_allclose(found["boxes"][0, :1], ONE_BOX[0], atol=1e-6)
 
 
 def test_config_and_symbolic_use():

@@ -1,6 +1,7 @@
 """What every detector gets from its base class, shown on a toy that is one file and one line."""
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -29,6 +30,7 @@ from kerascv_d2l import (
 )
 from kerascv_d2l.export import save_lite
 from kerascv_d2l.models import registry
+from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import settle_batch_norm
 
 NAMES = ("even", "odd")
@@ -236,6 +238,26 @@ def test_what_an_own_loss_has_no_use_for_is_refused():
     assert TinySSD.XLA and not TinySSD.has_own_loss()
 
 
+@pytest.mark.parametrize("name", registry.DETECTORS)
+def test_images_without_rows_are_as_those_with_padding_only(monkeypatch, name):
+    if name == "detr":
+        monkeypatch.setitem(NARROW, name, NARROW[name] | {"denoising": 2})
+    model = small_detector(name, monkeypatch)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 96, 3)).astype(np.float32)
+
+    outputs = model(images, training=True)
+    model.compile("sgd")
+    losses = []
+    for rows in (0, 3):
+        if hasattr(model, "seeds"):  # of what is sampled
+            model.seeds.state.assign([1, 0])
+        y = as_dict(np.full((2, rows, 5), -1, np.float32))
+        y["masks"] = np.zeros((2, rows, 64, 96), np.uint8)
+        losses.append(float(model.compute_loss(x=images, y=y, y_pred=outputs)))
+    assert np.isfinite(losses).all() and losses[0] > 0
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 # ---------------------------------------------------------------- by name
 
 
@@ -336,24 +358,44 @@ def test_statistics_are_averaged_as_slowly_as_the_weights():
 
 
 FEW = {"test_before_nms": 100, "test_proposals": 100}
+NARROW = {name: {"channels": 8, "depth": 1} for name in ("fcos", "retinanet")}
+NARROW["fast_rcnn"] = {"channels": 8, "head_width": 8}
+NARROW["faster_rcnn"] = NARROW["fast_rcnn"] | {"rpn": FEW}
+NARROW["mask_rcnn"] = NARROW["faster_rcnn"] | {"mask_channels": 8}
+NARROW["detr"] = {"width": 32, "num_queries": 9}
 
 
 def small_detector(name, monkeypatch):
     """A detector for images of any size, whose scores and boxes are apart from each other."""
-    add_tiny(monkeypatch)
+    add_tiny(monkeypatch, "small")  # SSD's "tiny" is the book's
     monkeypatch.setitem(registry.DETECTORS, "fast_rcnn", "kerascv_d2l.models.fast_rcnn:FastRCNN")
     keras.utils.set_random_seed(1)
-    small = {"width": 32, "num_queries": 9} if name == "detr" else {}
-    small = {"channels": 8, "depth": 1} if name in ("fcos", "retinanet") else small
-    small = {"channels": 8, "head_width": 8} if "rcnn" in name else small
-    small |= {"rpn": FEW} if name in ("faster_rcnn", "mask_rcnn") else {}
-    small |= {"mask_channels": 8} if name == "mask_rcnn" else {}
-    # SSD's "tiny" is the book's
-    backbone = {"ssd": "mobilenet_0.25", "tinyssd": None}.get(name, "tiny")
-    model = registry.create_detector(name, 2, None, backbone, **small)
-    for weight in model.trainable_weights if "ssd" not in name else ():
+    backbone = None if name == "tinyssd" else "small"
+    model = registry.create_detector(name, 2, None, backbone, **NARROW.get(name, {}))
+    for weight in model.trainable_weights:
         weight.assign_add(0.03 * keras.random.normal(weight.shape, seed=len(weight.path)))
     return model
+
+
+@pytest.mark.parametrize("name", registry.DETECTORS)
+def test_what_is_frozen_stays_so_in_a_file(tmp_path, monkeypatch, name):
+    """Batch norms without statistics are frozen, and so are they in a model that is loaded."""
+    add_tiny(monkeypatch, "small")
+    pretrained = ()
+    if name != "tinyssd":  # which has none
+        pretrained = "small", tmp_path / "small.weights.h5"
+        build_backbone("small").save_weights(pretrained[1])
+    model = registry.create_detector(name, 2, None, *pretrained, **NARROW.get(name, {}))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    wanted, found = ([tuple(w.shape) for w in m.trainable_weights] for m in (model, loaded))
+    assert found == wanted and wanted
+    norms = [w.path for w in loaded.features.trainable_weights if re.search(r"bn\d", w.path)]
+    assert norms == [] and loaded.get_config() == model.get_config()
+    if name == "ssd":  # in older files it is missing
+        config = model.get_config()
+        del config["freeze_norm"]
+        assert len(type(model).from_config(config).trainable_weights) > len(wanted)
 
 
 @pytest.mark.parametrize("name", ["ssd", "yolo1", "detr", "retinanet", "fcos"])
@@ -385,6 +427,7 @@ def test_room_for_crowds(monkeypatch, name):
     assert model.make_room(101) == 200
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
+    assert getattr(copy.decoder, "max_candidates", 2000) == 2000  # SSD's: ten for each
     copy.decoder.score_threshold = 0.0
     image = np.random.default_rng(0).integers(0, 256, (1, 320, 320, 3), np.uint8)
     found = copy.detect(image)

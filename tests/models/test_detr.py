@@ -100,6 +100,8 @@ def test_matching_is_the_cheapest_of_all():
     # Too many objects, and costs of a network that diverged.
     found = match_one_to_one(np.full((1, 2, 3), np.nan, "f4"), np.ones((1, 3), bool))
     assert sorted(found[0].numpy()) == [-1, 0, 1]
+    none = match_one_to_one(np.zeros((2, 3, 5, 0), "f4"), np.zeros((2, 3, 0), bool))
+    assert none.shape == (2, 3, 0)
 
 
 def test_published_names():
@@ -347,6 +349,18 @@ def test_padding_is_not_denoised_and_usual_queries_do_not_notice(denoiser, no_no
     more |= {"boxes": np.pad(y["boxes"], [[0, 0], [0, 2], [0, 0]])}
     again = denoiser._denoising_loss(more, np.pad(wanted, [[0, 0], [0, 2]]), 4.0, outputs)
     np.testing.assert_allclose(again, loss, rtol=1e-5)
+
+
+def test_the_metrics_are_the_parts_of_the_loss(denoiser):
+    y = labels()
+    for training in (True, False):
+        outputs = denoiser.transform(finest_map(), training=training)
+        for part in denoiser.parts.values():
+            part.reset_state()
+        loss = denoiser.compute_loss(y=y, y_pred=outputs, training=training)
+        parts = {name: float(part.result()) for name, part in denoiser.parts.items()}
+        assert (parts["denoising"] > 0) == training
+        assert sum(parts.values()) == pytest.approx(float(loss), rel=1e-6)
 
 
 def test_noise_is_by_the_seed_and_the_step(denoiser):

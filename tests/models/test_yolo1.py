@@ -152,3 +152,13 @@ def test_large_features_do_not_end_the_learning():
     model.compile(keras.optimizers.Adam(0.01))
     history = model.fit(images, rows, epochs=20, verbose=0).history["loss_coordinates"]
     assert history[-1] < 0.2 * history[0]
+
+
+def test_statistics_of_the_head_are_known_after_a_few_steps():
+    """Detections are measured early; by statistics of the first steps they would be others."""
+    keras.utils.set_random_seed(0)
+    head = YOLO1(3, "tiny").head
+    features = keras.random.normal((8, 6, 6, head.input_shape[-1]))
+    for _ in range(60):
+        wanted = head(features, training=True)
+    np.testing.assert_allclose(head(features), wanted, atol=0.05 * np.std(wanted))

@@ -22,8 +22,9 @@ from kerascv_d2l.ops.windows import (
 class RandomIoUCrop(RandomWindow):
     """Crop a window whose IoU with some object is at least a drawn bound.
 
-    Objects whose centre is outside go, the others are clipped. An image without
-    objects, or without boxes at all, shows any window. Takes what `RandomTransform` takes.
+    Objects whose centre is outside go, but for ignored ones, which no IoU is asked of; the others
+    are clipped. An image without objects, or with ignored ones only, or without boxes at all, shows
+    any window. Takes what `RandomTransform` takes.
 
     With `zoom_out` the window is one of a larger canvas, on which `RandomZoomOut` puts the image.
     Both are one step: nothing is interpolated twice, and no canvas is filled.
@@ -80,6 +81,8 @@ class RandomIoUCrop(RandomWindow):
             boxes, is_object = tf.zeros((1, 4)), tf.constant([False])
         else:
             is_object = example.classes >= 0
+            if example.ignore is not None:
+                is_object &= ~example.ignore
         if self.zoom_out:
             canvas_seed, seed = tf.unstack(tf.random.split(seed, 2, alg=ALGORITHM))
             canvas = random_canvas(size, canvas_seed, self.side_range, self.zoom_out)

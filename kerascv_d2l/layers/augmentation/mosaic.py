@@ -26,9 +26,9 @@ class Mosaic(RandomTransform):
 
     Each image of a batch is joined by three that are drawn from the batch, in
     random places. (An image alone is joined by itself; `data.batches` draws partners from the
-    whole split.) Objects whose centre is outside their window go, the others are clipped. With n
-    rows of boxes an image, 4·n come out. Takes what `RandomTransform` takes, without other
-    entries.
+    whole split.) Objects whose centre is outside their window go, but for ignored ones; the others
+    are clipped. With n rows of boxes an image, 4·n come out. Takes what `RandomTransform` takes,
+    without other entries.
 
     Args:
         size: int or `(height, width)` of the results; None for that of the images.

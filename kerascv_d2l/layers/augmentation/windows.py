@@ -20,7 +20,7 @@ class RandomWindow(RandomTransform):
 
     full_resolution = True
     cuts_first = True
-    by_centre = False  # whether objects go with their centre
+    by_centre = False  # whether objects that are not ignored go with their centre
 
     def __init__(self, size=None, antialias=None, fill=None, mask_fill=IGNORE_LABEL, **kwargs):
         super().__init__(**kwargs)
@@ -60,7 +60,8 @@ def cut_window(
     """Cut a window out of an `Example`.
 
     Boxes are clipped to the window, and do not follow what is left of their masks (as in
-    torchvision and Detectron2). An object of whose mask nothing is left goes.
+    torchvision and Detectron2). An object of whose mask nothing is left goes. What is ignored
+    stays while any of it is left, `by_centre` or not: it would be learned as background.
 
     Args:
         example: `Example`.
@@ -80,6 +81,8 @@ def cut_window(
     pixels = crop_and_resize(example.image, window, size, antialias, fill)
     found = example._replace(image=as_dtype(pixels, dtype or example.image.dtype))
     if example.boxes is not None:
+        if by_centre and example.ignore is not None:
+            by_centre = ~example.ignore
         boxes, kept = crop_boxes(example.boxes, window, old_size, size, by_centre)
         found = found._replace(boxes=boxes).keep(kept)
     if example.masks is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerascv_d2l import InputError
+from kerascv_d2l import InputError, box_iou
 from kerascv_d2l.layers import augmentation
 from kerascv_d2l.layers.augmentation.base import Example, RandomTransform
 
@@ -294,6 +294,30 @@ def test_objects_go_with_their_centre(name):
     assert (there >= 0).all() and (there <= [width, height, width, height]).all()
     assert (there[:, 2:] > there[:, :2]).all()
     assert set(np.unique(labels)) <= {-1, 0, 2}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_what_is_ignored_stays_while_any_of_it_is_shown(name):
+    """A crowd all over the image is all over what is shown of it, wherever its centre is."""
+    data = example(BATCH, instances=True)
+    rows = data["bounding_boxes"]
+    rows["boxes"][:, 1], rows["masks"][:, 1] = (0, 0, WIDTH, HEIGHT), 1
+    result = numpy(made(name, seed=6)(data))
+    shown = (result["segmentation_masks"] != 255).sum((1, 2))
+    boxes, labels, ignore, _ = result["bounding_boxes"].values()
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1) * (ignore & (labels == 0))
+    np.testing.assert_allclose(areas.sum(1), shown, rtol=1e-4)
+
+
+def test_what_is_ignored_meets_no_bound():
+    """Of a crowd all over the image any window shows much; it is not what is looked for."""
+    layer = augmentation.RandomIoUCrop(SMALL, bounds=(0.4,))
+    boxes = np.float32([[0, 0, 1, 1], [0.3, 0.1, 0.8, 0.9]])
+    crowd = Example(np.zeros((HEIGHT, WIDTH, 3)), boxes, np.array([0, 0]), np.array([True, False]))
+    windows = np.array([layer.draw(crowd, [1, k]) for k in range(40)])
+    corners = np.hstack([windows[:, :2], windows[:, :2] + windows[:, 2:]])[:, [1, 0, 3, 2]]
+    overlaps = box_iou(corners / [WIDTH, HEIGHT, WIDTH, HEIGHT], boxes[1:]).numpy()
+    assert overlaps.min() >= 0.4 and (windows[:, 2:] < (HEIGHT, WIDTH)).any()
 
 
 def test_flips_are_drawn_apart():
