@@ -13,6 +13,7 @@ from kerascv_d2l.losses.generation import (
 )
 from kerascv_d2l.models.common import dtype_scope
 from kerascv_d2l.models.generator import ImageGenerator, decoder, encoder
+from kerascv_d2l.ops.geometry import ALGORITHM
 
 
 @keras.saving.register_keras_serializable(package="kerascv_d2l")
@@ -231,12 +232,15 @@ class VAE(Autoencoder):
         """Sum of the parts of the loss, float32 `(batch,)`."""
         return parts["reconstruction_loss"] + self.beta * parts["kl_loss"]
 
-    def bound(self, images, samples=1):
+    def bound(self, images, samples=1, seed=0):
         """Evidence lower bound of each image's log-likelihood, with random codes.
+
+        The noise of a training goes on as if nothing had been measured.
 
         Args:
             images: `(batch, h, w, 3 or 1)`, pixels 0-255.
             samples: int, codes drawn for each image, whose mean is taken.
+            seed: int; the same seed draws the same codes.
 
         Returns:
             float32 `(batch,)`, nats, for values 0-1.
@@ -244,8 +248,9 @@ class VAE(Autoencoder):
         shares = self.shares(images)
         mean, log_variance = tf.split(self.encoder(2 * shares - 1, training=False), 2, axis=-1)
         total = -gaussian_kl(mean, log_variance)
-        for _ in range(samples):
-            noise = tf.exp(0.5 * log_variance) * self.draw_codes(tf.shape(mean)[0])
+        for i in range(samples):
+            noise = tf.random.stateless_normal(tf.shape(mean), (seed, i), alg=ALGORITHM)
+            noise *= tf.exp(0.5 * log_variance)
             outputs = self.decoder(mean + noise, training=False)
             total -= reconstruction_loss(shares, outputs, self.reconstruction, self.std) / samples
         return total

@@ -67,6 +67,15 @@ def test_an_autoencoder_draws_from_the_codes_it_has_seen():
     np.testing.assert_allclose(np.cov(drawn.T), np.cov(codes.T), atol=0.1 * codes.var())
 
 
+def test_measuring_a_bound_leaves_the_noise_of_a_training_alone():
+    model = compiled(d2l.VAE)
+    before = model.noise.state.numpy()
+    bounds = [model.bound(images(3), samples=2, seed=seed).numpy() for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(model.noise.state, before)
+    np.testing.assert_array_equal(bounds[0], bounds[1])
+    assert (bounds[0] != bounds[2]).all()
+
+
 def test_parts_of_the_vae_loss():
     model = compiled(d2l.VAE, beta=0.5)
     logs = model.evaluate(images(), batch_size=16, verbose=0, return_dict=True)
