@@ -161,11 +161,7 @@ def test_one_pass_gives_what_evaluate_and_detect_give():
     assert "loss" not in bare and "map" in bare
 
 
-# DETR does not say how many images its parts are of.
-UNWEIGHED = pytest.param("detr", marks=pytest.mark.xfail(strict=True))
-
-
-@pytest.mark.parametrize("name", [UNWEIGHED if name == "detr" else name for name in EVERY])
+@pytest.mark.parametrize("name", EVERY)
 def test_parts_of_a_loss_are_weighed_as_their_sum(monkeypatch, eager, name):
     """By images, where the last batch has fewer; and what is not compiled is measured, too."""
     model = small_detector(name, monkeypatch)
