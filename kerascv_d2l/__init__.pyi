@@ -255,6 +255,7 @@ from kerascv_d2l.models.registry import (
     ON_FOLDERS as ON_FOLDERS,
     Recipe as Recipe,
     backbone_of as backbone_of,
+    check_network as check_network,
     create_detector as create_detector,
     detector_class as detector_class,
     detector_recipe as detector_recipe,

@@ -63,6 +63,7 @@ non_negative_int = _number(int, lambda v: v >= 0, "a whole number of at least 0"
 positive_float = _number(float, lambda v: 0 < v < math.inf, "a number greater than 0")
 non_negative_float = _number(float, lambda v: 0 <= v < math.inf, "a number of at least 0")
 fraction = _number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+fraction_below_1 = _number(float, lambda v: 0 <= v < 1, "a number from 0 to less than 1")
 proper_fraction = _number(float, lambda v: 0 < v < 1, "a number between 0 and 1")
 
 

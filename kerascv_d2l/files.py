@@ -46,6 +46,11 @@ def whole(path):
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def scratch_folder(folder):
+    """Make a folder in `folder` that is gone after a `with` block: `remove_leftovers` knows it."""
+    return tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH_PREFIX)
+
+
 def remove_leftovers(folder):
     """Remove the scratch folders that a killed process left behind in `folder`.
 

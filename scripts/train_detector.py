@@ -82,7 +82,7 @@ def parse(argv=None):
     )
     group.add_argument(
         "--multi-scale",
-        type=cli.fraction,
+        type=cli.fraction_below_1,
         metavar="F",
         help="train on batches from 1 - F to 1 + F times as large as --image-size (default: by "
         "--recipe)",
@@ -116,6 +116,7 @@ def fill_in(args):
         args.model = "tinyssd" if args.backbone is None else "ssd"
         if not generated and not book:
             args.model = FOLDER_MODEL
+    d2l.check_network(args.model, args.backbone, None if args.weights == "none" else args.weights)
     if args.image_size is None and (generated or book):
         args.image_size = GENERATED_SIZE.get(args.data, BOOK_SIZE)
     whole = d2l.detector_class(args.model).takes_whole(args.weights)
@@ -233,7 +234,9 @@ def finish(args, run, model, data, validation, truth):
     Returns:
         dict of what was measured.
     """
-    model, loss = d2l.in_float32(model), model.loss  # as exports compute
+    if args.mixed_precision:
+        print("measured in float32, as the exported model computes", flush=True)
+    model, loss = d2l.in_float32(model), model.loss
     model.compile(loss=loss)
     metrics = d2l.evaluate_detections(model, validation, truth)
     if np.isfinite(metrics["score_threshold"]):

@@ -131,17 +131,32 @@ def create_detector(name, class_names, image_size=None, backbone=None, weights=N
         InputError: if there is no such detector, or it takes no backbone, or its arguments
             are wrong.
     """
-    cls = detector_class(name)
-    chosen = {"backbone": backbone, "weights": weights}
-    chosen = {argument: value for argument, value in chosen.items() if value is not None}
-    if chosen and cls.BACKBONE is None:
+    check_network(name, backbone, weights)
+    given = {"backbone": backbone, "weights": weights}
+    given = {argument: value for argument, value in given.items() if value is not None}
+    return detector_class(name)(class_names=class_names, image_size=image_size, **given, **options)
+
+
+def check_network(name, backbone=None, weights=None):
+    """Check that a detector takes the network that it is given.
+
+    Args:
+        name: str, a key of `DETECTORS`.
+        backbone: as for `create_detector`.
+        weights: likewise.
+
+    Raises:
+        InputError: if there is no such detector, or it has a network of its own.
+    """
+    given = {"backbone": backbone, "weights": weights}
+    given = {argument: value for argument, value in given.items() if value is not None}
+    if given and detector_class(name).BACKBONE is None:
         takers = [other for other in DETECTORS if detector_class(other).BACKBONE]
-        given = ", ".join(f"{argument}={str(value)!r}" for argument, value in chosen.items())
+        given = ", ".join(f"{argument}={str(value)!r}" for argument, value in given.items())
         raise InputError(
             f"{given}: the model {name} has a network of its own. Leave it out, or use "
             f"{' or '.join(takers)}."
         )
-    return cls(class_names=class_names, image_size=image_size, **chosen, **options)
 
 
 def detector_recipe(name, recipe="default", on_folder=False, whole=False):

@@ -72,7 +72,8 @@ class KeepBest(keras.callbacks.Callback):
     """Give the model the weights of its best epoch when the training ends.
 
     Place it behind the callback that measures, and pass it to `Run.watch`: a resumed run knows
-    the best weights of its earlier part. Epochs without a measurement do not count.
+    the best weights of its earlier part. Epochs without a measurement do not count. Of equal ones
+    the last is kept, which has learned most.
 
     Args:
         monitor: str, name in the logs of what is measured; more is better.
@@ -81,7 +82,7 @@ class KeepBest(keras.callbacks.Callback):
 
     Attributes:
         best: float, the best value so far; -inf before the first.
-        best_epoch: int from 0, when that was; -1 before the first.
+        best_epoch: int from 0, when that was last; -1 before the first.
 
     Raises:
         InputError: if `patience` is not positive.
@@ -96,12 +97,19 @@ class KeepBest(keras.callbacks.Callback):
 
     def _reset(self):
         self.best, self.best_epoch, self._weights = -math.inf, -1, None
+        self._improved = -1  # the first epoch that was as good
 
     def get_state(self):
-        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self._weights}
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "improved": self._improved,
+            "weights": self._weights,
+        }
 
     def set_state(self, state):
         self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self._improved = int(state.get("improved", self.best_epoch))
         self._weights = state["weights"]
 
     def on_train_begin(self, logs=None):
@@ -111,12 +119,16 @@ class KeepBest(keras.callbacks.Callback):
         """Look at what was measured, and remember the weights if it is the best."""
         value = (logs or {}).get(self.monitor, math.nan)
         if value > self.best:  # which NaN is not
+            self._improved = epoch
+        if value >= self.best:
             self.best, self.best_epoch = float(value), epoch
             self._weights = [np.array(weight) for weight in self.model.get_weights()]
         # Before the first measurement, and between two, nothing can be said.
         measured = not math.isnan(value) and self.best_epoch >= 0
-        if self.patience is not None and measured and epoch - self.best_epoch >= self.patience:
+        if self.patience is not None and measured and epoch - self._improved >= self.patience:
             self.model.stop_training = True
+            text = f"stopped after epoch {epoch + 1}: no better {self.monitor} in {self.patience}"
+            print(f"{text} epochs", flush=True)
 
     def on_train_end(self, logs=None):
         """Put the best weights into the model."""

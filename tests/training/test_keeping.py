@@ -111,8 +111,14 @@ def test_a_resumed_run_keeps_the_same_weights(tmp_path, stop, table):
     np.testing.assert_array_equal(again[0], whole[0])
 
 
-def test_patience(tmp_path):
+def test_of_equal_epochs_the_last_is_kept(tmp_path):
+    kept, seen, _ = train(tmp_path, [0.0, 0.3, 0.3, 0.1])
+    np.testing.assert_array_equal(kept[0], seen[2][0])
+
+
+def test_patience(tmp_path, capsys):
     _, seen, run = train(tmp_path, [0.5, 0.4, 0.4, 0.9], patience=2)
+    assert "stopped after epoch 3: no better score in 2 epochs" in capsys.readouterr().out
     assert list(seen) == [0, 1, 2] and run.epochs_done == 3
     # Epochs without a measurement say nothing, as before the first one.
     nan = float("nan")
@@ -120,6 +126,10 @@ def test_patience(tmp_path):
     assert list(seen) == [0, 1, 2, 3]
     _, seen, _ = train(tmp_path / "later", [0.5, nan, 0.4, 0.9], patience=1)
     assert list(seen) == [0, 1, 2]
+    # As good is not better, also in a run that is resumed between the two.
+    for stop, resume in ((2, False), (None, True)):
+        _, seen, _ = train(tmp_path / "same", [0.0] * 4, resume, stop, patience=2)
+    assert list(seen) == [2]
     with pytest.raises(InputError, match="patience is 0"):
         KeepBest("score", 0)
 
@@ -131,6 +141,7 @@ def test_announce_changes_nothing(tmp_path, capsys):
     before = model.get_weights() + [v.numpy() for v in model.optimizer.variables]
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).repeat()
     run.announce(model, data, 5, evaluated=8)
+    assert not list(tmp_path.rglob("*state*"))  # of the checkpoint for the clock
     after = model.get_weights() + [v.numpy() for v in model.optimizer.variables]
     for one, two in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, two)
@@ -140,12 +151,13 @@ def test_announce_changes_nothing(tmp_path, capsys):
 
 def test_the_announced_time_counts_measurements_and_files(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("kerascv_d2l.training.run.rehearse", lambda *_: (2.0, 10.0))
+    monkeypatch.setattr(Run, "_checkpoint_seconds", lambda *_: 3.0)
     model = make_model()
     run = Run(tmp_path, {"epochs": 2, "batch_size": 4}, task="toy")
     run.watch(model)
     run.announce(model, None, 5, evaluated=8)
-    # 10 updates, two batches to measure at 0.4 of an update, and 2.7 first steps.
-    assert "expected: 49 seconds for 10 updates of 4 images" in capsys.readouterr().out
+    # 10 updates, two batches to measure at 0.4 of an update, 2.7 first steps and two checkpoints.
+    assert "expected: 55 seconds for 10 updates of 4 images" in capsys.readouterr().out
     run.close()
 
 
