@@ -16,7 +16,7 @@ from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, predicts_same
 from kerascv_d2l.models.registry import Recipe
-from kerascv_d2l.models.rpn import rows_of, sum_where
+from kerascv_d2l.models.rows import one_hot_of, rows_of, sum_where
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
 from kerascv_d2l.ops.roi_sampling import map_size
@@ -111,13 +111,6 @@ def predictor(channels, name, dtype=None, bias=0.0):
 def class_predictor(channels, name, dtype=None):
     """Make a `predictor` of logits that starts at the probability `places.PRIOR`."""
     return predictor(channels, name, dtype, bias=PRIOR_LOGIT)
-
-
-def flat(tensor, size):
-    """`(batch, h, w, a·size)` to float32 `(batch, h·w·a, size)`."""
-    batch, height, width, channels = map_size(tensor)
-    places = height * width * (channels // size)
-    return tf.cast(tf.reshape(tensor, [batch, places, size]), tf.float32)
 
 
 def torchvision_recipe(learning_rate, **options):
@@ -283,12 +276,6 @@ class DenseDetector(Detector):
         }
 
 
-def in_pixels(y, size):
-    """Labels as of `as_targets`, with boxes in pixels of images of `size`, int32 `(2,)`."""
-    height, width = tf.unstack(tf.cast(size, tf.float32))
-    return y | {"boxes": y["boxes"] * tf.stack([width, height, width, height])}
-
-
 def task_aligned_losses(y, logits, predicted, points, strides, gamma=1.0):
     """Cross-entropy towards the quality, and CIoU, of the places that predict an object best.
 
@@ -323,8 +310,3 @@ def task_aligned_losses(y, logits, predicted, points, strides, gamma=1.0):
         "classes": mean_over_replicas(sum_where(counted, entropy), total),
         "boxes": BOX_WEIGHT * mean_over_replicas(sum_where(match > BACKGROUND, apart), total),
     }
-
-
-def one_hot_of(y, match, num_classes):
-    """1 for the class of the object that a place stands for: float32 `(batch, n, classes)`."""
-    return tf.one_hot(tf.where(match > BACKGROUND, rows_of(y["classes"], match), -1), num_classes)

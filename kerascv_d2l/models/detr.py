@@ -30,15 +30,17 @@ from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.losses.regions import giou_loss, quality_focal_loss, sigmoid_focal_loss
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
-from kerascv_d2l.models.dense import in_pixels, task_aligned_losses
+from kerascv_d2l.models.dense import task_aligned_losses
 from kerascv_d2l.models.detector import Detector, in_steps_of
 from kerascv_d2l.models.folding import FoldingModel
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
+from kerascv_d2l.models.rows import in_pixels
 from kerascv_d2l.ops.boxes import (
     box_center_to_corner,
     box_corner_to_center,
     iou_of_corners,
+    share_inside,
 )
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.denoising import NUM_DRAWS, group_mask, noise_objects
@@ -504,10 +506,7 @@ class DETR(Detector):
         """Which boxes lie on objects that are not to be found: bool `(layers, batch, queries)`."""
         inner = box_center_to_corner(boxes)[..., tf.newaxis, :]  # (layers, batch, q, 1, 4)
         outer = y["boxes"][:, tf.newaxis]  # (batch, 1, m, 4)
-        low = tf.maximum(inner[..., :2], outer[..., :2])
-        high = tf.minimum(inner[..., 2:], outer[..., 2:])
-        inside = tf.reduce_prod(tf.nn.relu(high - low), axis=-1)
-        share = tf.math.divide_no_nan(inside, tf.reduce_prod(boxes[..., 2:], -1)[..., tf.newaxis])
+        share = share_inside(tf.unstack(inner, axis=-1), tf.unstack(outer, axis=-1))
         return tf.reduce_any((share >= IGNORED_SHARE) & y["ignore"][:, tf.newaxis], axis=-1)
 
     def get_config(self):

@@ -12,7 +12,8 @@ from kerascv_d2l.models.common import any_images, dtype_scope, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
-from kerascv_d2l.models.rpn import SMOOTH_L1_SIGMA, rows_of, sum_where
+from kerascv_d2l.models.rows import in_pixels, rows_of, sides_of, sum_where
+from kerascv_d2l.models.rpn import SMOOTH_L1_SIGMA
 from kerascv_d2l.ops.box_coding import HEAD_WEIGHTS, encode_boxes
 from kerascv_d2l.ops.checks import as_boxes, as_targets
 from kerascv_d2l.ops.region_matching import match_by_iou, sample_balanced
@@ -256,8 +257,7 @@ class FastRCNN(Detector):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Compute the sum of the losses of a batch, which the metrics keep apart."""
-        y = as_targets(y, self.num_classes)
-        y = y | {"boxes": y["boxes"] * sides_of(y_pred["size"])}
+        y = in_pixels(as_targets(y, self.num_classes), y_pred["size"])
         losses = self._losses_by_name(y_pred, y, training)
         return self.sum_of_parts(losses, tf.shape(y["classes"])[0])
 
@@ -318,9 +318,3 @@ class FastRCNN(Detector):
 def as_options(settings):
     """Turn a dataclass of settings, a dict or None into a dict."""
     return dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings or {}
-
-
-def sides_of(size):
-    """`(height, width)` as float32 `[width, height, width, height]`: the unit of corners."""
-    height, width = tf.unstack(tf.cast(size, tf.float32))
-    return tf.stack([width, height, width, height])

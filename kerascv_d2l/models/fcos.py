@@ -12,15 +12,12 @@ from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
 from kerascv_d2l.models.dense import (
     DenseDetector,
     class_predictor,
-    flat,
-    in_pixels,
-    one_hot_of,
     predictor,
     task_aligned_losses,
     torchvision_recipe,
 )
 from kerascv_d2l.models.registry import Recipe
-from kerascv_d2l.models.rpn import rows_of, sum_where
+from kerascv_d2l.models.rows import flat, in_pixels, one_hot_of, rows_of, sum_where
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
 from kerascv_d2l.ops.task_aligned import match_by_distance

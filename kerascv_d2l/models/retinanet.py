@@ -10,13 +10,11 @@ from kerascv_d2l.losses.regions import sigmoid_focal_loss
 from kerascv_d2l.models.dense import (
     DenseDetector,
     class_predictor,
-    flat,
-    in_pixels,
     predictor,
     torchvision_recipe,
 )
 from kerascv_d2l.models.registry import Recipe
-from kerascv_d2l.models.rpn import rows_of
+from kerascv_d2l.models.rows import flat, in_pixels, one_hot_of, rows_of
 from kerascv_d2l.ops.anchor_choice import choose_anchors
 from kerascv_d2l.ops.box_coding import decode_boxes, encode_boxes
 from kerascv_d2l.ops.checks import as_targets
@@ -106,8 +104,7 @@ class RetinaNet(DenseDetector):
             allow_low_quality=True, ignore=y["ignore"],
         )  # fmt: skip
         positive = match > BACKGROUND  # (batch, n)
-        classes = tf.where(positive, rows_of(y["classes"], match), -1)  # one_hot: no class
-        focal = sigmoid_focal_loss(tf.one_hot(classes, self.num_classes), logits)
+        focal = sigmoid_focal_loss(one_hot_of(y, match, self.num_classes), logits)
         focal = tf.where((match != IGNORED)[..., tf.newaxis], focal, 0.0)
         distance = tf.abs(offsets - encode_boxes(rows_of(y["boxes"], match), anchors))
         distance = tf.where(positive[..., tf.newaxis], distance, 0.0)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
+from kerascv_d2l.models.rows import flat, rows_of, sum_where
 from kerascv_d2l.ops.box_coding import decode_boxes, encode_boxes
 from kerascv_d2l.ops.nms import batched_nms
 from kerascv_d2l.ops.region_matching import match_by_iou, sample_balanced
@@ -84,8 +85,8 @@ class RPNHead(keras.layers.Layer):
     def call(self, maps):
         hidden = [tf.nn.relu(self.conv(m)) for m in maps]
         return (
-            tf.concat([_flat(self.cls_logits(h), 1)[..., 0] for h in hidden], axis=1),
-            tf.concat([_flat(self.bbox_pred(h), 4) for h in hidden], axis=1),
+            tf.concat([flat(self.cls_logits(h), 1)[..., 0] for h in hidden], axis=1),
+            tf.concat([flat(self.bbox_pred(h), 4) for h in hidden], axis=1),
         )
 
     def compute_output_spec(self, maps):
@@ -94,11 +95,6 @@ class RPNHead(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_anchors": self.num_anchors}
-
-
-def _flat(tensor, size):
-    """`(batch, h, w, a·size)` to float32 `(batch, h·w·a, size)`."""
-    return tf.cast(tf.reshape(tensor, [tf.shape(tensor)[0], -1, size]), tf.float32)
 
 
 def propose(logits, offsets, anchors, image_size, settings, training, builtin=False):
@@ -217,14 +213,3 @@ def rpn_losses(logits, offsets, anchors, y, settings, seed):
         "objectness": mean_over_replicas(sum_where(drawn, entropy), count),
         "rpn_boxes": mean_over_replicas(sum_where(positive[..., tf.newaxis], distance), count),
     }
-
-
-def rows_of(table, rows):
-    """Rows of `(batch, m, …)` by int32 `(batch, n)`; any row where an index is negative."""
-    padded = tf.pad(table, [[0, 0], [0, 1]] + [[0, 0]] * (len(table.shape) - 2))
-    return tf.gather(padded, tf.maximum(rows, 0), batch_dims=1)
-
-
-def sum_where(mask, values):
-    """Sum of the values where the mask is True, float32 scalar."""
-    return tf.reduce_sum(tf.where(mask, values, 0.0))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.anchors import offset_boxes
-from kerascv_d2l.ops.boxes import area, intersection, iou_of_corners
+from kerascv_d2l.ops.boxes import iou_of_corners, share_inside
 from kerascv_d2l.ops.checks import as_boxes, as_targets, check_fraction
 
 # Anchors are looked through in blocks of this many for the best of them.
@@ -181,9 +181,8 @@ def _claims(overlaps, wishes, is_object, num_anchors):
 def overlaps_ignored(boxes, is_ignored, anchors, threshold):
     """Find the anchors that lie on an ignored object.
 
-    The overlap is the intersection over the anchor's own area, never smaller than the IoU:
-    an ignored box often frames many objects (COCO's crowds), and an anchor on one of them
-    is not background.
+    The overlap is the share of the anchor that lies inside: an ignored box often frames many
+    objects (COCO's crowds), and an anchor on one of them is not background.
 
     Args:
         boxes: float32 `(batch, m, 4)` corners.
@@ -199,9 +198,8 @@ def overlaps_ignored(boxes, is_ignored, anchors, threshold):
     """
     boxes = tf.where(is_ignored[..., tf.newaxis], boxes, 0.0)
     anchors = tf.unstack(anchors, axis=-1)  # (anchors,) each
-    overlap = intersection(anchors, tf.unstack(boxes[:, :, tf.newaxis], axis=-1))
-    least = threshold * area(anchors)  # (anchors,)
-    return tf.reduce_any((overlap >= least) & (overlap > 0), axis=1)
+    share = share_inside(anchors, tf.unstack(boxes[:, :, tf.newaxis], axis=-1))
+    return tf.reduce_any(share >= threshold, axis=1)
 
 
 def multibox_target(anchors, labels):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.devices import replica_slice
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.ops.boxes import iou_of_corners
+from kerascv_d2l.ops.boxes import iou_of_corners, share_inside
 from kerascv_d2l.ops.checks import as_boxes
 
 BACKGROUND = -1
@@ -76,17 +76,10 @@ def match_by_iou(
         kept = tf.reduce_any((iou == most) & (most > 0), axis=1)
         match = tf.where(kept, row, match)
     if ignore is not None:
-        inside = _share_inside(corners, of_boxes)  # (batch, m, anchors)
+        inside = share_inside(corners, of_boxes)  # (batch, m, anchors)
         inside = tf.reduce_max(tf.where(ignored[:, :, tf.newaxis], inside, 0.0), axis=1)
         match = tf.where((match < 0) & (inside >= _IGNORED_SHARE), IGNORED, match)
     return match if valid is None else tf.where(valid, match, IGNORED)
-
-
-def _share_inside(corners, of_boxes):
-    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = corners, of_boxes
-    width = tf.nn.relu(tf.minimum(ax2, bx2) - tf.maximum(ax1, bx1))
-    height = tf.nn.relu(tf.minimum(ay2, by2) - tf.maximum(ay1, by1))
-    return tf.math.divide_no_nan(width * height, (ax2 - ax1) * (ay2 - ay1))
 
 
 def sample_balanced(match, count, positive_fraction, seed):

@@ -83,22 +83,26 @@ def test_all_is_that_of_torchvision(network, recorded, case):
     detected = network.decode(outputs)
     _, height, width = CASES[case]
     for i in range(len(images)):
-        scores = recorded[f"{prefix}_scores_{i}"]
+        scores, boxes, labels = (
+            recorded[f"{prefix}_{name}_{i}"] for name in ("scores", "boxes", "labels")
+        )
         assert int(detected["num_valid"][i]) == len(scores) == 100
-        np.testing.assert_allclose(detected["scores"][i], scores, atol=1e-4)
+        # torchvision keeps boxes that lie outside of the image; here others come after the rest.
+        solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        count = np.count_nonzero(solid)
+        assert count > 50
+        np.testing.assert_allclose(detected["scores"][i][:count], scores[solid], atol=1e-4)
         rows = np.concatenate(
             [
                 detected["boxes"][i] * [width, height, width, height],
                 100 * detected["classes"][i].numpy()[:, None],
             ],
             axis=1,
-        )
-        expected = np.concatenate(
-            [recorded[f"{prefix}_boxes_{i}"], 100 * recorded[f"{prefix}_labels_{i}"][:, None]], 1
-        )
+        )[:count]
+        expected = np.concatenate([boxes, 100 * labels[:, None]], axis=1)[solid]
         # Equal scores may swap by rounding, but for the last place.
         distance = np.abs(rows[:, None] - expected).max(axis=-1)
-        assert (np.sort(distance.min(axis=1))[:99] < 0.05).all()
+        assert (np.sort(distance.min(axis=1))[: count - 1] < 0.05).all()
 
     boxes, classes = draw_objects(case)
     padding = [[0, 0], [0, 2], [0, 0]]
