@@ -241,20 +241,20 @@ class BoxFocus(keras.layers.Layer):
         self.built = True
 
     def call(self, boxes, map_size):
-        (height, width), apart = map_size, []
+        (height, width), squares = map_size, []
         for axis, count in enumerate((width, height)):
             step = 1 / tf.cast(count, tf.float32)
             places = (tf.range(tf.cast(count, tf.float32)) + 0.5) * step  # (count,)
             middle, size = boxes[..., axis : axis + 1], boxes[..., 2 + axis : 3 + axis]
             away = (places - middle) / (size / 2 + step)  # (batch, q, count)
             away = away[:, tf.newaxis] - self.offsets[:, axis, tf.newaxis, tf.newaxis]
-            apart.append(tf.square(away))  # (batch, heads, q, count)
-        columns, rows = apart
+            squares.append(tf.square(away))  # (batch, heads, q, count)
+        columns, rows = squares
         # (batch, heads, q, h, w); TensorFlow Lite has no `tf.newaxis` where sizes are unknown
-        apart = tf.expand_dims(rows, -1) + tf.expand_dims(columns, -2)
-        apart *= tf.exp(self.sharpness)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        distance = tf.expand_dims(rows, -1) + tf.expand_dims(columns, -2)
+        distance *= tf.exp(self.sharpness)[:, tf.newaxis, tf.newaxis, tf.newaxis]
         shape = tf.shape(rows)
-        return -tf.reshape(apart, [shape[0], self.heads, shape[2], height * width])
+        return -tf.reshape(distance, [shape[0], self.heads, shape[2], height * width])
 
     def get_config(self):
         return super().get_config() | {"heads": self.heads}

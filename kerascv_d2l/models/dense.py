@@ -304,9 +304,9 @@ def task_aligned_losses(y, logits, predicted, points, strides, gamma=1.0):
     targets = quality[..., tf.newaxis] * one_hot_of(y, match, logits.shape[-1])
     entropy = quality_focal_loss(targets, logits, gamma)
     counted = (match != IGNORED)[..., tf.newaxis]
-    apart = quality * ciou_loss(predicted, rows_of(y["boxes"], match))  # (batch, n)
+    ciou = quality * ciou_loss(predicted, rows_of(y["boxes"], match))  # (batch, n)
     total = tf.reduce_sum(quality)
     return {
         "classes": mean_over_replicas(sum_where(counted, entropy), total),
-        "boxes": BOX_WEIGHT * mean_over_replicas(sum_where(match > BACKGROUND, apart), total),
+        "boxes": BOX_WEIGHT * mean_over_replicas(sum_where(match > BACKGROUND, ciou), total),
     }

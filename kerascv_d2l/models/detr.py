@@ -335,12 +335,12 @@ class DETR(Detector):
                 bias = self.focus[i](tf.sigmoid(queries), map_size=size)
             x, weights = layer(x, self._positions(queries), memory, places, bias=bias, **options)
             seen = tf.cast(self.layernorm(x), tf.float32)
-            named, moved = self.classifier(seen), read_box(self.box_layers, seen)
+            class_logits, box_logits = self.classifier(seen), read_box(self.box_layers, seen)
             if self.reference_boxes:
-                named, moved = named + scores, moved + queries
-                scores, queries = _given(named, training), _given(moved, training)
-            logits.append(named)
-            boxes.append(tf.sigmoid(moved))
+                class_logits, box_logits = class_logits + scores, box_logits + queries
+                scores, queries = _given(class_logits, training), _given(box_logits, training)
+            logits.append(class_logits)
+            boxes.append(tf.sigmoid(box_logits))
         return {"logits": tf.stack(logits), "boxes": tf.stack(boxes), "attention": weights}
 
     def _positions(self, queries):
@@ -370,11 +370,11 @@ class DETR(Detector):
         )  # (layers, batch, m)
         own = tf.gather(boxes, tf.maximum(matched, 0), batch_dims=2)  # (layers, batch, m, 4)
         count = tf.reduce_sum(tf.cast(wanted, tf.float32))
-        apart, overlap = _box_losses(own, y["boxes"], matched >= 0, count)
+        l1, giou = _box_losses(own, y["boxes"], matched >= 0, count)
         losses = {
             "classes": self._class_loss(y, logits, boxes, matched, count),
-            "boxes": apart,
-            "giou": overlap,
+            "boxes": l1,
+            "giou": giou,
         }
         if self.reference_boxes:
             losses[PLACES] = self._places_loss(y, y_pred)
@@ -414,11 +414,11 @@ class DETR(Detector):
         )
         real, classes = (tf.tile(rows, [1, groups]) for rows in (wanted, y["classes"]))
         truth = tf.tile(y["boxes"], [1, groups, 1])  # (batch, groups·m, 4)
-        named = self._quality_loss(found["boxes"], truth, classes, found["logits"])
-        named = tf.reduce_sum(tf.where(real, named, 0.0))
+        losses = self._quality_loss(found["boxes"], truth, classes, found["logits"])
+        of_class = tf.reduce_sum(tf.where(real, losses, 0.0))
         count *= groups
-        named = FOCAL_CLASS_WEIGHT * mean_over_replicas(named, count)
-        return tf.add_n([named, *_box_losses(found["boxes"], truth, real, count)])
+        of_class = FOCAL_CLASS_WEIGHT * mean_over_replicas(of_class, count)
+        return tf.add_n([of_class, *_box_losses(found["boxes"], truth, real, count)])
 
     def costs(self, y, logits, boxes):
         """How badly each query would do for each object.
@@ -440,9 +440,9 @@ class DETR(Detector):
         wanted = tf.repeat(wanted, logits.shape[0], axis=0)  # (layers, batch, classes, m)
         of_class = tf.matmul(of_class, wanted)
         truth = box_corner_to_center(y["boxes"])[:, tf.newaxis]  # (batch, 1, m, 4)
-        apart = tf.reduce_sum(tf.abs(boxes[..., tf.newaxis, :] - truth), axis=-1)
-        overlap = generalized_iou(box_center_to_corner(boxes), y["boxes"])
-        return of_class + BOX_WEIGHT * apart - GIOU_WEIGHT * overlap
+        l1 = tf.reduce_sum(tf.abs(boxes[..., tf.newaxis, :] - truth), axis=-1)
+        giou = generalized_iou(box_center_to_corner(boxes), y["boxes"])
+        return of_class + BOX_WEIGHT * l1 - GIOU_WEIGHT * giou
 
     def _class_costs(self, logits):
         """`(layers, batch, queries, classes)`."""
@@ -555,11 +555,11 @@ def _box_losses(boxes, truth, counted, count):
         counted: bool `(batch, n)` or `(layers, batch, n)`.
         count: float32 scalar, objects on this device.
     """
-    apart = tf.reduce_sum(tf.abs(boxes - box_corner_to_center(truth)), axis=-1)
-    overlap = giou_loss(box_center_to_corner(boxes), truth)
+    l1 = tf.reduce_sum(tf.abs(boxes - box_corner_to_center(truth)), axis=-1)
+    giou = giou_loss(box_center_to_corner(boxes), truth)
     return [
         weight * mean_over_replicas(tf.reduce_sum(tf.where(counted, loss, 0.0)), count)
-        for weight, loss in ((BOX_WEIGHT, apart), (GIOU_WEIGHT, overlap))
+        for weight, loss in ((BOX_WEIGHT, l1), (GIOU_WEIGHT, giou))
     ]
 
 

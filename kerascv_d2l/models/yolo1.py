@@ -142,17 +142,17 @@ class YOLO1(Detector):
         best = tf.one_hot(tf.argmax(iou, axis=-1), self.boxes_of_a_cell)
         responsible = best * tf.cast(holds, tf.float32)[..., tf.newaxis]
         wanted = _in_cell(truth, rows, columns)[..., tf.newaxis, :]
-        apart = tf.reduce_sum(tf.square(boxes - wanted), axis=-1)
+        box_error = tf.reduce_sum(tf.square(boxes - wanted), axis=-1)
         seen = tf.square(confidence - iou) * responsible
         idle = tf.square(confidence) * (1 - responsible)
         idle = tf.where(ignored[..., tf.newaxis], 0.0, idle)
-        named = tf.square(y_pred["classes"] - tf.one_hot(classes, self.num_classes))
-        named = tf.where(holds, tf.reduce_sum(named, axis=-1), 0.0)
+        class_error = tf.square(y_pred["classes"] - tf.one_hot(classes, self.num_classes))
+        class_error = tf.where(holds, tf.reduce_sum(class_error, axis=-1), 0.0)
         images = tf.shape(boxes)[0]
         sums = (
-            COORD_WEIGHT * tf.reduce_sum(apart * responsible),
+            COORD_WEIGHT * tf.reduce_sum(box_error * responsible),
             tf.reduce_sum(seen) + NO_OBJECT_WEIGHT * tf.reduce_sum(idle),
-            tf.reduce_sum(named),
+            tf.reduce_sum(class_error),
         )
         losses = [mean_over_replicas(part, images) for part in sums]
         return self.sum_of_parts(dict(zip(LOSSES, losses, strict=True)), images)
