@@ -19,8 +19,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import whole
+from kerascv_d2l.errors import InputError, WriteError
+from kerascv_d2l.files import whole, writing
 from kerascv_d2l.training.devices import (
     DEVICES_HELP,
     check_batch_size,
@@ -33,6 +33,7 @@ from kerascv_d2l.training.devices import (
 EXIT_BAD_INPUT = 2  # argparse's too
 EXIT_LOST_WORKER = 75  # "try again later" in sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
+VALIDATION_FILE = "validation.txt"  # of a run: names of the images that it validates on
 RUNS = "runs"  # folder of the default output folders
 
 _flags = {}  # argument -> flag of the parser in use, for error messages
@@ -562,7 +563,8 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
                     raise
         args.out = str(folder)
     if data is not None and data.val is not None:
-        with whole(_run.path("validation.txt")) as path:
+        path = _run.path(VALIDATION_FILE)
+        with writing(path), whole(path) as path:
             path.write_text("".join(f"{name}\n" for name in data.val.names), encoding="utf-8")
     return _run
 
@@ -611,7 +613,8 @@ def resumable_folder(task):
 def run_main(main):
     """Run a script's `main()` as a program: `if __name__ == "__main__": run_main(main)`.
 
-    `InputError` becomes one line on stderr and exit status 2, Ctrl-C a line that says how to go
+    `InputError` becomes one line on stderr and exit status 2 (and `WriteError` another one, where
+    a run can go on once there is room), Ctrl-C a line that says how to go
     on and exit status 130. A lost worker of several machines is a line as well. Any other
     exception is a defect and keeps its traceback.
 
@@ -625,6 +628,8 @@ def run_main(main):
         main()
     except InputError as error:
         print(f"error: {with_flags(str(error))}", file=sys.stderr)
+        if isinstance(error, WriteError) and _run is not None and _run.can_resume:
+            print(f"once there is room: {_how_to_go_on()}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print(f"\ninterrupted; {_how_to_go_on()}", file=sys.stderr)

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import whole
+from kerascv_d2l.files import whole, writing
 from kerascv_d2l.models.common import SCORE_THRESHOLD, in_float32
 from kerascv_d2l.ops.checks import as_image_size
 
@@ -49,6 +49,7 @@ def save(model, path):
 
     Raises:
         InputError: if the model has no endpoints.
+        WriteError: if it cannot be written, as on a full disk.
     """
     _check_exportable(model, str(type(model).__name__))
     module = tf.Module()
@@ -70,7 +71,7 @@ def save(model, path):
             signatures["float" if main else f"float_{name}"] = traces[tf.float32]
     for name, values in _facts(model).items():
         signatures[name] = _constant_function(values)
-    with whole(path) as folder:
+    with writing(path), whole(path) as folder:
         tf.saved_model.save(module, str(folder), signatures)
 
 
@@ -150,6 +151,7 @@ def save_lite(model, path, image_size=None):
     Raises:
         InputError: if neither the argument nor the model gives an image size, or the model has
             no endpoints.
+        WriteError: if it cannot be written, as on a full disk.
     """
     _check_exportable(model, str(type(model).__name__))
     size = image_size if image_size is not None else getattr(model, "image_size", None)
@@ -168,10 +170,10 @@ def save_lite(model, path, image_size=None):
     module.model_variables = [variable.value for variable in model.variables]
     trace = _traced(numbers, [tf.TensorSpec(shape, tf.float32, name="images")])
     # A concrete function straight into the converter keeps its variables alive and unfrozen.
-    with tempfile.TemporaryDirectory() as folder:
+    with writing(tempfile.gettempdir()), tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, {"serving_default": trace})
         content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-    with whole(path) as file:
+    with writing(path), whole(path) as file:
         file.write_bytes(content if fixed else _starting_with(content, (1, *size, 3)))
 
 

@@ -34,12 +34,17 @@ from keras.src.random.seed_generator import global_seed_generator
 
 from kerascv_d2l import __version__
 from kerascv_d2l.data.batches import batches, names_of_batch, steps_per_epoch
-from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import make_folder, plain, remove_leftovers, whole, write_json
+from kerascv_d2l.errors import InputError, WriteError
+from kerascv_d2l.files import make_folder, plain, remove_leftovers, whole, write_json, writing
 from kerascv_d2l.plotting.curves import draw_history
 from kerascv_d2l.training import cluster
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
-from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_checkpoint
+from kerascv_d2l.training.checkpoint import (
+    Checkpoint,
+    has_checkpoint,
+    remove_remains,
+    save_checkpoint,
+)
 from kerascv_d2l.training.devices import synchronize_batch_norm
 from kerascv_d2l.training.divergence import explain_by_batches
 from kerascv_d2l.training.optimizers import find_optimizers, is_scheduled, rate_logs
@@ -85,8 +90,8 @@ class Run(keras.callbacks.Callback):
 
     After each epoch it writes a checkpoint, `history.csv` and `history.png`. To the logs it adds
     the learning rates, `seconds` and `images_per_second`. It raises `DivergenceError` when a
-    loss is NaN or infinite, before anything is written of it. Several devices agree on their
-    batch-norm statistics before they validate.
+    loss is NaN or infinite, before anything is written of it, and `InputError` when the disk is
+    full. Several devices agree on their batch-norm statistics before they validate.
 
     Attributes:
         out: `Path` of the folder. With several machines, workers other than the first have one
@@ -107,6 +112,7 @@ class Run(keras.callbacks.Callback):
     _callback_states = None  # of the checkpoint, until they are restored
     _stopped_at = None  # first epoch of `fit` with nothing left, if it stopped early
     _more_epochs = False  # than the run was started with
+    _saved = 0  # epochs or steps in the checkpoint
     _watched = _callbacks = ()
     _epoch, _began, _looked, _good = 0, 0.0, 0.0, 0
     _drawn, _drawing_seconds, _drawn_epochs = -math.inf, 0.0, None
@@ -161,6 +167,7 @@ class Run(keras.callbacks.Callback):
         make_folder(self.out)
         self._lock = _lock(self.out)
         remove_leftovers(self.out)
+        remove_remains(self.out / _CHECKPOINT)
         try:
             taken = results_in(self.out)
             if taken and self._first_worker and not resume:
@@ -169,7 +176,8 @@ class Run(keras.callbacks.Callback):
                     "--resume (resume=True), give another out, or delete the folder"
                 )
             self._go_on(resume)
-            write_json(self.out / _SETTINGS, {"task": task, "settings": self.settings})
+            with writing(self.out / _SETTINGS):
+                write_json(self.out / _SETTINGS, {"task": task, "settings": self.settings})
         except BaseException:
             self.close()
             raise
@@ -206,6 +214,27 @@ class Run(keras.callbacks.Callback):
                 os.close(self._lock)
             self._lock = None
 
+    @contextlib.contextmanager
+    def _saving(self, name):
+        """Say, where `name` cannot be written, what of the run is kept and how to go on."""
+        try:
+            with writing(self.path(name)):
+                yield
+        except WriteError as error:
+            self.epochs_done = self._saved
+            remove_remains(self.out / _CHECKPOINT)
+            how = "start again"
+            if self.can_resume:
+                how = "go on with --resume (resume=True)"
+            raise InputError(
+                f"{error}; {self._what_is_kept()}: once there is room, {how}"
+            ) from error
+
+    def _what_is_kept(self):
+        if self.can_resume:
+            return f"the state after {self.where} is kept"
+        return f"no {self.unit} was finished"
+
     # Resuming
 
     def _go_on(self, resume):
@@ -226,7 +255,7 @@ class Run(keras.callbacks.Callback):
             )
         self._compare(state["settings"])
         self.history, self.epochs_done = state["history"], state["epochs_done"]
-        self.progress = state["progress"]
+        self.progress, self._saved = state["progress"], state["epochs_done"]
         self.resumed, self._stored = True, stored
         if state["stopped_at"] is not None:
             last = state["stopped_at"] >= (state["settings"].get(f"{self.unit}s") or math.inf)
@@ -430,7 +459,9 @@ class Run(keras.callbacks.Callback):
             "progress": progress,
         }
         if self._first_worker:
-            save_checkpoint(self.out / _CHECKPOINT, self._variables, state)
+            with self._saving(_CHECKPOINT):
+                save_checkpoint(self.out / _CHECKPOINT, self._variables, state)
+        self._saved = self.epochs_done
         if self.history:
             self._write_history(draw=False)
 
@@ -528,9 +559,7 @@ class Run(keras.callbacks.Callback):
                     why += ", or without mixed_precision" * bool(
                         self.settings.get("mixed_precision")
                     )
-                kept = f"no {self.unit} was finished"
-                if self.can_resume:
-                    kept = f"the state after {self.where} is kept"
+                kept = self._what_is_kept()
                 raise DivergenceError(f"the {name} became {float(value)} {where}: {why}; {kept}")
 
     # Results
@@ -544,8 +573,12 @@ class Run(keras.callbacks.Callback):
         return float(1 / np.mean(1 / rates)) if rates.size else math.nan
 
     def save_model(self, model):
-        """Write a Keras model as `model.keras`, as a whole or not at all."""
-        with whole(self.path("model.keras")) as path:
+        """Write a Keras model as `model.keras`, as a whole or not at all.
+
+        Raises:
+            InputError: if it cannot be written, as on a full disk.
+        """
+        with self._saving("model.keras"), whole(self.path("model.keras")) as path:
             model.save(path)
 
     def finish(self, metrics, next_command=None):
@@ -569,7 +602,8 @@ class Run(keras.callbacks.Callback):
             seconds = np.nansum(np.array(self.history["seconds"], float))
             record["training_seconds"] = round(float(seconds), 1)
         record |= {"settings": self.settings, "versions": _versions()}
-        write_json(self.out / _METRICS, record)
+        with self._saving(_METRICS):
+            write_json(self.out / _METRICS, record)
         for name, value in metrics.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 print(f"  {name:<20} {value:.4g}")
@@ -587,12 +621,8 @@ class Run(keras.callbacks.Callback):
     def _write_history(self, draw):
         # Not `CSVLogger`: it fixes its columns by the first epoch, and validation or mean average
         # precision may come later.
-        with whole(self.out / "history.csv") as path, open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([self.unit, *self.history])
-            for i, row in enumerate(zip(*self.history.values(), strict=True)):
-                cells = ["" if math.isnan(value) else repr(float(value)) for value in row]
-                writer.writerow([i + 1, *cells])
+        with self._saving("history.csv"), whole(self.out / "history.csv") as path:
+            self._write_table(path)
         start = time.perf_counter()
         soon = self._drawing_seconds < _DRAWING_SHARE * (start - self._drawn)
         if self._drawn_epochs != self.epochs_done and (draw or soon):
@@ -600,6 +630,14 @@ class Run(keras.callbacks.Callback):
                 draw_history(path, self.history, self.unit)
             self._drawn, self._drawn_epochs = time.perf_counter(), self.epochs_done
             self._drawing_seconds = self._drawn - start
+
+    def _write_table(self, path):
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([self.unit, *self.history])
+            for i, row in enumerate(zip(*self.history.values(), strict=True)):
+                cells = ["" if math.isnan(value) else repr(float(value)) for value in row]
+                writer.writerow([i + 1, *cells])
 
 
 _MORE_EPOCHS = (
