@@ -201,6 +201,7 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
         colors=labels.colors,
         test=splits.get(TEST),
         notes=faults.notes,
+        drawn=ALL in parts and VAL in splits,
     )
 
 
