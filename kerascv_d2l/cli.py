@@ -520,7 +520,8 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
     `--resume`, the newest that is unfinished.
 
     Args:
-        args: namespace with `out`, `resume` and the other flags, which `--resume` compares.
+        args: namespace with `out`, `resume` and the other flags, which `--resume` compares (a
+            file of `weights` by its content).
         strategy: what `set_up` returned.
         task: str, as `"train_detector"`.
         data: `DataSet`, or None. Its class names and `fingerprint`s go into the settings; the
@@ -537,12 +538,14 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
             other settings, or another process is writing to it.
     """
     global _run
-    from kerascv_d2l.training.run import FolderInUse, Run, fingerprint, results_in
+    from kerascv_d2l.training.run import FolderInUse, Run, content_of, fingerprint, results_in
 
     flags = {k: v for k, v in vars(args).items() if not callable(v)}
     if data is not None:
         flags["class_names"] = data.class_names
         flags["images"] = {name: fingerprint(split) for name, split in data.splits.items()}
+    if content := content_of(flags.get("weights")):
+        flags["weights_content"] = content
     if _run is not None:
         _run.close()  # one at a time in a process
     options = {"task": task, "resume": args.resume, "free": free, "unit": unit}

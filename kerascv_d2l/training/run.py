@@ -58,11 +58,14 @@ _RESULTS = (_CHECKPOINT, _METRICS, "model.keras", "saved_model")
 # devices change it by rounding only, unless batch norm is per device. `images` says which data.)
 FREE = {
     *("out", "resume", "devices", "data_dir", "archive", "skip_bad"),
-    *("map_every", "save_every", "tile"),
+    *("map_every", "save_every", "tile", "patience", "weights_content"),
 }
 
-# These choose images: as long as the images are the same ones, they may differ too.
-_CHOOSING = {"split_seed", "val_fraction"}
+# These may differ too, as long as the setting that says what they lead to is the same.
+_LEADING_TO = {
+    "images": {"data", "split_seed", "val_fraction"},
+    "weights_content": {"weights"},
+}
 
 _CHECK_LOSS = 0.1  # seconds between two looks at the loss: each waits for the device
 # Drawing the curves takes about 0.3 s: at most this share of the time is spent on it.
@@ -275,9 +278,7 @@ class Run(keras.callbacks.Callback):
             self._more_epochs = True
             if (present.get("schedule") or "constant") == "constant":
                 present[length] = was
-        different, free = [], self._free
-        if stored.get("images") and stored["images"] == present.get("images"):
-            free = free | _CHOOSING
+        different, free = [], self._free | _same_by_content(stored, present)
         for name in {**stored, **present}:
             was, now = stored.get(name, "nothing"), present.get(name, "nothing")
             if name not in free and was != now:
@@ -296,8 +297,9 @@ class Run(keras.callbacks.Callback):
         """Refuse to train with other settings than worker 0."""
         text = cluster.share_bytes(self._strategy, json.dumps(self.settings).encode())
         first = json.loads(text)
+        free = self._free | _same_by_content(first, self.settings)
         for name in {**first, **self.settings}:
-            if name not in self._free and first.get(name) != self.settings.get(name):
+            if name not in free and first.get(name) != self.settings.get(name):
                 raise InputError(
                     f"{name} is {_short(self.settings.get(name))} here, and "
                     f"{_short(first.get(name))} for worker 0: start all workers with the same "
@@ -694,6 +696,28 @@ def fingerprint(split):
         add(name)
         add(split.targets[name])
     return f"{len(split)} images, {digest.hexdigest()[:16]}"
+
+
+def content_of(path):
+    """Make a short text that changes with the content of a file, such as weights.
+
+    Args:
+        path: anything; None for what is no absolute path of a file.
+
+    Returns:
+        str, as `"102973672 bytes, 3f9a4c…"`, or None.
+    """
+    if not os.path.isabs(str(path)) or not os.path.isfile(str(path)):
+        return None
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{os.path.getsize(path)} bytes, {digest[:16]}"
+
+
+def _same_by_content(one, other):
+    """Names of settings that may differ, for they lead to the same images or weights."""
+    same = [name for name in _LEADING_TO if one.get(name) and one[name] == other.get(name)]
+    return set().union(*(_LEADING_TO[name] for name in same))
 
 
 def _flat(trackables):

@@ -275,14 +275,35 @@ def test_settings_that_do_not_are_free(tmp_path, monkeypatch):
 
 def test_what_chooses_images_is_free_while_they_are_the_same(tmp_path):
     first = {"split_seed": 0, "val_fraction": 0.2, "images": {"train": "3 images, a"}}
+    first |= {"data": "/here", "patience": 3}
     run = Run(tmp_path / "a", first, task="toy")
     run.save(1)
     run.close()
-    other = first | {"split_seed": 3, "val_fraction": 0.4}
+    other = first | {"split_seed": 3, "val_fraction": 0.4, "data": "/there", "patience": None}
     Run(tmp_path / "a", other, task="toy", resume=True).close()
-    with pytest.raises(InputError, match="split_seed was 0 and is now 4"):
-        images = {"train": "3 images, b"}
-        Run(tmp_path / "a", other | {"split_seed": 4, "images": images}, task="toy", resume=True)
+    other |= {"split_seed": 4, "images": {"train": "3 images, b"}}
+    with pytest.raises(
+        InputError, match=r"split_seed was 0 and is now 4.* data was '/here' and is"
+    ):
+        Run(tmp_path / "a", other, task="toy", resume=True)
+
+
+def test_a_file_of_weights_is_compared_by_content(tmp_path):
+    for name, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
+        (tmp_path / name).write_bytes(content)
+
+    def start(weights, *flags):
+        args = toy.parse(["--out", str(tmp_path / "run"), *flags])
+        args.weights = weights if weights in (None, "imagenet") else str(tmp_path / weights)
+        return cli.start_run(args, cli.set_up(args), toy.TASK)
+
+    start("a").save(1)
+    (tmp_path / "a").unlink()
+    start("b", "--resume").save(2)
+    for weights in ("c", "imagenet", None):
+        with pytest.raises(InputError, match=r"weights was '.*b' and is now "):
+            start(weights, "--resume")
+    assert start("b", "--resume").epochs_done == 2
 
 
 def _data(labels=(0, 1, 1), names="abc", size=(4, 5)):
