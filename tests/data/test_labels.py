@@ -606,6 +606,26 @@ def test_a_list_with_an_image_that_is_not_there(tmp_path):
     assert data.class_names == ("0",) and "nothing names the classes" in data.notes[0]
 
 
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_folder_that_is_named_for_several_parts_is_taken_once(tmp_path, skip_bad):
+    yolo(tmp_path, ["0 0.5 0.5 0.2 0.2"] * 5)
+    config = tmp_path / "data.yaml"
+    config.write_text("names: [cat]\ntrain: images\n")
+    wanted = read(tmp_path)
+    (tmp_path / "again.txt").write_text("".join(f"images/{k}.jpg\n" for k in range(5)))
+    for val in ("images", "./images/", "again.txt"):
+        config.write_text(f"names: [cat]\ntrain: images\nval: {val}\ntest: images\n")
+        data = read(tmp_path, skip_bad=skip_bad)
+        assert (data.train.names, data.val.names) == (wanted.train.names, wanted.val.names)
+        assert len(data.val) == 1 and data.drawn and data.test is None and not data.skipped
+        assert "data.yaml: train and val are the same images, so a share of" in data.describe()
+        assert "data.yaml: test and train are the same images" in data.describe()
+    (tmp_path / "again.txt").write_text("images/0.jpg\nimages/3.jpg\n")
+    config.write_text("names: [cat]\ntrain: images\nval: again.txt\n")
+    with pytest.raises(InputError, match=r"the same image as in .*\(train and val\)"):
+        read(tmp_path)
+
+
 def test_names_of_classes_beside_labels(tmp_path):
     yolo(tmp_path, label="Labels/{}.TXT")
     names = tmp_path / "Labels" / "classes.txt"
