@@ -133,8 +133,8 @@ class _Parser(argparse.ArgumentParser):
         _given.clear()
         for action in self._actions:
             for flag in action.option_strings:
-                if flag.startswith("--"):
-                    _flags[action.dest] = flag
+                if flag.startswith("--"):  # the first: others are its --no- form
+                    _flags.setdefault(action.dest, flag)
         return super().parse_known_args(args, namespace)
 
 
