@@ -19,8 +19,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import whole
+from kerascv_d2l.errors import InputError, WriteError
+from kerascv_d2l.files import whole, writing
 from kerascv_d2l.training.devices import (
     DEVICES_HELP,
     check_batch_size,
@@ -33,6 +33,7 @@ from kerascv_d2l.training.devices import (
 EXIT_BAD_INPUT = 2  # argparse's too
 EXIT_LOST_WORKER = 75  # "try again later" in sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
+VALIDATION_FILE = "validation.txt"  # of a run: names of the images that it validates on
 RUNS = "runs"  # folder of the default output folders
 
 _flags = {}  # argument -> flag of the parser in use, for error messages
@@ -133,8 +134,8 @@ class _Parser(argparse.ArgumentParser):
         _given.clear()
         for action in self._actions:
             for flag in action.option_strings:
-                if flag.startswith("--"):
-                    _flags[action.dest] = flag
+                if flag.startswith("--"):  # the first: others are its --no- form
+                    _flags.setdefault(action.dest, flag)
         return super().parse_known_args(args, namespace)
 
 
@@ -520,7 +521,8 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
     `--resume`, the newest that is unfinished.
 
     Args:
-        args: namespace with `out`, `resume` and the other flags, which `--resume` compares.
+        args: namespace with `out`, `resume` and the other flags, which `--resume` compares (a
+            file of `weights` by its content).
         strategy: what `set_up` returned.
         task: str, as `"train_detector"`.
         data: `DataSet`, or None. Its class names and `fingerprint`s go into the settings; the
@@ -537,12 +539,14 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
             other settings, or another process is writing to it.
     """
     global _run
-    from kerascv_d2l.training.run import FolderInUse, Run, fingerprint, results_in
+    from kerascv_d2l.training.run import FolderInUse, Run, content_of, fingerprint, results_in
 
     flags = {k: v for k, v in vars(args).items() if not callable(v)}
     if data is not None:
         flags["class_names"] = data.class_names
         flags["images"] = {name: fingerprint(split) for name, split in data.splits.items()}
+    if content := content_of(flags.get("weights")):
+        flags["weights_content"] = content
     if _run is not None:
         _run.close()  # one at a time in a process
     options = {"task": task, "resume": args.resume, "free": free, "unit": unit}
@@ -563,7 +567,8 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
                     raise
         args.out = str(folder)
     if data is not None and data.val is not None:
-        with whole(_run.path("validation.txt")) as path:
+        path = _run.path(VALIDATION_FILE)
+        with writing(path), whole(path) as path:
             path.write_text("".join(f"{name}\n" for name in data.val.names), encoding="utf-8")
     return _run
 
@@ -612,7 +617,8 @@ def resumable_folder(task):
 def run_main(main):
     """Run a script's `main()` as a program: `if __name__ == "__main__": run_main(main)`.
 
-    `InputError` becomes one line on stderr and exit status 2, Ctrl-C a line that says how to go
+    `InputError` becomes one line on stderr and exit status 2 (and `WriteError` another one, where
+    a run can go on once there is room), Ctrl-C a line that says how to go
     on and exit status 130. A lost worker of several machines is a line as well. Any other
     exception is a defect and keeps its traceback.
 
@@ -626,6 +632,8 @@ def run_main(main):
         main()
     except InputError as error:
         print(f"error: {with_flags(str(error))}", file=sys.stderr)
+        if isinstance(error, WriteError) and _run is not None and _run.can_resume:
+            print(f"once there is room: {_how_to_go_on()}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print(f"\ninterrupted; {_how_to_go_on()}", file=sys.stderr)

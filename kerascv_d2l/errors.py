@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class WriteError(InputError):
+    """A file or folder cannot be written, as on a full disk; the message names it."""
+
+
 def first_of(names, most=10):
     """Join the first names by commas, and say how many more there are."""
     names = list(map(str, names))

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import whole
+from kerascv_d2l.files import whole, writing
 from kerascv_d2l.models.common import SCORE_THRESHOLD, in_float32
 from kerascv_d2l.ops.checks import as_image_size
 
@@ -49,6 +49,7 @@ def save(model, path):
 
     Raises:
         InputError: if the model has no endpoints.
+        WriteError: if it cannot be written, as on a full disk.
     """
     _check_exportable(model, str(type(model).__name__))
     module = tf.Module()
@@ -70,7 +71,7 @@ def save(model, path):
             signatures["float" if main else f"float_{name}"] = traces[tf.float32]
     for name, values in _facts(model).items():
         signatures[name] = _constant_function(values)
-    with whole(path) as folder:
+    with writing(path), whole(path) as folder:
         tf.saved_model.save(module, str(folder), signatures)
 
 
@@ -136,11 +137,13 @@ def save_lite(model, path, image_size=None):
     """Write a detector, classifier or segmentation network as a TensorFlow Lite file.
 
     The file takes one image at a time, input `images`, float32 `(1, height, width, 3)`, pixels
-    0-255, and starts with `image_size`. `resize_tensor_input` brings any other size, but for a
-    segmentation network, whose outputs are `class_map`, int32 `(1, height, width)`, and
-    `scores`, float32 `(1, height, width, classes)`. Else the outputs are those of `save`
-    (without text, which TensorFlow Lite does not have). It has builtin operators only and
-    computes in float32, also where the model does not: TensorFlow Lite has no bfloat16.
+    0-255, and starts with `image_size`. `resize_tensor_input` brings any other size, but for
+    models with a `lite_endpoint`, which have this size alone: Faster and Mask R-CNN, and
+    segmentation networks, whose outputs are `class_map`, int32 `(1, height, width)`, and
+    `scores`, float32 `(1, height, width, classes)`. Else the outputs
+    are those of `save` (without text, which TensorFlow Lite does not have). The file has builtin
+    operators only and computes in float32, also where the model does not: TensorFlow Lite has no
+    bfloat16.
 
     Args:
         model: as for `save`.
@@ -150,6 +153,7 @@ def save_lite(model, path, image_size=None):
     Raises:
         InputError: if neither the argument nor the model gives an image size, or the model has
             no endpoints.
+        WriteError: if it cannot be written, as on a full disk.
     """
     _check_exportable(model, str(type(model).__name__))
     size = image_size if image_size is not None else getattr(model, "image_size", None)
@@ -168,10 +172,10 @@ def save_lite(model, path, image_size=None):
     module.model_variables = [variable.value for variable in model.variables]
     trace = _traced(numbers, [tf.TensorSpec(shape, tf.float32, name="images")])
     # A concrete function straight into the converter keeps its variables alive and unfrozen.
-    with tempfile.TemporaryDirectory() as folder:
+    with writing(tempfile.gettempdir()), tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, {"serving_default": trace})
         content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-    with whole(path) as file:
+    with writing(path), whole(path) as file:
         file.write_bytes(content if fixed else _starting_with(content, (1, *size, 3)))
 
 

@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import WriteError
 
 _SCRATCH_PREFIX = ".writing-"
+_FULL = "ResourceExhaustedError"  # TensorFlow's for a full disk; to import it takes seconds
 
 
 @contextlib.contextmanager
@@ -91,18 +92,27 @@ def write_json(path, value):
 
 @contextlib.contextmanager
 def writing(path):
-    """Turn errors of the file system, such as a full disk, into an `InputError` that names it."""
+    """Turn errors of the file system, such as a full disk, into a `WriteError` that names `path`.
+
+    Those of Python and that of TensorFlow are known; a `WriteError` of a part passes unchanged.
+    """
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except Exception as error:
+        if type(error).__name__ != _FULL:
+            raise
+        # "{{node …}} PATH of a temporary file; No space left on device [Op:SaveV2]"
+        reason = str(error).splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
+        raise WriteError(f"{path}: cannot be written ({reason})") from error
 
 
 def make_folder(folder):
     """Make a folder if it is missing, and try out whether it can be written to.
 
     Raises:
-        InputError: if it cannot.
+        WriteError: if it cannot.
     """
     with writing(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -117,7 +127,7 @@ class NewFiles:
             before anything is computed.
 
     Raises:
-        InputError: if it cannot be written to.
+        WriteError: if it cannot be written to.
     """
 
     def __init__(self, folder):

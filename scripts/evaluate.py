@@ -4,10 +4,11 @@
 
 MODEL is a SavedModel or a .keras file of a training script; it knows its task. SOURCE is whatever
 the training scripts take: a folder in any layout, a prepared data set's name, or generated. Its
-classes are matched by name. Writes metrics.json (mAP, of masks too; accuracy and confusion; mean
-IoU, each with its figure by class; for models that make images the scores of their run), curves,
-and the images with the worst answers. Files that are there already are never overwritten: new ones
-get a number.
+classes are matched by name. Where it has no validation split, the images of validation.txt beside
+MODEL are measured on, if they are in it. Writes metrics.json (mAP, of masks too; accuracy and
+confusion; mean IoU, each with its figure by class; for models that make images the scores of their
+run), curves, and the images with the worst answers. Files that are there already are never
+overwritten: new ones get a number.
 """
 
 import dataclasses
@@ -98,6 +99,35 @@ def in_classes_of(model, data, split):
     elif "classes" in targets:
         targets["classes"] = [order[classes] for classes in targets["classes"]]
     return dataclasses.replace(split, targets=targets), table
+
+
+def splits_of(data, model_path):
+    """Give the splits of data with the validation images of the run that a model is of.
+
+    Where the data has no validation split, which images are one is up to the flags of a training.
+    Drawn anew by others, it has images that the model was trained on.
+
+    Args:
+        data: `DataSet`.
+        model_path: path of the model; the run's list of images lies beside it.
+
+    Returns:
+        dict as `DataSet.splits`; without `train` if nothing else is there.
+    """
+    path = Path(model_path).parent / cli.VALIDATION_FILE
+    if not data.drawn or not path.is_file():
+        return data.splits
+    names = set(path.read_text(encoding="utf-8").split("\n")) - {""}
+    images = data.train.joined(data.val)
+    chosen = np.array([name in names for name in images.names])
+    if not chosen.any():  # other data
+        return data.splits
+    print(f"val: the {chosen.sum()} images of {path}, which the model was not trained on")
+    if missing := len(names) - chosen.sum():
+        print(f"warning: {missing} of the {len(names)} images of {path} are not in {data.source}")
+    parts = {"train": np.flatnonzero(~chosen), "val": np.flatnonzero(chosen)}
+    splits = {name: images.subset(rows) for name, rows in parts.items() if len(rows)}
+    return {**splits, "test": data.test} if data.test is not None else splits
 
 
 def batches_of(split, masks=False):
@@ -358,7 +388,7 @@ def main(argv=None):
     data = keep_largest_object(data) if localization else data
     print(data.describe(), flush=True)
     labelled = [split for split in data.splits.values() if split.task == data.task]
-    splits = data.splits
+    splits = splits_of(data, args.model)
     if args.split == ALL:
         splits = {ALL: functools.reduce(Split.joined, labelled)}
     if args.split not in splits:

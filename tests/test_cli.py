@@ -105,6 +105,7 @@ def test_errors_of_the_library_name_flags():
     for before, after in (
         ("batch_size 5 is odd", "--batch-size 5 is odd"),
         ("data: no folder of data", "--data: no folder of data"),
+        ("or without mixed_precision", "or without --mixed-precision"),  # not --no-mixed-precision
         ("use seed was 1 and is now 2; learning_rate was 3", None),
         ("labels.csv:3: epochs of data", "labels.csv:3: epochs of data"),
         ("out runs/x is taken: give another out", "--out runs/x is taken: give another out"),

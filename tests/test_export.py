@@ -22,6 +22,7 @@ from kerascv_d2l import (
     UNet,
     load_model,
 )
+from kerascv_d2l.errors import WriteError
 from kerascv_d2l.export import load, save, save_lite
 
 NAMES, COLORS = ("sky", "road", "tree"), [[1, 2, 3], [250, 0, 9], [7, 99, 3]]
@@ -292,6 +293,18 @@ def test_lite_starts_with_the_size_of_the_model(models, tmp_path):
     assert any(o.shape == wanted.shape and np.allclose(o, wanted, atol=1e-4) for o in outputs)
     with pytest.raises(InputError, match="image_size=None, and the model has none"):
         save_lite(models["fcn"], tmp_path / "model.tflite")
+
+
+def test_a_full_disk_names_the_folder(models, tmp_path, monkeypatch):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(WriteError, match=r"here: cannot be written \(No space left on device\)"):
+        save(models["classifier"], tmp_path / "here")
+    with pytest.raises(WriteError, match=r"cannot be written \(No space left on device\)"):
+        save_lite(models["classifier"], tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_model(exported, tmp_path):

@@ -249,6 +249,8 @@ class DataSet:
         seconds: float: how long it took to read or generate.
         notes: list of str: what was read otherwise than it stands in the source, such as boxes
             that were clipped.
+        drawn: bool: whether the images of `val` were set apart by name, because the source has
+            no such split: they are others with another seed or share.
 
     Raises:
         InputError: if a split is empty, the splits are of two tasks, or a target has a class
@@ -263,6 +265,7 @@ class DataSet:
     test: Split = None
     seconds: float = 0.0
     notes: list = dataclasses.field(default_factory=list)
+    drawn: bool = False
 
     def __post_init__(self):
         self.class_names = tuple(map(str, self.class_names))

@@ -6,8 +6,12 @@ checkpoint behind. The variables are stored as a *list*, not as Keras' objects, 
 leave out the seed generators of random layers.
 """
 
+import contextlib
 import json
+import os
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +19,7 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError, first_of
 from kerascv_d2l.training import cluster
 
+_INDEX = "checkpoint"  # TensorFlow's name for the file that names the newest
 _NAME = "state"  # files are state-1.index, state-1.data-00000-of-00001
 _MOST_SHOWN = 5  # variables in an error message
 _ARRAY = "__array__"  # stands in the state for an array, with its number
@@ -58,6 +63,33 @@ def save_checkpoint(folder, variables, state):
     # Never the number of the one before: files of the same name are replaced one by one.
     last = re.search(r"-(\d+)$", manager.latest_checkpoint or "-0")
     manager.save(checkpoint_number=int(last[1]) + 1)
+
+
+def remove_remains(folder):
+    """Delete what a full disk or a killed process left of checkpoints that do not count.
+
+    The one that counts stays, and so does everything where the file that names it is damaged. A
+    folder in which nothing is left goes, too. Call it only while no other process writes there.
+
+    Args:
+        folder: as for `save_checkpoint`; it may be missing.
+    """
+    folder, kept = Path(folder), None
+    if (folder / _INDEX).exists():
+        named = tf.train.get_checkpoint_state(str(folder))
+        if named is None:
+            return
+        kept = os.path.basename(named.model_checkpoint_path)
+    for path in [*folder.glob(f"{_NAME}-*"), *folder.glob(f"{_INDEX}.tmp*")]:
+        if kept is not None and path.name.startswith(f"{kept}."):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if kept is None:
+        with contextlib.suppress(OSError):  # missing, or something else is in it
+            folder.rmdir()
 
 
 class Checkpoint:

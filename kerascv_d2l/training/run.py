@@ -34,7 +34,7 @@ from keras.src.random.seed_generator import global_seed_generator
 
 from kerascv_d2l import __version__
 from kerascv_d2l.data.batches import batches, names_of_batch, steps_per_epoch
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import InputError, WriteError
 from kerascv_d2l.files import (
     make_folder,
     plain,
@@ -42,11 +42,17 @@ from kerascv_d2l.files import (
     scratch_folder,
     whole,
     write_json,
+    writing,
 )
 from kerascv_d2l.plotting.curves import draw_history
 from kerascv_d2l.training import cluster
 from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
-from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_checkpoint
+from kerascv_d2l.training.checkpoint import (
+    Checkpoint,
+    has_checkpoint,
+    remove_remains,
+    save_checkpoint,
+)
 from kerascv_d2l.training.devices import synchronize_batch_norm
 from kerascv_d2l.training.divergence import explain_by_batches
 from kerascv_d2l.training.optimizers import find_optimizers, is_scheduled, rate_logs
@@ -60,11 +66,14 @@ _RESULTS = (_CHECKPOINT, _METRICS, "model.keras", "saved_model")
 # devices change it by rounding only, unless batch norm is per device. `images` says which data.)
 FREE = {
     *("out", "resume", "devices", "data_dir", "archive", "skip_bad"),
-    *("map_every", "save_every", "tile"),
+    *("map_every", "save_every", "tile", "patience", "weights_content"),
 }
 
-# These choose images: as long as the images are the same ones, they may differ too.
-_CHOOSING = {"split_seed", "val_fraction"}
+# These may differ too, as long as the setting that says what they lead to is the same.
+_LEADING_TO = {
+    "images": {"data", "split_seed", "val_fraction"},
+    "weights_content": {"weights"},
+}
 
 _CHECK_LOSS = 0.1  # seconds between two looks at the loss: each waits for the device
 # Drawing the curves takes about 0.3 s: at most this share of the time is spent on it.
@@ -92,8 +101,8 @@ class Run(keras.callbacks.Callback):
 
     After each epoch it writes a checkpoint, `history.csv` and `history.png`. To the logs it adds
     the learning rates, `seconds` and `images_per_second`. It raises `DivergenceError` when a
-    loss is NaN or infinite, before anything is written of it. Several devices agree on their
-    batch-norm statistics before they validate.
+    loss is NaN or infinite, before anything is written of it, and `InputError` when the disk is
+    full. Several devices agree on their batch-norm statistics before they validate.
 
     Attributes:
         out: `Path` of the folder. With several machines, workers other than the first have one
@@ -114,6 +123,7 @@ class Run(keras.callbacks.Callback):
     _callback_states = None  # of the checkpoint, until they are restored
     _stopped_at = None  # first epoch of `fit` with nothing left, if it stopped early
     _more_epochs = False  # than the run was started with
+    _saved = 0  # epochs or steps in the checkpoint
     _watched = _callbacks = ()
     _epoch, _began, _looked, _good = 0, 0.0, 0.0, 0
     _drawn, _drawing_seconds, _drawn_epochs = -math.inf, 0.0, None
@@ -168,6 +178,7 @@ class Run(keras.callbacks.Callback):
         make_folder(self.out)
         self._lock = _lock(self.out)
         remove_leftovers(self.out)
+        remove_remains(self.out / _CHECKPOINT)
         try:
             taken = results_in(self.out)
             if taken and self._first_worker and not resume:
@@ -176,7 +187,8 @@ class Run(keras.callbacks.Callback):
                     "--resume (resume=True), give another out, or delete the folder"
                 )
             self._go_on(resume)
-            write_json(self.out / _SETTINGS, {"task": task, "settings": self.settings})
+            with writing(self.out / _SETTINGS):
+                write_json(self.out / _SETTINGS, {"task": task, "settings": self.settings})
         except BaseException:
             self.close()
             raise
@@ -213,6 +225,27 @@ class Run(keras.callbacks.Callback):
                 os.close(self._lock)
             self._lock = None
 
+    @contextlib.contextmanager
+    def _saving(self, name):
+        """Say, where `name` cannot be written, what of the run is kept and how to go on."""
+        try:
+            with writing(self.path(name)):
+                yield
+        except WriteError as error:
+            self.epochs_done = self._saved
+            remove_remains(self.out / _CHECKPOINT)
+            how = "start again"
+            if self.can_resume:
+                how = "go on with --resume (resume=True)"
+            raise InputError(
+                f"{error}; {self._what_is_kept()}: once there is room, {how}"
+            ) from error
+
+    def _what_is_kept(self):
+        if self.can_resume:
+            return f"the state after {self.where} is kept"
+        return f"no {self.unit} was finished"
+
     # Resuming
 
     def _go_on(self, resume):
@@ -233,7 +266,7 @@ class Run(keras.callbacks.Callback):
             )
         self._compare(state["settings"])
         self.history, self.epochs_done = state["history"], state["epochs_done"]
-        self.progress = state["progress"]
+        self.progress, self._saved = state["progress"], state["epochs_done"]
         self.resumed, self._stored = True, stored
         if state["stopped_at"] is not None:
             last = state["stopped_at"] >= (state["settings"].get(f"{self.unit}s") or math.inf)
@@ -253,9 +286,7 @@ class Run(keras.callbacks.Callback):
             self._more_epochs = True
             if (present.get("schedule") or "constant") == "constant":
                 present[length] = was
-        different, free = [], self._free
-        if stored.get("images") and stored["images"] == present.get("images"):
-            free = free | _CHOOSING
+        different, free = [], self._free | _same_by_content(stored, present)
         for name in {**stored, **present}:
             was, now = stored.get(name, "nothing"), present.get(name, "nothing")
             if name not in free and was != now:
@@ -274,8 +305,9 @@ class Run(keras.callbacks.Callback):
         """Refuse to train with other settings than worker 0."""
         text = cluster.share_bytes(self._strategy, json.dumps(self.settings).encode())
         first = json.loads(text)
+        free = self._free | _same_by_content(first, self.settings)
         for name in {**first, **self.settings}:
-            if name not in self._free and first.get(name) != self.settings.get(name):
+            if name not in free and first.get(name) != self.settings.get(name):
                 raise InputError(
                     f"{name} is {_short(self.settings.get(name))} here, and "
                     f"{_short(first.get(name))} for worker 0: start all workers with the same "
@@ -416,7 +448,7 @@ class Run(keras.callbacks.Callback):
 
     def _checkpoint_seconds(self, model):
         """Write a checkpoint to a place where nobody looks, with best weights, for the clock."""
-        with scratch_folder(self.out) as folder:
+        with writing(self.out), scratch_folder(self.out) as folder:
             start = time.perf_counter()
             weights = [np.array(weight) for weight in model.get_weights()]
             save_checkpoint(folder, self._variables, {"weights": weights})
@@ -446,7 +478,9 @@ class Run(keras.callbacks.Callback):
             "progress": progress,
         }
         if self._first_worker:
-            save_checkpoint(self.out / _CHECKPOINT, self._variables, state)
+            with self._saving(_CHECKPOINT):
+                save_checkpoint(self.out / _CHECKPOINT, self._variables, state)
+        self._saved = self.epochs_done
         if self.history:
             self._write_history(draw=False)
 
@@ -544,9 +578,7 @@ class Run(keras.callbacks.Callback):
                     why += ", or without mixed_precision" * bool(
                         self.settings.get("mixed_precision")
                     )
-                kept = f"no {self.unit} was finished"
-                if self.can_resume:
-                    kept = f"the state after {self.where} is kept"
+                kept = self._what_is_kept()
                 raise DivergenceError(f"the {name} became {float(value)} {where}: {why}; {kept}")
 
     # Results
@@ -560,8 +592,12 @@ class Run(keras.callbacks.Callback):
         return float(1 / np.mean(1 / rates)) if rates.size else math.nan
 
     def save_model(self, model):
-        """Write a Keras model as `model.keras`, as a whole or not at all."""
-        with whole(self.path("model.keras")) as path:
+        """Write a Keras model as `model.keras`, as a whole or not at all.
+
+        Raises:
+            InputError: if it cannot be written, as on a full disk.
+        """
+        with self._saving("model.keras"), whole(self.path("model.keras")) as path:
             model.save(path)
 
     def finish(self, metrics, next_command=None):
@@ -585,7 +621,8 @@ class Run(keras.callbacks.Callback):
             seconds = np.nansum(np.array(self.history["seconds"], float))
             record["training_seconds"] = round(float(seconds), 1)
         record |= {"settings": self.settings, "versions": _versions()}
-        write_json(self.out / _METRICS, record)
+        with self._saving(_METRICS):
+            write_json(self.out / _METRICS, record)
         for name, value in metrics.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 print(f"  {name:<20} {value:.4g}")
@@ -603,12 +640,8 @@ class Run(keras.callbacks.Callback):
     def _write_history(self, draw):
         # Not `CSVLogger`: it fixes its columns by the first epoch, and validation or mean average
         # precision may come later.
-        with whole(self.out / "history.csv") as path, open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([self.unit, *self.history])
-            for i, row in enumerate(zip(*self.history.values(), strict=True)):
-                cells = ["" if math.isnan(value) else repr(float(value)) for value in row]
-                writer.writerow([i + 1, *cells])
+        with self._saving("history.csv"), whole(self.out / "history.csv") as path:
+            self._write_table(path)
         start = time.perf_counter()
         soon = self._drawing_seconds < _DRAWING_SHARE * (start - self._drawn)
         if self._drawn_epochs != self.epochs_done and (draw or soon):
@@ -616,6 +649,14 @@ class Run(keras.callbacks.Callback):
                 draw_history(path, self.history, self.unit)
             self._drawn, self._drawn_epochs = time.perf_counter(), self.epochs_done
             self._drawing_seconds = self._drawn - start
+
+    def _write_table(self, path):
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([self.unit, *self.history])
+            for i, row in enumerate(zip(*self.history.values(), strict=True)):
+                cells = ["" if math.isnan(value) else repr(float(value)) for value in row]
+                writer.writerow([i + 1, *cells])
 
 
 _MORE_EPOCHS = (
@@ -672,6 +713,28 @@ def fingerprint(split):
         add(name)
         add(split.targets[name])
     return f"{len(split)} images, {digest.hexdigest()[:16]}"
+
+
+def content_of(path):
+    """Make a short text that changes with the content of a file, such as weights.
+
+    Args:
+        path: anything; None for what is no absolute path of a file.
+
+    Returns:
+        str, as `"102973672 bytes, 3f9a4c…"`, or None.
+    """
+    if not os.path.isabs(str(path)) or not os.path.isfile(str(path)):
+        return None
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{os.path.getsize(path)} bytes, {digest[:16]}"
+
+
+def _same_by_content(one, other):
+    """Names of settings that may differ, for they lead to the same images or weights."""
+    same = [name for name in _LEADING_TO if one.get(name) and one[name] == other.get(name)]
+    return set().union(*(_LEADING_TO[name] for name in same))
 
 
 def _flat(trackables):

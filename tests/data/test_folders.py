@@ -275,6 +275,7 @@ def test_voc_development_kit_folders_and_difficult_objects(tmp_path):
     (root / "ImageSets" / "Main" / "val.txt").write_text("b\n")
     data = read(root)
     assert data.class_names == ("cat", "dog") and len(rows(data.train, 0)) == 2
+    assert not data.drawn
     assert data.train.targets["ignore"][0].tolist() == [False, True]
     assert data.train.num_ignored == 1 and data.val.num_ignored == 0
     assert data.train.counts(2).tolist() == [1, 0]
@@ -284,7 +285,7 @@ def test_voc_without_split_files_in_one_folder(tmp_path):
     names = [f"image{k}" for k in range(10)]
     write_voc(tmp_path, {name: voc_object() for name in names}, (".", "."))
     data = read(tmp_path, val_fraction=0.3, seed=4)
-    assert len(data.val) == 3 and len(data.train) == 7
+    assert len(data.val) == 3 and len(data.train) == 7 and data.drawn
     assert sorted(data.train.names + data.val.names) == [f"{name}.jpg" for name in names]
     assert read(tmp_path, val_fraction=0.3, seed=4).val.names == data.val.names
     others = [read(tmp_path, val_fraction=0.3, seed=k).val.names for k in range(3)]

@@ -606,6 +606,26 @@ def test_a_list_with_an_image_that_is_not_there(tmp_path):
     assert data.class_names == ("0",) and "nothing names the classes" in data.notes[0]
 
 
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_a_folder_that_is_named_for_several_parts_is_taken_once(tmp_path, skip_bad):
+    yolo(tmp_path, ["0 0.5 0.5 0.2 0.2"] * 5)
+    config = tmp_path / "data.yaml"
+    config.write_text("names: [cat]\ntrain: images\n")
+    wanted = read(tmp_path)
+    (tmp_path / "again.txt").write_text("".join(f"images/{k}.jpg\n" for k in range(5)))
+    for val in ("images", "./images/", "again.txt"):
+        config.write_text(f"names: [cat]\ntrain: images\nval: {val}\ntest: images\n")
+        data = read(tmp_path, skip_bad=skip_bad)
+        assert (data.train.names, data.val.names) == (wanted.train.names, wanted.val.names)
+        assert len(data.val) == 1 and data.drawn and data.test is None and not data.skipped
+        assert "data.yaml: train and val are the same images, so a share of" in data.describe()
+        assert "data.yaml: test and train are the same images" in data.describe()
+    (tmp_path / "again.txt").write_text("images/0.jpg\nimages/3.jpg\n")
+    config.write_text("names: [cat]\ntrain: images\nval: again.txt\n")
+    with pytest.raises(InputError, match=r"the same image as in .*\(train and val\)"):
+        read(tmp_path)
+
+
 def test_names_of_classes_beside_labels(tmp_path):
     yolo(tmp_path, label="Labels/{}.TXT")
     names = tmp_path / "Labels" / "classes.txt"
@@ -618,6 +638,44 @@ def test_names_of_classes_beside_labels(tmp_path):
     names.write_text("cat\n\ndog\n")
     with pytest.raises(InputError, match=r"classes\.txt, line 2: empty"):
         read(tmp_path)
+
+
+# --- images without objects
+
+
+def test_a_drawn_validation_split_has_an_object_if_two_images_have_one(tmp_path):
+    box = "0 0.5 0.5 0.2 0.2"
+    yolo(tmp_path, [box] * 10)
+    full = read(tmp_path)
+    out = [f"{k}.jpg" for k in range(10) if f"{k}.jpg" not in full.val.names][:2]
+    assert len(full.val) == 2 and "no image of val" not in full.describe()
+
+    def read_with(*shown):
+        for k in range(10):
+            (tmp_path / "labels" / f"{k}.txt").write_text(box if f"{k}.jpg" in shown else "")
+        data = read(tmp_path)
+        assert data.val.names == sorted(data.val.names) and len(data.val) == 2
+        assert data.train.names == sorted(data.train.names) and len(data.train) == 8
+        return data
+
+    data = read_with(*out)
+    assert data.val.counts(1) == data.train.counts(1) == 1
+    assert len(set(data.val.names) & set(full.val.names)) == 1
+    assert "no image of val" not in data.describe()
+    for shown in ((full.val.names[0], out[0]), full.val.names + out):
+        assert read_with(*shown).val.names == full.val.names
+    data = read_with(out[0])  # it is needed to train on
+    assert data.val.names == full.val.names and data.train.counts(1) == 1
+    assert "no image of val has an object that counts, so the mean average" in data.describe()
+
+
+def test_a_given_validation_split_without_objects_is_noted(tmp_path):
+    yolo(tmp_path, ["0 0.5 0.5 0.2 0.2", "0 0.5 0.5 0.2 0.2", ""])
+    (tmp_path / "train.txt").write_text("images/0.jpg\nimages/1.jpg\n")
+    (tmp_path / "val.txt").write_text("images/2.jpg\n")
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: train.txt\nval: val.txt\n")
+    data = read(tmp_path)
+    assert data.val.names == ["2.jpg"] and "label some of val, or move images" in data.describe()
 
 
 # --- tables

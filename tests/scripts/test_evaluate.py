@@ -94,6 +94,44 @@ def test_classification(script, use, tmp_path, capsys):
     assert (tmp_path / "metrics-2.json").exists() and (tmp_path / "worst-2.png").exists()
 
 
+def test_the_validation_images_of_the_run(script, use, tmp_path, monkeypatch, capsys):
+    """Of data without a split, those beside the model, however the split is drawn now."""
+
+    def classify(images):
+        return {"probabilities": tf.one_hot(number_of(images) % 3, 3)}
+
+    monkeypatch.setattr(script, "draw", lambda output, drawings: None)
+    whole = data_of({"label": np.arange(7) % 3}).val
+    data = DataSet(DATA_NAMES, whole.subset([0, 1, 2, 3]), whole.subset([4, 5, 6]), "toy")
+    use("classification", classify, data)
+
+    def measure(listed, split="val", drawn=True):
+        data.drawn = drawn
+        (tmp_path / "run").mkdir(exist_ok=True)
+        text = "".join(f"image {k} $y$.png\n" for k in listed)
+        (tmp_path / "run" / "validation.txt").write_text(text)
+        model = str(tmp_path / "run" / "saved_model")
+        argv = [model, "data", "--out", str(tmp_path), "--split", split]
+        return sorted(script.main(argv)["worst"]), capsys.readouterr().out
+
+    def names(*numbers):
+        return [f"image {k} $y$.png" for k in numbers]
+
+    worst, printed = measure([1, 4])
+    assert worst == names(1, 4) and "val: the 2 images of " in printed
+    assert "warning" not in printed
+    assert measure([1, 4], "train")[0] == names(0, 2, 3, 5, 6)
+    assert measure([1, 4], "all")[0] == names(0, 1, 2, 3, 4, 5, 6)
+    worst, printed = measure([1, 8, 9])
+    assert worst == names(1) and "warning: 2 of the 3 images of " in printed
+    assert "are not in toy" in printed
+    for worst, printed in (measure([8, 9]), measure([1, 4], drawn=False)):
+        assert worst == names(4, 5, 6) and "validation.txt" not in printed
+    assert measure(range(7))[0] == names(0, 1, 2, 3, 4, 5, 6)
+    with pytest.raises(InputError, match="split train: data has val, all"):
+        measure(range(7), "train")
+
+
 def test_detection(script, use, tmp_path, capsys):
     """Three images: found; missed, with one false; and without objects, on one ignored."""
     boxes = [[[0.1, 0.2, 0.5, 0.6]], [[0.5, 0.5, 0.9, 0.8]], [[0.2, 0.2, 0.4, 0.4]]]

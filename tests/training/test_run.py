@@ -17,6 +17,7 @@ import training_child as toy
 from kerascv_d2l import cli
 from kerascv_d2l.data.splits import DataSet, Split
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.files import writing
 from kerascv_d2l.training.callbacks import Throughput
 from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_checkpoint
 from kerascv_d2l.training.run import DivergenceError, Run, fingerprint
@@ -274,14 +275,35 @@ def test_settings_that_do_not_are_free(tmp_path, monkeypatch):
 
 def test_what_chooses_images_is_free_while_they_are_the_same(tmp_path):
     first = {"split_seed": 0, "val_fraction": 0.2, "images": {"train": "3 images, a"}}
+    first |= {"data": "/here", "patience": 3}
     run = Run(tmp_path / "a", first, task="toy")
     run.save(1)
     run.close()
-    other = first | {"split_seed": 3, "val_fraction": 0.4}
+    other = first | {"split_seed": 3, "val_fraction": 0.4, "data": "/there", "patience": None}
     Run(tmp_path / "a", other, task="toy", resume=True).close()
-    with pytest.raises(InputError, match="split_seed was 0 and is now 4"):
-        images = {"train": "3 images, b"}
-        Run(tmp_path / "a", other | {"split_seed": 4, "images": images}, task="toy", resume=True)
+    other |= {"split_seed": 4, "images": {"train": "3 images, b"}}
+    with pytest.raises(
+        InputError, match=r"split_seed was 0 and is now 4.* data was '/here' and is"
+    ):
+        Run(tmp_path / "a", other, task="toy", resume=True)
+
+
+def test_a_file_of_weights_is_compared_by_content(tmp_path):
+    for name, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
+        (tmp_path / name).write_bytes(content)
+
+    def start(weights, *flags):
+        args = toy.parse(["--out", str(tmp_path / "run"), *flags])
+        args.weights = weights if weights in (None, "imagenet") else str(tmp_path / weights)
+        return cli.start_run(args, cli.set_up(args), toy.TASK)
+
+    start("a").save(1)
+    (tmp_path / "a").unlink()
+    start("b", "--resume").save(2)
+    for weights in ("c", "imagenet", None):
+        with pytest.raises(InputError, match=r"weights was '.*b' and is now "):
+            start(weights, "--resume")
+    assert start("b", "--resume").epochs_done == 2
 
 
 def _data(labels=(0, 1, 1), names="abc", size=(4, 5)):
@@ -578,6 +600,74 @@ def test_checkpoint_round_trip_and_misfit(tmp_path):
         path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
         Checkpoint(tmp_path)
+
+
+def _full_disk(*_, **__):
+    raise tf.errors.ResourceExhaustedError(
+        None, None, "{{node}} state-2_temp; No space left on device [Op:SaveV2]"
+    )
+
+
+def test_a_full_disk_says_what_is_kept(tmp_path, monkeypatch):
+    run = Run(tmp_path / "a", {"epochs": 3}, task="toy")
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.CheckpointManager, "save", _full_disk)
+        with pytest.raises(InputError, match=r"a/checkpoint: .*no epoch was finished.*start again"):
+            run.save(1)
+    run.save(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.CheckpointManager, "save", _full_disk)
+        with pytest.raises(
+            InputError, match=r"\(No space left on device\).* after epoch 1 of 3 in .*--resume"
+        ):
+            run.save(2)
+    run.save(3)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(InputError, match=r"model.keras: cannot be written \(full\).* epoch 3 of 3"):
+        run.save_model(model)
+    run.close()
+
+
+def test_a_full_disk_at_the_export_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def export():
+        _start(["--out", str(tmp_path / "a")])[1].save(2)
+        with writing(tmp_path / "a" / "saved_model"):
+            _full_disk()
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as end:
+        cli.run_main(export)
+    error = capsys.readouterr().err
+    assert (
+        end.value.code == 2 and "saved_model: cannot be written (No space left on device)" in error
+    )
+    assert "once there is room: epoch 2 of 4 in" in error and "train.py --resume" in error
+
+
+def test_remains_of_checkpoints_are_deleted(tmp_path):
+    settings, folder = {"epochs": 3}, tmp_path / "a" / "checkpoint"
+    run = Run(tmp_path / "a", settings, task="toy")
+    run.save(1)
+    run.close()
+    whole = sorted(os.listdir(folder))
+
+    def leave(*names):
+        (folder / "state-2_temp").mkdir(parents=True, exist_ok=True)
+        (folder / "state-2_temp" / "part").write_bytes(b"half")
+        for name in names:
+            (folder / name).write_text("older or newer than what counts")
+
+    leave("state-0.index", "state-10.index", "state-2.data-00000-of-00001", "checkpoint.tmp1a")
+    Run(tmp_path / "a", settings, task="toy", resume=True).close()
+    assert sorted(os.listdir(folder)) == whole and Checkpoint(folder).state["epochs_done"] == 1
+    leave()
+    (folder / "checkpoint").write_text("damaged")  # nothing says what counts: nothing goes
+    Run(tmp_path / "a", settings, task="toy", resume=True).close()
+    assert sorted(os.listdir(folder)) == [*whole, "state-2_temp"]
+    (folder / "checkpoint").unlink()
+    Run(tmp_path / "a", settings, task="toy").close()
+    assert not folder.exists()
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):

@@ -122,6 +122,11 @@ def _read_folder(path, task, val_fraction, seed, faults, options):
     data = build_data_set(labels, faults, f"{root}, {layout.TITLE}", val_fraction, seed)
     if task == DETECTION:
         data.notes += labels.targets.notes()
+        if data.val is not None and not data.val.counts(len(data.class_names)).any():
+            data.notes.append(
+                "no image of val has an object that counts, so the mean average precision cannot "
+                "be measured: label some of val, or move images with objects there"
+            )
     _check_learnable(data, labels.named_in)
     return data
 

@@ -138,13 +138,14 @@ def split_by_name(items, name_of, val_fraction, seed, where):
     if len(items) < 2:
         raise InputError(f"{where}: {len(items)} labelled image(s); a split needs at least 2")
 
-    def rank(item):
-        return hashlib.sha256(f"{seed}:{name_of(item)}".encode()).hexdigest()
-
     num_val = min(max(1, round(len(items) * val_fraction)), len(items) - 1)
-    ranked = sorted(items, key=rank)
+    ranked = sorted(items, key=lambda item: _rank(name_of(item), seed))
     parts = {TRAIN: ranked[num_val:], VAL: ranked[:num_val]}
     return {part: sorted(chosen, key=name_of) for part, chosen in parts.items()}
+
+
+def _rank(name, seed):
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- from labels to a data set
@@ -185,6 +186,7 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
         turned += [c.name for c in found if "mask" in c.targets and c.info.orientation != UPRIGHT]
         if part == ALL and labels.targets is not None:
             both = _set_apart(found, val_fraction, seed, source)
+            both = _with_an_object(both, seed)
             splits |= {TRAIN: _split(both[TRAIN], known.reasons), VAL: _split(both[VAL], [])}
         else:
             splits[TRAIN if part == ALL else part] = _split(found, known.reasons)
@@ -201,6 +203,7 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
         colors=labels.colors,
         test=splits.get(TEST),
         notes=faults.notes,
+        drawn=ALL in parts and VAL in splits,
     )
 
 
@@ -228,6 +231,26 @@ def _set_apart(images, val_fraction, seed, source):
         split(g) if len(g) > 1 or None in groups else {TRAIN: g, VAL: []} for g in groups.values()
     ]
     return {part: [image for one in parts for image in one[part]] for part in (TRAIN, VAL)}
+
+
+def _with_an_object(parts, seed):
+    """Swap the next image that has an object into a validation part that has none.
+
+    One with an object stays to train on. Where the part has one, or for other tasks, nothing
+    changes.
+    """
+    shown = [one for one in parts[TRAIN] if _has_object(one)]
+    if len(shown) < 2 or any(map(_has_object, parts[VAL])):
+        return parts
+    joins = min(shown, key=lambda one: _rank(one.name, seed))
+    leaves = max(parts[VAL], key=lambda one: _rank(one.name, seed))
+    train = [one for one in parts[TRAIN] if one is not joins] + [leaves]
+    val = [one for one in parts[VAL] if one is not leaves] + [joins]
+    return {p: sorted(some, key=lambda o: o.name) for p, some in ((TRAIN, train), (VAL, val))}
+
+
+def _has_object(image):
+    return not np.all(image.targets.get("ignore", True))
 
 
 def _arrange(parts, source):

@@ -16,6 +16,9 @@ import yaml
 from kerascv_d2l.data.layouts.files import (
     ALL,
     OTHER_CASE,
+    TEST,
+    TRAIN,
+    VAL,
     ImageFiles,
     part_of_path,
     read_lines,
@@ -34,7 +37,7 @@ NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 IMAGE_FOLDERS, LABEL_FOLDER = ("images", "jpegimages"), "labels"
 MIN_NUMBERS = 5  # of a line of labels
 NOTHING = (None, "", "null", "~")
-PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "test": TEST}
 
 
 def recognises(root):
@@ -165,7 +168,23 @@ def _images_by_part(config, file, root, faults):
                 raise InputError(f"{file}: {key} is {entry}, and there is no such file or folder")
             images = walk(place) if place.is_dir() else _listed(place, root, faults)
             parts.setdefault(PARTS[key], []).extend(images)
-    return {ALL if set(parts) == {"train"} else part: images for part, images in parts.items()}
+    _leave_out_repeated(parts, file, faults)
+    return {ALL if set(parts) == {TRAIN} else part: images for part, images in parts.items()}
+
+
+def _leave_out_repeated(parts, file, faults):
+    """Take images once that are named for two parts, as small examples of YOLO have them."""
+    files = {part: set(images) for part, images in parts.items()}
+    if files.get(VAL) and files[VAL] == files.get(TRAIN):
+        del parts[VAL]
+        faults.notes.append(
+            f"{file}: train and val are the same images, so a share of them is set apart to "
+            "validate on. Name other images for val if you have some"
+        )
+    for other in (TRAIN, VAL):
+        if TEST in parts and files[TEST] == files.get(other):
+            del parts[TEST]
+            faults.notes.append(f"{file}: test and {other} are the same images; there is no test")
 
 
 def _place(entry, base, root):
