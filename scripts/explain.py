@@ -24,12 +24,13 @@ Writes NAME_maps.png and the like, and explanations.json with the share of each 
 --box. Files that are there already are never overwritten: new ones get a number.
 """
 
+import math
 import os
 from pathlib import Path
 
 from kerascv_d2l import cli
 from kerascv_d2l.data.images import find_images, read_image
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import InputError, first_of
 from kerascv_d2l.files import NewFiles, plain, writing
 
 MAPS = {  # method: function of kerascv_d2l, the flags that it takes
@@ -226,6 +227,13 @@ def boxes_of(args, subject, image, target):
     return boxes
 
 
+def shares_in_words(inside):
+    """Say what share of a map lies in each box, of dict from names of boxes to shares."""
+    if any(map(math.isnan, inside.values())):
+        return "is nowhere above 0"
+    return ", ".join(f"{100 * share:.0f} % in {box}" for box, share in inside.items())
+
+
 def explain(subject, name, output, args):
     """Explain one image: draw its maps, and give the entry for the JSON file."""
     import kerascv_d2l as d2l
@@ -240,8 +248,7 @@ def explain(subject, name, output, args):
     entry["maps"], drawn = [], {}
     for title, (heat, row) in maps.items():
         row["inside"] = {box: d2l.share_inside(heat, corners) for box, corners in boxes.items()}
-        shares = ", ".join(f"{100 * share:.0f} % in {box}" for box, share in row["inside"].items())
-        title = f"{title} {shares}" if shares else title
+        title = " ".join(filter(None, [title, shares_in_words(row["inside"])]))
         drawn[title] = heat
         entry["maps"].append(row)
         print(f"  {title}", flush=True)
@@ -258,6 +265,40 @@ def explain(subject, name, output, args):
     if "windows" in args.method:
         entry["windows"] = explain_windows(subject, image, stem, target, output, args)
     return entry
+
+
+def explain_images(subject, names, output, args):
+    """Explain images; those on which a detector finds nothing are passed over.
+
+    Returns:
+        dict of `images`, the entries for the JSON file, and `skipped`, why others have none.
+
+    Raises:
+        InputError: if there is a bad image without `--skip-bad`, or nothing at all to draw.
+    """
+    from kerascv_d2l.explain.subject import NothingFound
+
+    found = {"images": [], "skipped": []}
+    empty = []
+    for name in names:
+        try:
+            found["images"].append(explain(subject, name, output, args))
+        except NothingFound:
+            empty.append(name)
+            found["skipped"].append(f"nothing is found in {name}")
+            print(found["skipped"][-1], flush=True)
+        except InputError as error:
+            if not args.skip_bad:
+                raise
+            found["skipped"].append(str(error))
+            print(f"left out: {error}", flush=True)
+    others = set(args.method) & {*MODEL_METHODS, *DATA_METHODS}
+    if empty and not found["images"] and not others:
+        raise InputError(
+            f"nothing is found in {first_of(empty, 3)}, so there is no detection to explain: give "
+            "other images"
+        )
+    return found
 
 
 def explain_windows(subject, image, stem, target, output, args):
@@ -380,15 +421,9 @@ def main(argv=None):
     output = NewFiles(cli.output_folder(args.out, "explain"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     subject = load_subject(args)
-    result = {"model": args.model, "task": subject.task, "images": [], "skipped": []}
-    for name in names if {*MAPS, "feature-maps", "windows"} & set(args.method) else ():
-        try:
-            result["images"].append(explain(subject, name, output, args))
-        except InputError as error:
-            if not args.skip_bad:
-                raise
-            result["skipped"].append(str(error))
-            print(f"left out: {error}", flush=True)
+    result = {"model": args.model, "task": subject.task}
+    looking = {*MAPS, "feature-maps", "windows"} & set(args.method)
+    result |= explain_images(subject, names if looking else (), output, args)
     result["drawn"] = explain_model(subject, output, args)
     if set(args.method) & set(DATA_METHODS):
         result["drawn"] |= compare(subject, names, output, args)

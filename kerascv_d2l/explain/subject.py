@@ -21,6 +21,10 @@ _SMALLEST_MAP = 4  # cells along a side: a smaller map hardly says where
 _ROUNDED = 2  # cells by which a map may differ from the shape of the image
 
 
+class NothingFound(InputError):  # noqa: N818 (a state of the image, not a defect)
+    """A detector finds no object on an image, and so there is no score to explain."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """What is explained: one score of a model on one image.
@@ -199,6 +203,7 @@ class Subject:
 
         Raises:
             InputError: if there is no such class or detection, or it has no pixel.
+            NothingFound: if there is no detection at all.
         """
         if isinstance(wanted, Target):
             return wanted
@@ -244,9 +249,12 @@ class Subject:
         found = outputs if self.exported else self.model.decode(outputs)
         found = {name: np.asarray(value[0]) for name, value in found.items()}
         count, number = int(found["num_valid"]), wanted or 0
+        if not count:
+            raise NothingFound("nothing is found on the image: there is no detection to explain")
         if not str(number).isdecimal() or int(number) >= count:
-            known = f"0 to {count - 1}" if count else "none: it finds nothing"
-            raise InputError(f"target {wanted!r}: expected the number of a detection, {known}")
+            raise InputError(
+                f"target {wanted!r}: expected the number of a detection, 0 to {count - 1}"
+            )
         box, index = found["boxes"][int(number)], int(found["classes"][int(number)])
         return self.class_names[index], {"class": index, "box": box}, box
 

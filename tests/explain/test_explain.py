@@ -9,6 +9,7 @@ from small_networks import small_backbone
 import kerascv_d2l as d2l
 from kerascv_d2l.explain.layers import find_layer, inner_layers
 from kerascv_d2l.explain.sanity import shuffled
+from kerascv_d2l.explain.subject import NothingFound
 from kerascv_d2l.models.detector import matching_score
 
 pytestmark = pytest.mark.quick
@@ -241,6 +242,9 @@ def test_a_detection():
     assert d2l.grad_cam(subject, image, target).shape >= (4, 4)
     with pytest.raises(d2l.InputError, match="expected the number of a detection, 0 to"):
         subject.target(pixels, 10**6)
+    model.decoder.score_threshold = 1.0
+    with pytest.raises(NothingFound, match="nothing is found on the image"):
+        d2l.Subject(model).target(pixels)
 
 
 def test_the_detection_that_stands_for_an_object():

@@ -10,6 +10,7 @@ from PIL import Image
 from small_networks import small_backbone
 
 import kerascv_d2l as d2l
+from kerascv_d2l.explain.subject import NothingFound, Subject
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "explain.py"
 NAMES = ("cat", "dog")
@@ -97,6 +98,36 @@ def test_default_where_the_score_is_of_some_places(script, tmp_path, make):
     args = script.parse([str(tmp_path / "model.keras"), "image.png"])
     script.load_subject(args)
     assert args.method == ["layer-cam", "saliency", "smooth-grad", "occlusion"]
+
+
+def test_images_on_which_nothing_is_found_are_passed_over(script, tmp_path, monkeypatch, capsys):
+    model = d2l.TinySSD(class_names=("a",), image_size=(64, 64))
+    model(np.zeros((1, 64, 64, 3), np.float32))
+    model.save(tmp_path / "model.keras")
+    for name, grey in (("black1", 0), ("black2", 0), ("grey", 100)):
+        Image.new("RGB", (64, 64), (grey,) * 3).save(tmp_path / f"{name}.png")
+    target = Subject.target
+
+    def nothing_on_black(subject, pixels, wanted=None):
+        if not np.any(pixels):
+            raise NothingFound("nothing")
+        return target(subject, pixels, wanted)
+
+    monkeypatch.setattr(Subject, "target", nothing_on_black)
+
+    def run(pattern):
+        argv = [tmp_path / "model.keras", tmp_path / pattern, "--out", tmp_path / "out"]
+        return script.main([*map(str, argv), "--method", "occlusion"])
+
+    result = run("*.png")
+    (entry,), printed = result["images"], capsys.readouterr().out
+    assert entry["image"].endswith("grey.png") and len(result["skipped"]) == 2
+    assert f"nothing is found in {tmp_path / 'black1.png'}" in printed
+    # What is covered by the mean colour does not change.
+    assert entry["maps"][0]["inside"] == {"detection": None}
+    assert "occlusion is nowhere above 0" in printed and "nan" not in printed
+    with pytest.raises(d2l.InputError, match=r"nothing is found in .*black1\.png, .*give other im"):
+        run("black*.png")
 
 
 @pytest.mark.parametrize(
