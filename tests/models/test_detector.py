@@ -37,6 +37,11 @@ NAMES = ("even", "odd")
 EVERY = (*registry.DETECTORS, "fast_rcnn")
 
 
+def some_long(names, *long):
+    """Parameters for all detectors; some, much like another one, in a long run only."""
+    return [pytest.param(name, marks=[pytest.mark.long] * (name in long)) for name in names]
+
+
 @pytest.fixture
 def eager():
     """Trace no graphs, which takes longer than a batch or two."""
@@ -161,7 +166,7 @@ def test_one_pass_gives_what_evaluate_and_detect_give():
     assert "loss" not in bare and "map" in bare
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", some_long(EVERY, "mask_rcnn", "retinanet", "tinyssd"))
 def test_parts_of_a_loss_are_weighed_as_their_sum(monkeypatch, eager, name):
     """By images, where the last batch has fewer; and what is not compiled is measured, too."""
     model = small_detector(name, monkeypatch)
@@ -430,10 +435,7 @@ def test_room_for_crowds(monkeypatch, name):
     assert found["boxes"].shape == (1, 200, 4) and found["num_valid"][0] > 100
 
 
-MASKS = pytest.param("mask_rcnn", marks=pytest.mark.long)  # traces longest, like Faster R-CNN
-
-
-@pytest.mark.parametrize("name", [n if n != "mask_rcnn" else MASKS for n in registry.DETECTORS])
+@pytest.mark.parametrize("name", some_long(registry.DETECTORS, "mask_rcnn", "retinanet", "tinyssd"))
 def test_a_setting_that_changes_shows_in_the_next_detection(monkeypatch, name):
     """Whether it is the decoder's or the detector's own, as numbers of queries and proposals."""
     model = small_detector(name, monkeypatch)

@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
 
 def train(folder, out, *more):
     flags = ["--model", "toy", "--data", str(folder), "--image-size", "64x96", "--out", str(out)]
-    flags += ["--epochs", "2", "--batch-size", "8", "--map-every", "2", "--no-mixed-precision"]
+    flags += ["--epochs", "4", "--batch-size", "8", "--map-every", "4", "--no-mixed-precision"]
     flags += ["--multi-scale", "0.5"]  # a resumed run draws the same sizes
     return load_script("train_detector").main([*flags, *more])
 

@@ -110,6 +110,7 @@ def test_workers_compute_what_one_device_does(workers):
         np.testing.assert_allclose(workers[0][name], one[name], atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_lost_worker_is_said_and_resume_goes_on_from_worker_0(tmp_path):
     """Worker 1 is killed; both start again, worker 1 without anything of its own."""
     addresses, child = _addresses(), "training_child.py"

@@ -94,7 +94,13 @@ def assert_same(one, two):
     tf.nest.map_structure(check, numpy(one), numpy(two))
 
 
-@every_layer
+# They cut windows as RandomIoUCrop and Mosaic do.
+WINDOWS = ("RandomScaleCrop", "RandomResizedCrop", "RandomShift", "RandomZoomOut")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n in WINDOWS)) for n in LAYERS]
+)
 def test_the_same_wherever_it_runs(name):
     """Eagerly, in a tf.function, in Dataset.map: one image, and a batch."""
     layer, seed = made(name), [3, 4]
