@@ -48,6 +48,7 @@ def test_loss_and_metrics(model):
     assert found["localized"] == pytest.approx(both)
 
 
+@pytest.mark.long  # the script does the same
 def test_learns_saves_and_exports(model, tmp_path):
     images, rows = objects()
     model.fit(images, rows, epochs=60, verbose=0)

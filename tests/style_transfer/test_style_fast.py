@@ -88,6 +88,7 @@ def test_units_of_the_losses():
     assert found["style_loss"] == pytest.approx(10 * np.mean(style_loss), rel=1e-4)
 
 
+@pytest.mark.long  # the script does the same
 def test_training_lowers_the_loss_and_the_network_is_saved(tmp_path):
     network = small_network()
     fixed = network.model.get_weights()
