@@ -268,7 +268,7 @@ class Run(keras.callbacks.Callback):
         self.history, self.epochs_done = state["history"], state["epochs_done"]
         self.progress, self._saved = state["progress"], state["epochs_done"]
         self.resumed, self._stored = True, stored
-        if state["stopped_at"] is not None:
+        if state["stopped_at"] is not None and not self._more_patience(state["settings"]):
             last = state["stopped_at"] >= (state["settings"].get(f"{self.unit}s") or math.inf)
             self._stopped_at = self._epochs if last else state["stopped_at"]
             print(f"training stopped early, after {self.unit} {self.epochs_done}", flush=True)
@@ -276,6 +276,11 @@ class Run(keras.callbacks.Callback):
             (self.out / _METRICS).unlink(missing_ok=True)  # of fewer epochs
         if self._first_worker:
             print(f"resuming after {self.where}", flush=True)
+
+    def _more_patience(self, stored):
+        """Whether a run that stopped for want of better epochs is to wait longer now."""
+        was, now = stored.get("patience"), self.settings.get("patience")
+        return was is not None and (now is None or now > was)
 
     def _compare(self, stored):
         """Refuse to go on with other settings than a run began with; `epochs` may grow."""

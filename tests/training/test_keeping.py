@@ -45,7 +45,8 @@ def train(out, table, resume=False, stop=None, patience=None, averaging=MOMENTUM
     """Train as a script does; `stop` ends it before that epoch."""
     model = make_model(averaging)
     averaged, best, scores = AverageWeights(), KeepBest("score", patience), Scores(table)
-    run = Run(out, {"epochs": EPOCHS, "batch_size": 4}, task="toy", resume=resume)
+    settings = {"epochs": EPOCHS, "batch_size": 4, "patience": patience}
+    run = Run(out, settings, task="toy", resume=resume)
     run.watch(model, averaged, best)
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
 
@@ -120,6 +121,10 @@ def test_patience(tmp_path, capsys):
     _, seen, run = train(tmp_path, [0.5, 0.4, 0.4, 0.9], patience=2)
     assert "stopped after epoch 3: no better score in 2 epochs" in capsys.readouterr().out
     assert list(seen) == [0, 1, 2] and run.epochs_done == 3
+    # Resumed, it stays stopped unless it is to wait longer.
+    for more, left in ((2, []), (3, [3]), (None, [])):
+        _, seen, _ = train(tmp_path, [0.5, 0.4, 0.4, 0.9], resume=True, patience=more)
+        assert list(seen) == left
     # Epochs without a measurement say nothing, as before the first one.
     nan = float("nan")
     _, seen, _ = train(tmp_path / "rare", [nan, nan, 0.4, nan], patience=1)
