@@ -39,8 +39,8 @@ from kerascv_d2l.models.rows import in_pixels
 from kerascv_d2l.ops.boxes import (
     box_center_to_corner,
     box_corner_to_center,
+    ioa_of_corners,
     iou_of_corners,
-    share_inside,
 )
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.denoising import NUM_DRAWS, group_mask, noise_objects
@@ -506,7 +506,7 @@ class DETR(Detector):
         """Which boxes lie on objects that are not to be found: bool `(layers, batch, queries)`."""
         inner = box_center_to_corner(boxes)[..., tf.newaxis, :]  # (layers, batch, q, 1, 4)
         outer = y["boxes"][:, tf.newaxis]  # (batch, 1, m, 4)
-        share = share_inside(tf.unstack(inner, axis=-1), tf.unstack(outer, axis=-1))
+        share = ioa_of_corners(tf.unstack(inner, axis=-1), tf.unstack(outer, axis=-1))
         return tf.reduce_any((share >= IGNORED_SHARE) & y["ignore"][:, tf.newaxis], axis=-1)
 
     def get_config(self):

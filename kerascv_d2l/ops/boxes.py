@@ -104,8 +104,8 @@ def intersection(corners1, corners2):
     return width * height
 
 
-def share_inside(inner, outer):
-    """How much of a box lies in another, 0 if it has no area; arguments as for `iou_of_corners`.
+def ioa_of_corners(inner, outer):
+    """Intersection over the inner box's area, 0 if it has none; arguments as for `iou_of_corners`.
 
     Never smaller than the IoU. So COCO's evaluation measures overlaps with a crowd, whose box
     frames many objects.

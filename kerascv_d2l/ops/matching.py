@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.anchors import offset_boxes
-from kerascv_d2l.ops.boxes import iou_of_corners, share_inside
+from kerascv_d2l.ops.boxes import ioa_of_corners, iou_of_corners
 from kerascv_d2l.ops.checks import as_boxes, as_targets, check_fraction
 
 # Anchors are looked through in blocks of this many for the best of them.
@@ -198,7 +198,7 @@ def overlaps_ignored(boxes, is_ignored, anchors, threshold):
     """
     boxes = tf.where(is_ignored[..., tf.newaxis], boxes, 0.0)
     anchors = tf.unstack(anchors, axis=-1)  # (anchors,) each
-    share = share_inside(anchors, tf.unstack(boxes[:, :, tf.newaxis], axis=-1))
+    share = ioa_of_corners(anchors, tf.unstack(boxes[:, :, tf.newaxis], axis=-1))
     return tf.reduce_any(share >= threshold, axis=1)
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerascv_d2l.devices import replica_slice
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.ops.boxes import iou_of_corners, share_inside
+from kerascv_d2l.ops.boxes import ioa_of_corners, iou_of_corners
 from kerascv_d2l.ops.checks import as_boxes
 
 BACKGROUND = -1
@@ -76,7 +76,7 @@ def match_by_iou(
         kept = tf.reduce_any((iou == most) & (most > 0), axis=1)
         match = tf.where(kept, row, match)
     if ignore is not None:
-        inside = share_inside(corners, of_boxes)  # (batch, m, anchors)
+        inside = ioa_of_corners(corners, of_boxes)  # (batch, m, anchors)
         inside = tf.reduce_max(tf.where(ignored[:, :, tf.newaxis], inside, 0.0), axis=1)
         match = tf.where((match < 0) & (inside >= _IGNORED_SHARE), IGNORED, match)
     return match if valid is None else tf.where(valid, match, IGNORED)
