@@ -27,7 +27,15 @@ from kerascv_d2l.layers.places import (
 )
 from kerascv_d2l.layers.set_decoder import SetDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
-from kerascv_d2l.losses.regions import giou_loss, quality_focal_loss, sigmoid_focal_loss
+from kerascv_d2l.losses.set_prediction import (
+    FOCAL_CLASS_WEIGHT,
+    matching_costs,
+    object_probabilities,
+    quality_losses,
+    query_box_losses,
+    query_class_loss,
+    with_a_row,
+)
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.dense import task_aligned_losses
@@ -36,24 +44,14 @@ from kerascv_d2l.models.folding import FoldingModel
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rows import in_pixels
-from kerascv_d2l.ops.boxes import (
-    box_center_to_corner,
-    box_corner_to_center,
-    ioa_of_corners,
-    iou_of_corners,
-)
+from kerascv_d2l.ops.boxes import box_center_to_corner
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.denoising import NUM_DRAWS, group_mask, noise_objects
 from kerascv_d2l.ops.hungarian import match_one_to_one
-from kerascv_d2l.ops.iou import generalized_iou
 from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.upsampling import enlarge_to_multiple
 
-CLASS_WEIGHT, BOX_WEIGHT, GIOU_WEIGHT = 1.0, 5.0, 2.0  # of costs and losses
-FOCAL_CLASS_WEIGHT = 2.0  # in place of the first, with a focal factor (Deformable DETR)
-NO_OBJECT_WEIGHT = 0.1  # of the cross-entropy of queries without an object
 PLACES_WEIGHT, PLACES_GAMMA = 3.0, 2.0  # of the losses of all places of the map
-IGNORED_SHARE = 0.5  # of a box inside an ignored object, from which it teaches nothing
 LOSSES = ("classes", "boxes", "giou")
 PLACES = "places"  # and with reference boxes
 DENOISING = "denoising"  # and in training with noised objects
@@ -353,15 +351,12 @@ class DETR(Detector):
     def decode(self, outputs):
         """Keep the best predictions of the last layer; see `Detector.decode`."""
         logits, boxes = outputs["logits"][-1], outputs["boxes"][-1]
-        return self.decoder(self._probabilities(logits), box_center_to_corner(boxes))
-
-    def _probabilities(self, logits):
-        """Of each object class: `(…, queries, classes)`."""
-        return tf.sigmoid(logits) if self.reference_boxes else tf.nn.softmax(logits)[..., :-1]
+        scores = object_probabilities(logits, self.num_classes)
+        return self.decoder(scores, box_center_to_corner(boxes))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Match queries and objects at each layer, and compute the sum of the losses."""
-        y = _with_a_row(as_targets(y, self.num_classes))
+        y = with_a_row(as_targets(y, self.num_classes))
         logits, boxes = y_pred["logits"], y_pred["boxes"]
         wanted = (y["classes"] >= 0) & ~y["ignore"]  # (batch, m)
         matched = match_one_to_one(
@@ -370,9 +365,9 @@ class DETR(Detector):
         )  # (layers, batch, m)
         own = tf.gather(boxes, tf.maximum(matched, 0), batch_dims=2)  # (layers, batch, m, 4)
         count = tf.reduce_sum(tf.cast(wanted, tf.float32))
-        l1, giou = _box_losses(own, y["boxes"], matched >= 0, count)
+        l1, giou = query_box_losses(own, y["boxes"], matched >= 0, count)
         losses = {
-            "classes": self._class_loss(y, logits, boxes, matched, count),
+            "classes": query_class_loss(y, logits, boxes, matched, count, self.num_classes),
             "boxes": l1,
             "giou": giou,
         }
@@ -414,14 +409,14 @@ class DETR(Detector):
         )
         real, classes = (tf.tile(rows, [1, groups]) for rows in (wanted, y["classes"]))
         truth = tf.tile(y["boxes"], [1, groups, 1])  # (batch, groups·m, 4)
-        losses = self._quality_loss(found["boxes"], truth, classes, found["logits"])
+        losses = quality_losses(found["boxes"], truth, classes, found["logits"])
         of_class = tf.reduce_sum(tf.where(real, losses, 0.0))
         count *= groups
         of_class = FOCAL_CLASS_WEIGHT * mean_over_replicas(of_class, count)
-        return tf.add_n([of_class, *_box_losses(found["boxes"], truth, real, count)])
+        return tf.add_n([of_class, *query_box_losses(found["boxes"], truth, real, count)])
 
     def costs(self, y, logits, boxes):
-        """How badly each query would do for each object.
+        """How badly each query would do for each object: `matching_costs` of this model.
 
         Args:
             y: dict of `boxes` `(batch, m, 4)` and `classes` `(batch, m)`.
@@ -430,84 +425,8 @@ class DETR(Detector):
 
         Returns:
             float32 `(layers, batch, queries, m)`.
-
-        Source:
-            Carion et al. 2020, "DETR", equation 1; with focal loss: Deformable DETR.
         """
-        of_class = self._class_costs(logits)
-        wanted = tf.one_hot(y["classes"], self.num_classes, axis=1)[tf.newaxis]
-        # Left to broadcast a batch of one image, TensorFlow 2.21's product writes past its end.
-        wanted = tf.repeat(wanted, logits.shape[0], axis=0)  # (layers, batch, classes, m)
-        of_class = tf.matmul(of_class, wanted)
-        truth = box_corner_to_center(y["boxes"])[:, tf.newaxis]  # (batch, 1, m, 4)
-        l1 = tf.reduce_sum(tf.abs(boxes[..., tf.newaxis, :] - truth), axis=-1)
-        giou = generalized_iou(box_center_to_corner(boxes), y["boxes"])
-        return of_class + BOX_WEIGHT * l1 - GIOU_WEIGHT * giou
-
-    def _class_costs(self, logits):
-        """`(layers, batch, queries, classes)`."""
-        if not self.reference_boxes:
-            return -CLASS_WEIGHT * self._probabilities(logits)
-        as_object, as_nothing = (
-            sigmoid_focal_loss(tf.fill(tf.shape(logits), target), logits) for target in (1.0, 0.0)
-        )
-        return FOCAL_CLASS_WEIGHT * (as_object - as_nothing)
-
-    def _class_loss(self, y, logits, boxes, matched, count):
-        """Cross-entropy with less weight on "no object", or towards the quality of boxes.
-
-        A score towards the IoU of the query's box tells which of many boxes on an object is best.
-        """
-        queries = tf.shape(logits)[2]
-        # (layers, batch, m, queries): the query of each object
-        owner = tf.one_hot(matched, queries, on_value=True, off_value=False)
-        taken = tf.reduce_any(owner, axis=2)  # (layers, batch, queries)
-        row = tf.argmax(tf.cast(owner, tf.int32), axis=2, output_type=tf.int32)
-
-        def of_row(rows):
-            """What belongs to the object of each query, of `(batch, m, …)`."""
-            padded = tf.pad(rows, [[0, 0], [0, 1], *[[0, 0]] * (rows.shape.rank - 2)])[tf.newaxis]
-            return tf.gather(tf.repeat(padded, logits.shape[0], axis=0), row, batch_dims=2)
-
-        classes = tf.where(taken, of_row(y["classes"]), self.num_classes)
-        counted = taken | ~self._on_ignored(y, boxes)
-        if self.reference_boxes:
-            losses = self._quality_loss(boxes, of_row(y["boxes"]), classes, logits)
-            losses = tf.where(counted, losses, 0.0)
-            return FOCAL_CLASS_WEIGHT * mean_over_replicas(tf.reduce_sum(losses), count)
-        entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
-        weights = tf.where(taken, 1.0, NO_OBJECT_WEIGHT) * tf.cast(counted, tf.float32)
-        # Each layer's mean is over the sum of its own weights.
-        sums, totals = (tf.reduce_sum(t, axis=(1, 2)) for t in (weights * entropy, weights))
-        parts = [
-            mean_over_replicas(s, t)
-            for s, t in zip(tf.unstack(sums), tf.unstack(totals), strict=True)
-        ]
-        return CLASS_WEIGHT * tf.add_n(parts)
-
-    def _quality_loss(self, boxes, truth, classes, logits):
-        """Cross-entropy of each query towards its box's IoU with the truth.
-
-        Args:
-            boxes: float32 `(layers, batch, n, 4)`, centre first.
-            truth: float32 `(…, n, 4)`, corners.
-            classes: int32 `(…, n)`; one above the last for no object.
-            logits: float32 `(layers, batch, n, classes)`.
-
-        Returns:
-            float32 `(layers, batch, n)`.
-        """
-        corners = tf.stop_gradient(box_center_to_corner(boxes))
-        quality = iou_of_corners(tf.unstack(corners, axis=-1), tf.unstack(truth, axis=-1))
-        targets = quality[..., tf.newaxis] * tf.one_hot(classes, self.num_classes)
-        return tf.reduce_sum(quality_focal_loss(targets, logits), axis=-1)
-
-    def _on_ignored(self, y, boxes):
-        """Which boxes lie on objects that are not to be found: bool `(layers, batch, queries)`."""
-        inner = box_center_to_corner(boxes)[..., tf.newaxis, :]  # (layers, batch, q, 1, 4)
-        outer = y["boxes"][:, tf.newaxis]  # (batch, 1, m, 4)
-        share = ioa_of_corners(tf.unstack(inner, axis=-1), tf.unstack(outer, axis=-1))
-        return tf.reduce_any((share >= IGNORED_SHARE) & y["ignore"][:, tf.newaxis], axis=-1)
+        return matching_costs(y, logits, boxes, self.num_classes)
 
     def get_config(self):
         return (
@@ -525,42 +444,12 @@ class DETR(Detector):
         )
 
 
-def _with_a_row(y):
-    """Labels with a row of padding where there is no row: of none no greatest can be found."""
-    if y["classes"].shape[1]:
-        return y
-    missing = tf.cast(tf.shape(y["classes"])[1] == 0, tf.int32)
-    rows = [[0, 0], [0, missing]]
-    return {
-        "boxes": tf.pad(y["boxes"], [*rows, [0, 0]]),
-        "classes": tf.pad(y["classes"], rows, constant_values=-1),
-        "ignore": tf.pad(y["ignore"], rows),
-    }
-
-
 def _given(values, training):
     """In training no gradient goes to what came before: each layer learns its own step.
 
     Else it does, for who asks what a detection depends on.
     """
     return tf.stop_gradient(values) if training else values
-
-
-def _box_losses(boxes, truth, counted, count):
-    """L1 and GIoU of pairs of boxes, weighted: float32 scalars, sums over `count`.
-
-    Args:
-        boxes: float32 `(layers, batch, n, 4)`, centre first.
-        truth: float32 `(batch, n, 4)`, corners.
-        counted: bool `(batch, n)` or `(layers, batch, n)`.
-        count: float32 scalar, objects on this device.
-    """
-    l1 = tf.reduce_sum(tf.abs(boxes - box_corner_to_center(truth)), axis=-1)
-    giou = giou_loss(box_center_to_corner(boxes), truth)
-    return [
-        weight * mean_over_replicas(tf.reduce_sum(tf.where(counted, loss, 0.0)), count)
-        for weight, loss in ((BOX_WEIGHT, l1), (GIOU_WEIGHT, giou))
-    ]
 
 
 def _finest_of_pyramid(backbone, weights, stride, levels, channels):

@@ -15,9 +15,11 @@ from kerascv_d2l import DETR, InputError, attention_map, layer_cam
 from kerascv_d2l.layers import places
 from kerascv_d2l.layers.attention import BoxFocus
 from kerascv_d2l.layers.set_decoder import SetDecoder
+from kerascv_d2l.losses.set_prediction import query_class_loss
 from kerascv_d2l.models import detr
 from kerascv_d2l.models.detr_weights import _BACKBONE, load_published, published_module
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center
+from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.denoising import group_mask, noise_objects
 from kerascv_d2l.ops.hungarian import match_one_to_one
 
@@ -305,7 +307,7 @@ def test_scores_learn_how_good_their_boxes_are(denoiser):
     matched = np.stack([random.permutation(5)[:3] for _ in range(4)]).reshape(2, 2, 3)
     matched[:, 0, 1] = -1
     matched[:, y["classes"] < 0] = -1
-    loss = denoiser._class_loss(detr.as_targets(y, 4), logits, boxes, matched, 3.0)
+    loss = query_class_loss(as_targets(y, 4), logits, boxes, matched, 3.0, 4)
     total = 0.0
     for layer, image, query in itertools.product(range(2), range(2), range(5)):
         (objects,) = np.nonzero(matched[layer, image] == query)
