@@ -1,14 +1,25 @@
 """Batches of any split: the one place where files and targets become tensors."""
 
-import functools
+import dataclasses
 import math
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from kerascv_d2l.data.images import crop, decode_content, decode_image
-from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED
+from kerascv_d2l.data.loading import (
+    as_float,
+    compact,
+    image_loader,
+    resized_example,
+    resized_images,
+    rounded_up,
+    target_loader,
+    whole_loader,
+    window_loader,
+    with_whole_masks,
+)
+from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, UNLABELLED, Split
 from kerascv_d2l.devices import without_autograph
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation import (
@@ -17,28 +28,15 @@ from kerascv_d2l.layers.augmentation import (
     segmentation_augmentation,
 )
 from kerascv_d2l.layers.augmentation.base import FILLING, PADDING, Example, pair
-from kerascv_d2l.layers.augmentation.windows import RandomWindow
-from kerascv_d2l.ops.geometry import (
-    ALGORITHM,
-    CROP_PCT,
-    crop_mask,
-    resize_and_center_crop,
-    resize_as,
-    resized_size,
-)
+from kerascv_d2l.ops.geometry import ALGORITHM, CROP_PCT, crop_mask
 from kerascv_d2l.ops.resize import resize
-from kerascv_d2l.ops.rle import decode_masks
 from kerascv_d2l.ops.windows import whole_window
 
-# Decoded images of a split are kept in memory up to this many bytes (5461 training images of
-# 256 x 256); beyond, they are decoded every epoch.
-CACHE_BYTES = 2**30
 PREFETCHED = 2  # batches that are ready while one is used
 # Which of the streams of random numbers of a seed is for what.
 ORDER_STREAM, TRANSFORM_STREAM, SIZE_STREAM = 0, 1, 2
 PARTNER_STREAM = 2**30  # far from the numbers that transforms fold into their seeds
 MASK_BYTES = 2**29  # instance masks of the examples that are made at one time, about
-MOST_ROUNDED = 20  # the power of two up to which numbers of objects are rounded up
 COARSEST_STRIDE = 32  # of usual networks; sides of batches of several sizes are multiples of it
 
 
@@ -119,63 +117,12 @@ def batches(
     if masks and not split.has_masks:
         raise InputError("masks=True, but the split has no instance masks")
     transform = _composed(transform, split.task, size) if training else None
-    whole = size is None or (transform is not None and transform.full_resolution)
-    ahead = transform is not None and transform.draw_for is not None
-    targets, decoded = _target_loader(split, masks), {} if decoded is None else decoded
-    whole_masks = masks and whole and not (transform is not None and transform.cuts_first)
-    if whole:
-        cache = cache if training else bool(cache)
-        in_memory, load = False, _whole_loader(split, targets, cache, decoded)
-        load = _with_whole_masks(load) if whole_masks else load
-    else:
-        in_memory, image = _resized_images(split, size, training, cache, crop_pct, decoded)
-        in_memory = in_memory and not masks
-        load = lambda index: _resized(Example(image(index), **targets(index)), size)  # noqa: E731
-    augmented = _window_loader(split, transform, load) if ahead else None
-    labels = tf.constant(split.targets["label"]) if split.task == CLASSIFICATION else None
-
-    def one(epoch, index, drawn):
-        if transform is None:
-            example = load(index)
-        elif ahead:
-            example = augmented(index, drawn)
-        else:
-            own_seed = transform_seed(seed, epoch, index)
-            member = _members(load, index, transform.partners, len(split), own_seed)
-            example = transform.transform_members(member, own_seed)
-        example = example if size is None else _resized(example, size)
-        return _finished(_compact(example), labels, index)
-
-    def several(epochs, indices, drawn):
-        example = Example(image(indices), **targets(indices))
-        if transform is not None:
-            example = transform.apply_batch(example, drawn)
-        return _finished(example, labels, indices)
-
-    def draws(epoch):
-        """Draw for all images at once: one by one, drawing takes as long as decoding."""
-        shapes = split.sizes if whole else np.tile(size, (len(split), 1))
-        return transform.draw_for(shapes, fold([seed, TRANSFORM_STREAM], epoch)) if ahead else ()
-
-    def finished(batched):
-        if sizes is not None and len(sizes) > 1:
-            first = initial_epoch * steps_per_epoch(split, batch_size)
-            batched = _of_sizes(batched, split.task, sizes, seed, first)
-        return prefetched(batched)
-
-    order = functools.partial(_in_order, len(split), batch_size, training, seed, initial_epoch)
-    if in_memory and (transform is None or ahead):
-        batched = order(draws, batched=True)
-        return finished(batched.map(without_autograph(several), num_parallel_calls=2))
-    calls = os.cpu_count() or 1
-    if masks:
-        shapes = split.sizes if whole_masks else np.tile(size, (len(split), 1))
-        most = max(len(b) * h * w for b, (h, w) in zip(split.targets["boxes"], shapes, strict=True))
-        examples_each = 1 + (transform.partners if transform is not None else 0)
-        calls = max(1, min(calls, MASK_BYTES // max(1, int(most) * examples_each)))
-    single = order(draws, batched=False)
-    examples = single.map(without_autograph(one), num_parallel_calls=calls)
-    return finished(_batched(examples, batch_size, training, split.task))
+    pipeline = _Pipeline(split, size, batch_size, training, transform, seed, initial_epoch, masks)
+    batched = pipeline.batches(cache, crop_pct, {} if decoded is None else decoded)
+    if sizes is not None and len(sizes) > 1:
+        first = initial_epoch * steps_per_epoch(split, batch_size)
+        batched = _of_sizes(batched, split.task, sizes, seed, first)
+    return prefetched(batched)
 
 
 def sizes_around(image_size, multi_scale):
@@ -246,7 +193,7 @@ def whole_images(split, indices=None):
         `tf.data.Dataset` of `(image, mask)`: uint8 `(height, width, 3)` and
         uint8 `(height, width)`, 255 is ignored.
     """
-    image, target = image_loader(split), _target_loader(split)
+    image, target = image_loader(split), target_loader(split)
     indices = tf.data.Dataset.from_tensor_slices(range(len(split)) if indices is None else indices)
     pair_of = without_autograph(lambda k: (image(k), target(k)["mask"]))
     return prefetched(indices.map(pair_of, num_parallel_calls=2))
@@ -278,106 +225,137 @@ def prefetched(batches):
     return batches.prefetch(PREFETCHED).with_options(options)
 
 
-def image_loader(split):
-    """Make a function from an index to an image at its own size, uint8 `(h, w, 3)`.
+@dataclasses.dataclass
+class _Pipeline:
+    """From the numbers of images to batches; the attributes are arguments of `batches`.
 
-    For images in an array also from indices `(b,)` to `(b, h, w, 3)`. With `window` and `enough`,
-    as for `decode_content`, it gives the window and decodes no more of a JPEG file than that.
-    """
-    if isinstance(split.images, np.ndarray):
-        originals = tf.constant(split.images)
-
-        def load(index, window=None, enough=None):
-            image = tf.gather(originals, index)
-            return image if window is None else crop(image, window)
-
-    elif isinstance(split.images[0], bytes):
-        contents = tf.constant(split.images)
-
-        def load(index, window=None, enough=None):
-            return decode_content(contents[index], window, enough)
-
-    else:
-        paths, plain = tf.constant(split.images), tf.constant(split.plain)
-
-        def load(index, window=None, enough=None):
-            return decode_image(paths[index], plain[index], window, enough)
-
-    return load
-
-
-def _whole_loader(split, targets, cache, decoded):
-    """Make a function from an index to an `Example` at the image's own size."""
-    image, rows = image_loader(split), targets
-    if cache is None:
-        cache = 4 * split.sizes.prod(axis=1).sum() <= CACHE_BYTES
-    # Images to classify are decoded as far as their window goes, which takes little.
-    cache = cache and split.task in (DETECTION, SEGMENTATION)
-    if cache and not isinstance(split.images, np.ndarray):
-        cached = functools.partial(_cached_of_any_size, image, split.sizes, 3)
-        image = _once(decoded, "images", cached)
-        if split.task == SEGMENTATION:
-            one_mask = lambda k: targets(k)["mask"][..., None]  # noqa: E731
-            cached = functools.partial(_cached_of_any_size, one_mask, split.sizes, 1)
-            mask = _once(decoded, "masks", cached)
-            rows = lambda index: {"mask": mask(index)[..., 0]}  # noqa: E731
-    return lambda index: Example(image(index), **rows(index))
-
-
-def _resized_images(split, size, training, cache, crop_pct, decoded):
-    """Make a function from an index to a resized image.
-
-    Returns:
-        `(in_memory, image)`: whether images are in memory, so that `image` takes indices `(b,)`,
-        too (and so do the split's targets); and the function.
-    """
-    centred = not training and split.task in (CLASSIFICATION, UNLABELLED) and crop_pct < 1
-    original = image_loader(split)
-
-    def resized(index):
-        if centred:
-            image = resize_and_center_crop(original(index), resized_size(size, crop_pct), size)
-        else:
-            image = resize(original(index), size)
-        # Rounded half up, which lets four times as many stay in memory. The filter's weights
-        # are not negative, so 0-255 holds.
-        image = tf.cast(tf.floor(image + 0.5), tf.uint8) if training else image
-        return tf.ensure_shape(image, (*size, 3))
-
-    of_size = (split.sizes == size).all()
-    if isinstance(split.images, np.ndarray) and of_size and not centred:
-        cache, image = True, original
-    else:
-        if cache is None:
-            cache = len(split) * size[0] * size[1] * 3 * (1 if training else 4) <= CACHE_BYTES
-        image = _once(decoded, size, lambda: _cached(resized, len(split))) if cache else resized
-    one_by_one = split.task == SEGMENTATION and not (
-        isinstance(split.targets["mask"], np.ndarray) and of_size
-    )
-    return cache and not one_by_one, image
-
-
-def _in_order(count, batch_size, training, seed, initial_epoch, draws, batched):
-    """Data set of `(epoch, index, drawn)`: every epoch's, shuffled, or the only one's.
-
-    In training, what is left of an epoch after whole batches is left out. `draws` is a function
-    of an epoch that gives a structure of tensors `(count, ...)`.
+    Images of one size that are in memory are augmented in whole batches. All others are loaded,
+    augmented and resized one by one, and put together at the end.
     """
 
-    def of_epoch(epoch):
-        indices = tf.range(count)
-        if training:
-            indices = _order(seed, epoch, count)[: count // batch_size * batch_size]
-        drawn = tf.nest.map_structure(lambda values: tf.gather(values, indices), draws(epoch))
-        epochs = tf.fill(tf.shape(indices), epoch)
-        found = tf.data.Dataset.from_tensor_slices((epochs, indices, drawn))
-        return found.batch(batch_size, drop_remainder=training) if batched else found
+    split: Split
+    size: tuple | None
+    batch_size: int
+    training: bool
+    transform: Compose | None
+    seed: int
+    initial_epoch: int
+    masks: bool
 
-    if not training:
-        return of_epoch(tf.constant(0, tf.int64))
-    return tf.data.Dataset.counter(start=initial_epoch, dtype=tf.int64).flat_map(
-        without_autograph(of_epoch)
-    )
+    def __post_init__(self):
+        layers = self.transform
+        # Images at their own sizes are loaded; else they are resized before anything is done.
+        self.whole = self.size is None or (layers is not None and layers.full_resolution)
+        # Layers that can tell what they draw without an image draw for an epoch at once.
+        self.ahead = layers is not None and layers.draw_for is not None
+        cuts_first = layers is not None and layers.cuts_first
+        self.whole_masks = self.masks and self.whole and not cuts_first
+
+    def batches(self, cache, crop_pct, decoded):
+        """Make the data set of batches at `size`; see the function `batches`."""
+        targets = target_loader(self.split, self.masks)
+        if self.whole:
+            cache = cache if self.training else bool(cache)
+            load = whole_loader(self.split, targets, cache, decoded)
+            load = with_whole_masks(load) if self.whole_masks else load
+            return self._one_by_one(load)
+        in_memory, image = resized_images(
+            self.split, self.size, self.training, cache, crop_pct, decoded
+        )
+        if in_memory and not self.masks and (self.transform is None or self.ahead):
+            return self._by_whole_batches(image, targets)
+        return self._one_by_one(
+            lambda index: resized_example(Example(image(index), **targets(index)), self.size)
+        )
+
+    def _by_whole_batches(self, image, targets):
+        labels = self._labels()
+
+        def several(epochs, indices, drawn):
+            example = Example(image(indices), **targets(indices))
+            if self.transform is not None:
+                example = self.transform.apply_batch(example, drawn)
+            return _finished(example, labels, indices)
+
+        indices = self._in_order(batched=True)
+        return indices.map(without_autograph(several), num_parallel_calls=2)
+
+    def _one_by_one(self, load):
+        labels = self._labels()
+        example_of = self._augmented(load)
+
+        def one(epoch, index, drawn):
+            example = example_of(epoch, index, drawn)
+            example = example if self.size is None else resized_example(example, self.size)
+            return _finished(compact(example), labels, index)
+
+        indices = self._in_order(batched=False)
+        calls = self._calls() if self.masks else os.cpu_count() or 1
+        examples = indices.map(without_autograph(one), num_parallel_calls=calls)
+        return _batched(examples, self.batch_size, self.training, self.split.task)
+
+    def _augmented(self, load):
+        """Make a function of `(epoch, index, drawn)` to an augmented `Example`."""
+        if self.transform is None:
+            return lambda epoch, index, drawn: load(index)
+        if self.ahead:
+            augmented = window_loader(self.split, self.transform, load)
+            return lambda epoch, index, drawn: augmented(index, drawn)
+
+        def from_members(epoch, index, drawn):
+            own_seed = transform_seed(self.seed, epoch, index)
+            member = _members(load, index, self.transform.partners, len(self.split), own_seed)
+            return self.transform.transform_members(member, own_seed)
+
+        return from_members
+
+    def _in_order(self, batched):
+        """Data set of `(epoch, index, drawn)`: every epoch's, shuffled, or the only one's.
+
+        In training, what is left of an epoch after whole batches is left out.
+        """
+        count = len(self.split)
+
+        def of_epoch(epoch):
+            indices = tf.range(count)
+            if self.training:
+                whole_batches = count // self.batch_size * self.batch_size
+                indices = _order(self.seed, epoch, count)[:whole_batches]
+            drawn = self._draws(epoch)
+            drawn = tf.nest.map_structure(lambda values: tf.gather(values, indices), drawn)
+            epochs = tf.fill(tf.shape(indices), epoch)
+            found = tf.data.Dataset.from_tensor_slices((epochs, indices, drawn))
+            return found.batch(self.batch_size, self.training) if batched else found
+
+        if not self.training:
+            return of_epoch(tf.constant(0, tf.int64))
+        return tf.data.Dataset.counter(start=self.initial_epoch, dtype=tf.int64).flat_map(
+            without_autograph(of_epoch)
+        )
+
+    def _draws(self, epoch):
+        """Draw for all images at once: one by one, drawing takes as long as decoding."""
+        if not self.ahead:
+            return ()
+        shapes = self.split.sizes if self.whole else self._sizes()
+        return self.transform.draw_for(shapes, fold([self.seed, TRANSFORM_STREAM], epoch))
+
+    def _sizes(self):
+        return np.tile(self.size, (len(self.split), 1))
+
+    def _calls(self):
+        """How many examples to make at one time, so that their masks fit into `MASK_BYTES`."""
+        shapes = self.split.sizes if self.whole_masks else self._sizes()
+        pairs = zip(self.split.targets["boxes"], shapes, strict=True)
+        most = max(len(boxes) * height * width for boxes, (height, width) in pairs)
+        images_each = 1 + (self.transform.partners if self.transform is not None else 0)
+        room = MASK_BYTES // max(1, int(most) * images_each)
+        return max(1, min(os.cpu_count() or 1, room))
+
+    def _labels(self):
+        if self.split.task != CLASSIFICATION:
+            return None
+        return tf.constant(self.split.targets["label"])
 
 
 def _batched(examples, batch_size, training, task):
@@ -391,7 +369,7 @@ def _batched(examples, batch_size, training, task):
     )
 
     def rounded(images, y):
-        return images, {name: _rounded_up(y[name], FILLING[name]) for name in y}
+        return images, {name: rounded_up(y[name], FILLING[name]) for name in y}
 
     return batches.map(without_autograph(rounded))
 
@@ -452,145 +430,13 @@ def _composed(transform, task, size):
     return Compose([transform])
 
 
-def _target_loader(split, masks=False):
-    """Make a function from an index to the fields of an `Example` but for its image, as a dict.
-
-    But for instance masks and encoded segmentation masks it takes indices `(b,)`, too; rows of
-    objects are then padded to a power of two.
-    """
-    targets = split.targets
-    if split.task == DETECTION:
-        return _object_loader(targets, masks)
-    if split.task != SEGMENTATION:
-        return lambda index: {}
-    masks = tf.constant(targets["mask"])
-    if isinstance(targets["mask"], np.ndarray):
-        return lambda index: {"mask": tf.gather(masks, index)}
-    return lambda index: {"mask": tf.io.decode_png(masks[index], channels=1)[..., 0]}
-
-
-def _object_loader(targets, masks):
-    lengths = [len(boxes) for boxes in targets["boxes"]]
-    # Row 0 is padding, so that one ragged look-up serves all fields of a batch.
-    rows = tf.RaggedTensor.from_row_lengths(np.arange(1, sum(lengths) + 1), lengths)
-    fields = {
-        name: tf.constant(np.concatenate([np.full_like(padding, FILLING[name]), *targets[name]]))
-        for name, padding in (
-            ("boxes", np.zeros((1, 4), np.float32)),
-            ("classes", np.zeros(1, np.int32)),
-            ("ignore", np.zeros(1, bool)),
-        )
-    }
-
-    def masks_of(index):
-        """Function of a size, and of a window, to the masks of an image: `Example.masks`."""
-
-        def decode(size, *window):
-            decoded = tf.numpy_function(
-                lambda k, *where: decode_masks(targets["masks"][k], *where),
-                [index, tf.stack(size), *window],
-                tf.uint8,
-                stateful=False,
-            )
-            known = [None if tf.is_tensor(side) else side for side in size]
-            return tf.ensure_shape(decoded, (None, *known))
-
-        return decode
-
-    def objects(index):
-        if index.shape.rank == 1:
-            chosen = tf.gather(rows, index).to_tensor(0, shape=[index.shape[0], None])
-            chosen = _rounded_up(chosen, 0)
-            return {name: tf.gather(values, chosen) for name, values in fields.items()}
-        found = {name: tf.gather(values, rows[index]) for name, values in fields.items()}
-        return found | ({"masks": masks_of(index)} if masks else {})
-
-    return objects
-
-
-def _rounded_up(rows, filling):
-    """Pad rows of a batch, `(b, k, ...)`, until k is a power of two, at least 1."""
-    count = tf.shape(rows)[1]
-    powers = tf.constant([2**k for k in range(MOST_ROUNDED + 1)])
-    wanted = powers[tf.reduce_sum(tf.cast(powers < count, tf.int32))]
-    margins = tf.pad([[0, wanted - count]], [[1, rows.shape.rank - 2], [0, 0]])
-    padded = tf.pad(rows, margins, constant_values=tf.cast(filling, rows.dtype))
-    return tf.ensure_shape(padded, (rows.shape[0], None, *rows.shape[2:]))
-
-
-def _window_loader(split, transform, load):
-    """Make a function `(index, drawn)` to an `Example` augmented by draws that are made already.
-
-    If the first layer cuts a window of images without boxes and masks, of JPEG files only that
-    is decoded, at a half, a quarter or an eighth of its size where it is as many times too large.
-    """
-    first, *others = transform.layers
-    window = isinstance(first, RandomWindow) and first.size is not None
-    bare = split.task in (CLASSIFICATION, UNLABELLED)
-    pixels = image_loader(split) if window and bare and first.fill is None else None
-
-    def example(index, drawn):
-        if pixels is not None:
-            image = resize_as(pixels(index, drawn[0], first.size), first.size, first.antialias)
-            found = Example(tf.ensure_shape(image, (*first.size, 3)))
-        elif window:  # floats only of what is shown
-            found = first.apply(load(index), drawn[0], tf.float32)
-        else:
-            found = load(index)
-            found = first.apply(_as_float(found) if transform.full_resolution else found, drawn[0])
-        for layer, draw in zip(others, drawn[1:], strict=True):
-            found = layer.apply(found, draw)
-        return found
-
-    return example
-
-
 def _members(one, index, partners, count, seed):
     """Make a function from 0 … `partners` to the example of `index` (0) or of a random other."""
     others = tf.random.stateless_uniform(
         (partners,), fold(seed, PARTNER_STREAM), 0, count, tf.int32, alg=ALGORITHM
     )
     chosen = tf.concat([[tf.cast(index, tf.int32)], others], 0)
-    return lambda k: _as_float(one(chosen[k]))
-
-
-def _with_whole_masks(load):
-    """Decode masks, as `load` gives them, at the size of their image."""
-
-    def loaded(index):
-        example = load(index)
-        return example._replace(masks=example.masks(tf.unstack(example.size)))
-
-    return loaded
-
-
-def _resized(example, size):
-    """Resize an `Example`'s image and masks to `size`, each if it has another."""
-    image, mask, masks = example.image, example.mask, example.masks
-    if image.shape[:2] != size:
-        image = resize(image, size)
-    if mask is not None and mask.shape[:2] != size:
-        mask = crop_mask(mask, whole_window(tf.shape(mask)[:2]), size)
-    if callable(masks):
-        masks = masks(size)
-    elif masks is not None and masks.shape[1:] != size:
-        masks = crop_mask(masks, whole_window(tf.shape(masks)[1:]), size, axis=1)
-    return example._replace(image=image, mask=mask, masks=masks)
-
-
-def _as_float(example):
-    return example._replace(image=tf.cast(example.image, tf.float32))
-
-
-def _compact(example):
-    """Take out the rows of an `Example` that are no objects."""
-    if example.classes is None:
-        return example
-    there = example.classes >= 0
-    fields = example.fields()
-    return example._replace(
-        **{name: tf.boolean_mask(fields[name], there) for name in FILLING if name in fields}
-    )
+    return lambda k: as_float(one(chosen[k]))
 
 
 def _finished(example, labels, index):
@@ -606,42 +452,6 @@ def _finished(example, labels, index):
     boxes = tf.where(there[..., None], example.boxes, tf.cast(PADDING, tf.float32))
     rows = {"boxes": boxes, "classes": example.classes, "ignore": example.ignore & there}
     return image, rows if example.masks is None else rows | {"masks": example.masks}
-
-
-def _once(decoded, key, make):
-    """What `make()` gave the first time."""
-    if key not in decoded:
-        decoded[key] = make()
-    return decoded[key]
-
-
-def _cached(image, count):
-    """Compute the images 0 … count - 1 of one size now; function that looks up one or several."""
-    everything = tf.data.Dataset.range(count).map(without_autograph(image), tf.data.AUTOTUNE)
-    # One batch of all of them: a single tensor that later batches gather from.
-    everything = everything.batch(count).get_single_element()
-    return lambda index: tf.gather(everything, index)
-
-
-def _cached_of_any_size(load, sizes, channels):
-    """Load uint8 images `(h, w, channels)` now; function that looks one up.
-
-    They lie one behind the other in a single tensor.
-    """
-    counts = sizes.prod(axis=1) * channels
-    pixels, end = np.empty(counts.sum(), np.uint8), 0
-    images = tf.data.Dataset.range(len(sizes)).map(without_autograph(load), tf.data.AUTOTUNE)
-    for image in images.as_numpy_iterator():
-        pixels[end : end + image.size] = image.ravel()
-        end += image.size
-    pixels = tf.RaggedTensor.from_row_lengths(pixels, counts)
-    shapes = tf.constant(np.insert(sizes, 2, channels, axis=1))  # (n, 3)
-
-    def look_up(index):
-        image = tf.reshape(pixels[index], shapes[index])
-        return tf.ensure_shape(image, (None, None, channels))
-
-    return look_up
 
 
 def _order(seed, epoch, count):

@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from kerascv_d2l.data import batches as module
-from kerascv_d2l.data.batches import batches, steps_per_epoch, whole_images
+from kerascv_d2l.data import loading
+from kerascv_d2l.data.batches import batches, steps_per_epoch, transform_seed, whole_images
 from kerascv_d2l.data.images import check_images, read_image
 from kerascv_d2l.data.splits import Split, encode_mask
 from kerascv_d2l.errors import InputError
@@ -348,7 +348,7 @@ def noted_reads(monkeypatch):
 
         return tf.ensure_shape(tf.numpy_function(note, [path], tf.uint8), (None, None, 3))
 
-    monkeypatch.setattr(module, "decode_image", counted)
+    monkeypatch.setattr(loading, "decode_image", counted)
     return reads
 
 
@@ -356,7 +356,7 @@ def test_images_are_decoded_once_if_they_fit(files, monkeypatch):
     num_bytes = NUM * SIZE[0] * SIZE[1] * 3
     for limit, decoded in ((num_bytes, NUM), (num_bytes - 1, 3 * NUM)):
         reads = noted_reads(monkeypatch)  # new: what was prefetched before may still come in
-        monkeypatch.setattr(module, "CACHE_BYTES", limit)
+        monkeypatch.setattr(loading, "CACHE_BYTES", limit)
         numpy(batches(files(objects()), SIZE, NUM, training=True), 3)
         # Prefetching may have begun with another epoch.
         assert decoded <= len(reads)
@@ -436,7 +436,7 @@ def test_training_windows_are_cut_as_random_resized_crop_does():
     images = np.random.default_rng(3).integers(0, 256, (9, 120, 150, 3), np.uint8)
     split = Split(images, {"label": range(9)}, list("abcdefghi"))
     found, order = numpy(batches(split, (40, 30), 9, training=True), 1)[0]
-    windows = random_window(split.sizes, module.transform_seed(0, 0, 0)).numpy()[order]
+    windows = random_window(split.sizes, transform_seed(0, 0, 0)).numpy()[order]
     shrunk = (windows[:, 2:] > (80, 60)).any(axis=1)
     assert 0 < shrunk.sum() < 9  # some are antialiased, others not
     for image, source, window in zip(found, images[order], windows, strict=True):
