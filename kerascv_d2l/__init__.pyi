@@ -463,6 +463,9 @@ from kerascv_d2l.training.features import (
     network_features as network_features,
     train_features as train_features,
 )
+from kerascv_d2l.training.fingerprints import (
+    fingerprint as fingerprint,
+)
 from kerascv_d2l.training.keeping import (
     AverageWeights as AverageWeights,
     KeepBest as KeepBest,
@@ -478,5 +481,4 @@ from kerascv_d2l.training.optimizers import (
 )
 from kerascv_d2l.training.run import (
     Run as Run,
-    fingerprint as fingerprint,
 )

@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 
 from kerascv_d2l.errors import InputError, WriteError
-from kerascv_d2l.files import whole, writing
 from kerascv_d2l.training.devices import (
     DEVICES_HELP,
     check_batch_size,
@@ -539,7 +538,9 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
             other settings, or another process is writing to it.
     """
     global _run
-    from kerascv_d2l.training.run import FolderInUse, Run, content_of, fingerprint, results_in
+    from kerascv_d2l.training.fingerprints import content_of, fingerprint
+    from kerascv_d2l.training.run import Run
+    from kerascv_d2l.training.run_folder import FolderInUse, results_in
 
     flags = {k: v for k, v in vars(args).items() if not callable(v)}
     if data is not None:
@@ -567,8 +568,7 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
                     raise
         args.out = str(folder)
     if data is not None and data.val is not None:
-        path = _run.path(VALIDATION_FILE)
-        with writing(path), whole(path) as path:
+        with _run.writing(VALIDATION_FILE) as path:
             path.write_text("".join(f"{name}\n" for name in data.val.names), encoding="utf-8")
     return _run
 
@@ -594,7 +594,7 @@ def resumable_folder(task):
     Raises:
         InputError: if there are only finished runs.
     """
-    from kerascv_d2l.training.run import is_finished, is_resumable
+    from kerascv_d2l.training.run_folder import is_finished, is_resumable
 
     found = re.compile(rf"{re.escape(task)}(?:-(\d+))?")
     matches = [found.fullmatch(path.name) for path in Path(RUNS).glob(f"{task}*")]

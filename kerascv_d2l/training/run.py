@@ -13,11 +13,9 @@ Killed at any moment and started again, it goes on after the last finished epoch
 same bits, provided that the batches of an epoch depend only on seed and epoch.
 """
 
-import collections
 import contextlib
 import csv
 import functools
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -30,7 +28,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras.src.random.seed_generator import global_seed_generator
 
 from kerascv_d2l import __version__
 from kerascv_d2l.data.batches import batches, names_of_batch, steps_per_epoch
@@ -55,45 +52,38 @@ from kerascv_d2l.training.checkpoint import (
 )
 from kerascv_d2l.training.devices import synchronize_batch_norm
 from kerascv_d2l.training.divergence import explain_by_batches
-from kerascv_d2l.training.optimizers import find_optimizers, is_scheduled, rate_logs
+from kerascv_d2l.training.optimizers import is_scheduled, rate_logs
 from kerascv_d2l.training.rehearsal import EVALUATION_SHARE, TRACED_LATER, peak_memory, rehearse
-
-_CHECKPOINT, _SETTINGS, _METRICS = "checkpoint", "settings.json", "metrics.json"
-# A folder that holds one of these holds a run.
-_RESULTS = (_CHECKPOINT, _METRICS, "model.keras", "saved_model")
-
-# Settings that may differ when a run is resumed: they do not change what is computed. (Other
-# devices change it by rounding only, unless batch norm is per device. `images` says which data.)
-FREE = {
-    *("out", "resume", "devices", "data_dir", "archive", "skip_bad"),
-    *("map_every", "save_every", "tile", "patience", "weights_content"),
-}
-
-# These may differ too, as long as the setting that says what they lead to is the same.
-_LEADING_TO = {
-    "images": {"data", "split_seed", "val_fraction"},
-    "weights_content": {"weights"},
-}
+from kerascv_d2l.training.run_folder import (
+    CHECKPOINT,
+    METRICS,
+    SETTINGS,
+    lock_folder,
+    results_in,
+    size_in_words,
+)
+from kerascv_d2l.training.run_settings import differences
+from kerascv_d2l.training.tracked import (
+    collect,
+    flat,
+    get_callback_states,
+    is_callback,
+    scope_of,
+    set_callback_states,
+)
 
 _CHECK_LOSS = 0.1  # seconds between two looks at the loss: each waits for the device
 # Drawing the curves takes about 0.3 s: at most this share of the time is spent on it.
 _DRAWING_SHARE = 0.05
 
-# What Keras' own callbacks count from epoch to epoch. Others take part by having `get_state()`,
-# which returns what JSON or NumPy can hold, and `set_state(state)`.
-_CALLBACK_STATE = {
-    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch", "best_weights"),
-    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
-    keras.callbacks.ModelCheckpoint: ("best", "epochs_since_last_save"),
-}
+_MORE_EPOCHS = (
+    "the schedule of the learning rate was made for the epochs that the run began with, and with "
+    "more of them the first ones would have had other rates; only a constant rate can go on"
+)
 
 
 class DivergenceError(InputError):
     """A loss became NaN or infinite."""
-
-
-class FolderInUse(InputError):  # noqa: N818 (a state of the folder, not a defect)
-    """Another process writes to the folder of the run."""
 
 
 class Run(keras.callbacks.Callback):
@@ -170,15 +160,15 @@ class Run(keras.callbacks.Callback):
         self.history, self.epochs_done, self.progress = {}, 0, None
         self.explain_divergence = None
         self._epochs = self.settings.get(f"{unit}s") if epochs is None else epochs
-        self._free = FREE | set(free)
+        self._free = free
         self._first_worker, self._strategy = index == 0, strategy if len(workers) > 1 else None
         self._variables, self._optimizers, self._rates = [], {}, {}
         images = self.settings.get("batch_size")
         self._parts = [AverageReplicas()] + ([Throughput(images)] if images else [])
         make_folder(self.out)
-        self._lock = _lock(self.out)
+        self._lock = lock_folder(self.out)
         remove_leftovers(self.out)
-        remove_remains(self.out / _CHECKPOINT)
+        remove_remains(self.out / CHECKPOINT)
         try:
             taken = results_in(self.out)
             if taken and self._first_worker and not resume:
@@ -187,8 +177,8 @@ class Run(keras.callbacks.Callback):
                     "--resume (resume=True), give another out, or delete the folder"
                 )
             self._go_on(resume)
-            with writing(self.out / _SETTINGS):
-                write_json(self.out / _SETTINGS, {"task": task, "settings": self.settings})
+            with writing(self.out / SETTINGS):
+                write_json(self.out / SETTINGS, {"task": task, "settings": self.settings})
         except BaseException:
             self.close()
             raise
@@ -196,8 +186,25 @@ class Run(keras.callbacks.Callback):
     # The folder
 
     def path(self, name):
-        """Path of a file or folder of this run; write it through `files.whole`."""
+        """Path of a file or folder of this run; write it by `writing` or `drawing`."""
         return self.out / name
+
+    @contextlib.contextmanager
+    def writing(self, name):
+        """Give a path to write a file or folder of this run to; it appears when it is whole.
+
+        Args:
+            name: str, its name in the folder.
+
+        Yields:
+            `Path`, of a temporary place.
+
+        Raises:
+            InputError: if it cannot be written, as on a full disk. It says what of the run is
+                kept, and how to go on.
+        """
+        with self._saving(name), whole(self.path(name)) as path:
+            yield path
 
     @contextlib.contextmanager
     def drawing(self, name):
@@ -233,7 +240,7 @@ class Run(keras.callbacks.Callback):
                 yield
         except WriteError as error:
             self.epochs_done = self._saved
-            remove_remains(self.out / _CHECKPOINT)
+            remove_remains(self.out / CHECKPOINT)
             how = "start again"
             if self.can_resume:
                 how = "go on with --resume (resume=True)"
@@ -250,7 +257,7 @@ class Run(keras.callbacks.Callback):
 
     def _go_on(self, resume):
         """Read the checkpoint, if it is to be resumed and there is one."""
-        folder = self.out / _CHECKPOINT if resume and self._first_worker else None
+        folder = self.out / CHECKPOINT if resume and self._first_worker else None
         if self._strategy is not None:
             self._compare_workers()
         stored = Checkpoint(folder, self._strategy)
@@ -273,7 +280,7 @@ class Run(keras.callbacks.Callback):
             self._stopped_at = self._epochs if last else state["stopped_at"]
             print(f"training stopped early, after {self.unit} {self.epochs_done}", flush=True)
         elif self._epochs and self.epochs_done < self._epochs:
-            (self.out / _METRICS).unlink(missing_ok=True)  # of fewer epochs
+            (self.out / METRICS).unlink(missing_ok=True)  # of fewer epochs
         if self._first_worker:
             print(f"resuming after {self.where}", flush=True)
 
@@ -291,40 +298,33 @@ class Run(keras.callbacks.Callback):
             self._more_epochs = True
             if (present.get("schedule") or "constant") == "constant":
                 present[length] = was
-        different, free = [], self._free | _same_by_content(stored, present)
-        for name in {**stored, **present}:
-            was, now = stored.get(name, "nothing"), present.get(name, "nothing")
-            if name not in free and was != now:
-                different.append(f"{name} was {_short(was)} and is now {_short(now)}")
+        different = differences(stored, present, self._free)
         if not different:
             return
         hint = ""
         if self._more_epochs and stored.get(length) != present[length]:
             hint = f" ({_MORE_EPOCHS})"
+        changes = "; ".join(f"{name} was {was} and is now {now}" for name, was, now in different)
         raise InputError(
-            f"resume: the run was started with other settings: {'; '.join(different)}{hint}. "
+            f"resume: the run was started with other settings: {changes}{hint}. "
             "Give the same ones, or start a new run in another folder"
         )
 
     def _compare_workers(self):
         """Refuse to train with other settings than worker 0."""
         text = cluster.share_bytes(self._strategy, json.dumps(self.settings).encode())
-        first = json.loads(text)
-        free = self._free | _same_by_content(first, self.settings)
-        for name in {**first, **self.settings}:
-            if name not in free and first.get(name) != self.settings.get(name):
-                raise InputError(
-                    f"{name} is {_short(self.settings.get(name))} here, and "
-                    f"{_short(first.get(name))} for worker 0: start all workers with the same "
-                    "settings and data"
-                )
+        for name, first, here in differences(json.loads(text), self.settings, self._free):
+            raise InputError(
+                f"{name} is {here} here, and {first} for worker 0: start all workers with the same "
+                "settings and data"
+            )
 
     @property
     def can_resume(self):
         """Whether something would be left to go on with if the process ended now."""
         if not self._first_worker:
             return self.epochs_done > 0
-        return has_checkpoint(self.out / _CHECKPOINT)
+        return has_checkpoint(self.out / CHECKPOINT)
 
     @property
     def where(self):
@@ -372,17 +372,17 @@ class Run(keras.callbacks.Callback):
             ValueError: if a model or an optimizer is not built, or it is none of these.
         """
         self._watched = trackables
-        for model in (item for item in _flat(trackables) if isinstance(item, keras.Model)):
+        for model in (item for item in flat(trackables) if isinstance(item, keras.Model)):
             if self._strategy is None and model.distribute_strategy.cluster_resolver is not None:
                 raise ValueError("with several machines, Run needs strategy=…")
             if self.settings.get("sync_batch_norm"):
                 synchronize_batch_norm(model)
-        self._callbacks = [t for t in _flat(trackables) if _is_callback(t)]
-        self._variables, self._optimizers = _collect(trackables)
+        self._callbacks = [t for t in flat(trackables) if is_callback(t)]
+        self._variables, self._optimizers = collect(trackables)
         if self._more_epochs and any(map(is_scheduled, self._optimizers.values())):
             raise InputError(f"resume: epochs grew to {self._epochs}: {_MORE_EPOCHS}")
         if self._stored is not None:
-            with _scope(trackables, self._strategy):
+            with scope_of(trackables, self._strategy):
                 self._stored.restore(self._variables)
             self._callback_states = self._stored.state["callbacks"]
             self._stored = None
@@ -479,12 +479,12 @@ class Run(keras.callbacks.Callback):
             "epochs_done": self.epochs_done,
             "stopped_at": stopped_at,
             "history": self.history,
-            "callbacks": _get_callback_states(self._callbacks),
+            "callbacks": get_callback_states(self._callbacks),
             "progress": progress,
         }
         if self._first_worker:
-            with self._saving(_CHECKPOINT):
-                save_checkpoint(self.out / _CHECKPOINT, self._variables, state)
+            with self._saving(CHECKPOINT):
+                save_checkpoint(self.out / CHECKPOINT, self._variables, state)
         self._saved = self.epochs_done
         if self.history:
             self._write_history(draw=False)
@@ -502,7 +502,7 @@ class Run(keras.callbacks.Callback):
             part.set_params(params)
 
     def on_train_begin(self, logs=None):
-        variables, _ = _collect(self._watched)
+        variables, _ = collect(self._watched)
         known = {id(v) for v in self._variables}
         if [id(v) for v in variables] != [id(v) for v in self._variables] or any(
             id(v) not in known for v in self.model.variables
@@ -514,7 +514,7 @@ class Run(keras.callbacks.Callback):
         self._check_weights()
         # The other callbacks, which come before this one, have just reset themselves.
         if self._callback_states is not None:
-            _set_callback_states(self._callbacks, self._callback_states)
+            set_callback_states(self._callbacks, self._callback_states)
             self._callback_states = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -602,7 +602,7 @@ class Run(keras.callbacks.Callback):
         Raises:
             InputError: if it cannot be written, as on a full disk.
         """
-        with self._saving("model.keras"), whole(self.path("model.keras")) as path:
+        with self.writing("model.keras") as path:
             model.save(path)
 
     def finish(self, metrics, next_command=None):
@@ -626,15 +626,15 @@ class Run(keras.callbacks.Callback):
             seconds = np.nansum(np.array(self.history["seconds"], float))
             record["training_seconds"] = round(float(seconds), 1)
         record |= {"settings": self.settings, "versions": _versions()}
-        with self._saving(_METRICS):
-            write_json(self.out / _METRICS, record)
+        with self._saving(METRICS):
+            write_json(self.out / METRICS, record)
         for name, value in metrics.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 print(f"  {name:<20} {value:.4g}")
         print("written:")
         for path in sorted(self.out.iterdir()):
             if not path.name.startswith("."):
-                print(f"  {path}{'/' if path.is_dir() else ''}  {_size(path)}")
+                print(f"  {path}{'/' if path.is_dir() else ''}  {size_in_words(path)}")
         if next_command:
             text = next_command if isinstance(next_command, str) else shlex.join(next_command)
             print(f"try next:\n  {text}")
@@ -645,7 +645,7 @@ class Run(keras.callbacks.Callback):
     def _write_history(self, draw):
         # Not `CSVLogger`: it fixes its columns by the first epoch, and validation or mean average
         # precision may come later.
-        with self._saving("history.csv"), whole(self.out / "history.csv") as path:
+        with self.writing("history.csv") as path:
             self._write_table(path)
         start = time.perf_counter()
         soon = self._drawing_seconds < _DRAWING_SHARE * (start - self._drawn)
@@ -664,208 +664,11 @@ class Run(keras.callbacks.Callback):
                 writer.writerow([i + 1, *cells])
 
 
-_MORE_EPOCHS = (
-    "the schedule of the learning rate was made for the epochs that the run began with, and with "
-    "more of them the first ones would have had other rates; only a constant rate can go on"
-)
-
-
-def results_in(folder):
-    """List the names of a run's results that are in a folder."""
-    return [name for name in _RESULTS if (Path(folder) / name).exists()]
-
-
-def is_finished(folder):
-    """Whether a folder holds a run that came to its end."""
-    return (Path(folder) / _METRICS).exists()
-
-
-def is_resumable(folder):
-    """Whether a folder holds a checkpoint of a run."""
-    return has_checkpoint(Path(folder) / _CHECKPOINT)
-
-
-def fingerprint(split):
-    """Make a short text that changes where the images or labels of a split are others.
-
-    It covers names, sizes in pixels and, of files, in bytes, their order, and all labels; not
-    the pixels.
-
-    Args:
-        split: `Split`.
-
-    Returns:
-        str, as `"1600 images, 3f9a4c…"`.
-    """
-    digest = hashlib.sha256()
-
-    def add(value):
-        if isinstance(value, np.ndarray) and value.dtype != object:
-            digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
-        elif isinstance(value, (list, tuple, np.ndarray)):
-            digest.update(str(len(value)).encode())
-            for item in value:
-                add(item)
-        else:
-            digest.update(value if isinstance(value, bytes) else repr(value).encode())
-            digest.update(b"\0")
-
-    add(list(map(str, split.names)))
-    add(np.asarray(split.sizes, np.int64))
-    if not isinstance(split.images, np.ndarray):
-        add([len(i) if isinstance(i, bytes) else os.path.getsize(i) for i in split.images])
-    for name in sorted(split.targets):
-        add(name)
-        add(split.targets[name])
-    return f"{len(split)} images, {digest.hexdigest()[:16]}"
-
-
-def content_of(path):
-    """Make a short text that changes with the content of a file, such as weights.
-
-    Args:
-        path: anything; None for what is no absolute path of a file.
-
-    Returns:
-        str, as `"102973672 bytes, 3f9a4c…"`, or None.
-    """
-    if not os.path.isabs(str(path)) or not os.path.isfile(str(path)):
-        return None
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{os.path.getsize(path)} bytes, {digest[:16]}"
-
-
-def _same_by_content(one, other):
-    """Names of settings that may differ, for they lead to the same images or weights."""
-    same = [name for name in _LEADING_TO if one.get(name) and one[name] == other.get(name)]
-    return set().union(*(_LEADING_TO[name] for name in same))
-
-
-def _flat(trackables):
-    for item in trackables:
-        if isinstance(item, (list, tuple)):
-            yield from _flat(item)
-        else:
-            yield item
-
-
-def _is_callback(item):
-    return isinstance(item, keras.callbacks.Callback)
-
-
-def _collect(trackables):
-    """List everything that training changes: weights, seeds of random layers, optimizer state.
-
-    And Keras' own seed generator, which `keras.random` uses where it is given none. Returns a list
-    without duplicates, and a dict of optimizers by name, that of `fit` under `""`.
-    """
-    variables, optimizers = [], {}
-    for item in _flat(trackables):
-        if isinstance(item, keras.Model):
-            if not item.built:
-                raise ValueError(f"{item.name} is not built: call it on a batch first")
-            variables += [*item.variables, global_seed_generator().state]
-            for model in (m for m in item._flatten_layers() if isinstance(m, keras.Model)):
-                optimizer = getattr(model, "optimizer", None)
-                if optimizer is not None and not optimizer.built:
-                    with model.distribute_strategy.scope():
-                        optimizer.build(model.trainable_variables)
-            optimizers |= find_optimizers(item)
-        elif isinstance(item, keras.optimizers.Optimizer):
-            if item not in optimizers.values():
-                optimizers[item.name] = item
-        elif hasattr(item, "assign"):
-            variables.append(item)
-        elif not _is_callback(item):
-            raise ValueError(f"watch takes models, optimizers, variables, callbacks, not {item!r}")
-    for name, optimizer in optimizers.items():
-        if not optimizer.built:
-            raise ValueError(
-                f"the optimizer {name} is not built, so that a resumed run could not restore it: "
-                "call its build(variables), with what it trains, before run.watch"
-            )
-        variables += optimizer.variables
-    return list({id(v): v for v in variables}.values()), optimizers
-
-
-def _scope(trackables, strategy):
-    """The scope of the strategy that the models among `trackables` were made in."""
-    models = [item for item in _flat(trackables) if isinstance(item, keras.Model)]
-    strategy = models[0].distribute_strategy if models else strategy
-    return strategy.scope() if strategy is not None else contextlib.nullcontext()
-
-
-def _keyed(callbacks):
-    """Name callbacks by class and number, as in `EarlyStopping 0`."""
-    seen = collections.Counter()
-    for callback in callbacks:
-        name = type(callback).__name__
-        yield f"{name} {seen[name]}", callback
-        seen[name] += 1
-
-
-def _get_callback_states(callbacks):
-    states = {}
-    for key, callback in _keyed(callbacks):
-        if hasattr(callback, "get_state"):
-            states[key] = callback.get_state()
-        else:
-            names = next((n for c, n in _CALLBACK_STATE.items() if isinstance(callback, c)), ())
-            states[key] = {name: getattr(callback, name) for name in names}
-    return states
-
-
-def _set_callback_states(callbacks, states):
-    for key, callback in _keyed(callbacks):
-        if key not in states:
-            continue  # a new one: it starts to count now
-        if hasattr(callback, "set_state"):
-            callback.set_state(states[key])
-        else:
-            for name, value in states[key].items():
-                setattr(callback, name, value)
-
-
 def _duration(seconds):
     return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
-
-
-def _short(value):
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]} …"
-
-
-def _lock(folder):
-    """Hold a lock on `folder` until it is closed or the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise FolderInUse(
-            f"out {folder} is in use: another process is training into it. Wait for it, stop "
-            "it, or give another out"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return descriptor
 
 
 def _versions():
     names = ("tensorflow", "keras", "numpy")
     versions = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), "kerascv_d2l": __version__, **versions}
-
-
-def _size(path):
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    size = float(sum(p.stat().st_size for p in files))
-    if size < 1000:
-        return f"{size:.0f} bytes"
-    exponent = min(int(math.log10(size) // 3), 3)
-    return f"{size / 1000**exponent:.1f} {('kB', 'MB', 'GB')[exponent - 1]}"

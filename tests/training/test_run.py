@@ -20,7 +20,8 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import writing
 from kerascv_d2l.training.callbacks import Throughput
 from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_checkpoint
-from kerascv_d2l.training.run import DivergenceError, Run, fingerprint
+from kerascv_d2l.training.fingerprints import fingerprint
+from kerascv_d2l.training.run import DivergenceError, Run
 
 CHILD = Path(toy.__file__)
 TIMED = ("seconds", "images_per_second")
