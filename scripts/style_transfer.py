@@ -17,7 +17,6 @@ from pathlib import Path
 import kerascv_d2l
 from kerascv_d2l import cli
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import whole
 
 TASK = "style_transfer"
 LONGER_SIDE = 450  # the book's 300 x 450, for an image of these proportions
@@ -252,7 +251,7 @@ class Watcher:
 
     def draw(self, transfer):
         """Write the image so far."""
-        with whole(self._run.path("steps") / f"{len(transfer.history):05}.png") as path:
+        with self._run.writing(f"steps/{len(transfer.history):05}.png") as path:
             transfer.image().save(path)
 
     def save(self, transfer):
@@ -305,21 +304,22 @@ def write_results(run, args, content, styles, image):
     height, width = content.shape[:2]
     result = image
     if image.size != (width, height):
-        with whole(run.path(f"painted_{image.height}x{image.width}.png")) as path:
+        with run.writing(f"painted_{image.height}x{image.width}.png") as path:
             image.save(path)
         result = image.resize((width, height), Image.Resampling.LANCZOS)
         if args.preserve_color:  # the content's own colours are finer than enlarged ones
             result = Image.fromarray(with_colors_of(np.asarray(result), content))
-    with whole(run.path("result.png")) as path:
+    with run.writing("result.png") as path:
         result.save(path)
     titles = ["content", *(f"style: {Path(name).name}" for name in args.style)]
-    draw_examples(
-        run.path("comparison.png"),
-        [content, *(style[0] for style in styles), np.asarray(result)],
-        [*titles, f"result after {args.steps} steps"],
-        columns=3,
-        inches=COMPARISON_INCHES,
-    )
+    with run.drawing("comparison.png") as path:
+        draw_examples(
+            path,
+            [content, *(style[0] for style in styles), np.asarray(result)],
+            [*titles, f"result after {args.steps} steps"],
+            columns=3,
+            inches=COMPARISON_INCHES,
+        )
 
 
 def main(argv=None):

@@ -142,7 +142,7 @@ def feature_classifier(args, run, train):
         classifier = d2l.network_features(args.backbone, weights)
     else:
         classifier = d2l.train_features(train, args.seed)
-    with d2l.whole(path) as temporary:
+    with run.writing(path.name) as temporary:
         classifier.save(temporary)
     return classifier
 

@@ -62,6 +62,19 @@ def rows(out):
         return list(csv.DictReader(file))
 
 
+def test_a_full_disk_at_the_end_is_said_and_gone_on_from(script, files, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.raises(
+            InputError, match=r"painted.*cannot be written \(full\); the state after "
+        ):
+            script.main(flags(files, out))
+    assert not (out / "result.png").exists()
+    script.main(flags(files, out, "--resume"))
+    assert (out / "result.png").exists() and len(rows(out)) == 6
+
+
 @pytest.mark.quick
 def test_writes_result_comparison_curves_and_images_so_far(script, files, tmp_path, capsys):
     out = tmp_path / "run"
