@@ -52,6 +52,7 @@ NEED_LAYERS = (
     "grad-cam", "grad-cam++", "layer-cam", "cam", "attention", "feature-maps", "windows", "filters",
     *DATA_METHODS,
 )  # fmt: skip
+NEIGHBOURS = 5  # of each image
 DEFAULT = ("grad-cam", "saliency", "smooth-grad", "occlusion")
 # Of a detection and of a class of pixels, whose scores are of some places only.
 DEFAULT_OF_PLACES = ("layer-cam", *DEFAULT[1:])
@@ -381,16 +382,29 @@ def compare(subject, names, output, args):
         with writing(drawn[method]):
             d2l.draw_points(drawn[method], points, labels, class_names, title=title)
     if "neighbours" in args.method:
-        order, cosines = d2l.nearest_neighbours(vectors, queries)
         drawn["neighbours"] = {}
+        order, cosines = d2l.nearest_neighbours(vectors, queries, NEIGHBOURS + 1)
         for name, row, near in zip(names, order, cosines, strict=True):
+            # An image of the split itself is no neighbour of its own.
+            pairs = [p for p in zip(row, near, strict=True) if not _same_file(name, split, p[0])]
             (path,) = output.paths(Path(name).stem, "_neighbours.png")
-            titles = [Path(name).name, *(f"{Path(split.names[k]).name} {c:.2f}"
-                                         for k, c in zip(row, near, strict=True))]  # fmt: skip
-            with writing(path):
-                d2l.draw_images(path, [read_image(name), *(images[k] for k in row)], titles, 6)
-            drawn["neighbours"][name] = [split.names[k] for k in row]
+            draw_neighbours(path, name, images, split.names, pairs[:NEIGHBOURS])
+            drawn["neighbours"][name] = [split.names[k] for k, _ in pairs[:NEIGHBOURS]]
     return drawn
+
+
+def draw_neighbours(path, name, images, names, pairs):
+    """Draw an image beside others; `pairs` has their numbers and their cosines to it."""
+    import kerascv_d2l as d2l
+
+    titles = [Path(name).name, *(f"{Path(names[k]).name} {cosine:.2f}" for k, cosine in pairs)]
+    with writing(path):
+        d2l.draw_images(path, [read_image(name), *(images[k] for k, _ in pairs)], titles, 6)
+
+
+def _same_file(name, split, index):
+    other = split.images[index]
+    return isinstance(other, str) and os.path.samefile(name, other)
 
 
 class _Images:
