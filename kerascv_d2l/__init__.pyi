@@ -129,6 +129,7 @@ from kerascv_d2l.layers.augmentation import (
     RandomZoomOut as RandomZoomOut,
     classification_augmentation as classification_augmentation,
     flip_augmentation as flip_augmentation,
+    flip_color_augmentation as flip_color_augmentation,
     mosaic_augmentation as mosaic_augmentation,
     segmentation_augmentation as segmentation_augmentation,
     small_augmentation as small_augmentation,

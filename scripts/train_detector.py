@@ -27,6 +27,7 @@ FOLDER_MODEL = "fcos"  # what measured best on small sets of photographs, see do
 MEASUREMENTS = 20  # of mean average precision in a training, about
 AUGMENTATIONS = {
     "flip": "flip_augmentation",
+    "flip-color": "flip_color_augmentation",
     "ssd": "ssd_augmentation",
     "mosaic": "mosaic_augmentation",
 }

@@ -74,7 +74,7 @@ def _recipe(**options):
         updates=1500,
         epochs=1,
         batch_size=8,
-        augment="flip",
+        augment="flip-color",
         options={"width": 64, "heads": 4, "decoder_layers": 2, "feedforward": 256} | options,
     )
 

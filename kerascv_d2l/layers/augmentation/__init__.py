@@ -5,6 +5,7 @@ from kerascv_d2l.layers.augmentation.compose import (
     Compose,
     classification_augmentation,
     flip_augmentation,
+    flip_color_augmentation,
     mosaic_augmentation,
     segmentation_augmentation,
     small_augmentation,

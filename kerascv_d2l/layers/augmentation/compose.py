@@ -188,11 +188,23 @@ def ssd_augmentation(image_size):
     Source:
         Liu et al. 2016, "SSD", sections 2.2 and 3.6.
     """
-    return Compose([_ssd_crop(image_size), *flip_augmentation(image_size).layers])
+    return Compose([_ssd_crop(image_size), *flip_color_augmentation(image_size).layers])
 
 
 def flip_augmentation(image_size):
-    """Make SSD's augmentation without its zoom and crop.
+    """Make a random flip, with the boxes.
+
+    Args:
+        image_size: not used: images keep their size.
+
+    Returns:
+        `Compose`.
+    """
+    return Compose([RandomHorizontalFlip()])
+
+
+def flip_color_augmentation(image_size):
+    """Make SSD's augmentation without its zoom and crop: random flip, colour jitter.
 
     Args:
         image_size: not used: images keep their size.
@@ -214,7 +226,7 @@ def mosaic_augmentation(image_size, share=MOSAIC_SHARE):
         `Compose`.
     """
     mosaic = Mosaic(image_size, p=share, otherwise=_ssd_crop(image_size))
-    return Compose([mosaic, *flip_augmentation(image_size).layers])
+    return Compose([mosaic, *flip_color_augmentation(image_size).layers])
 
 
 def _ssd_crop(image_size):

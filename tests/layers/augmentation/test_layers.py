@@ -517,6 +517,18 @@ def test_names_of_recipes():
             recipe()
 
 
+@pytest.mark.parametrize(("name", "colours"), [("flip", False), ("flip_color", True)])
+def test_flip_leaves_colours_as_they_are(name, colours):
+    layer = getattr(augmentation, f"{name}_augmentation")(SMALL)
+    data = example(6)["images"]
+    found = layer.transform_batch(Example(tf.constant(data)), tf.constant([1, 2])).image.numpy()
+    same, turned = ((found == images).all((1, 2, 3)) for images in (data, data[:, :, ::-1]))
+    if colours:
+        assert not (same | turned).any()
+    else:
+        assert (same ^ turned).all() and 0 < same.sum() < 6
+
+
 def test_other_entries_pass_through():
     data = example(2) | {"names": np.array(["a", "b"])}
     result = make("RandomHorizontalFlip").transform(data, [1, 2])
