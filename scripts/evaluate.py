@@ -334,6 +334,47 @@ EVALUATIONS = {
 }
 
 
+def read_data(model, args):
+    """Read the data as a model of its task needs it: a `DataSet`."""
+    from kerascv_d2l.data.generated import FOR_GENERATORS
+    from kerascv_d2l.data.load import is_prepared, load
+    from kerascv_d2l.data.splits import keep_largest_object
+
+    options = {"classes": args.classes, "ignore": args.ignore or None, "boxes_on": args.boxes_on}
+    if model.task == "detection" and not model.predicts_masks:
+        options["masks"] = False
+    if model.task == "generation" and args.source == "generated":
+        options = FOR_GENERATORS | {"image_size": 32, "num_train": 1}
+    elif model.task == "generation":
+        options = {} if is_prepared(args.source) else {"validate": True}
+    data = load(
+        args.source,
+        {"generation": "unlabelled", "localization": "detection"}.get(model.task, model.task),
+        seed=args.split_seed,
+        val_fraction=args.val_fraction,
+        skip_bad=args.skip_bad,
+        archive=args.archive,
+        data_dir=args.data_dir,
+        **options,
+    )
+    return keep_largest_object(data) if model.task == "localization" else data
+
+
+def choose_split(data, args):
+    """Give the `Split` that `--split` names."""
+    from kerascv_d2l.data.splits import Split
+
+    splits = splits_of(data, args.model)
+    if args.split == ALL:
+        labelled = [split for split in data.splits.values() if split.task == data.task]
+        return functools.reduce(Split.joined, labelled)
+    if args.split not in splits:
+        raise InputError(f"split {args.split}: {args.source} has {', '.join(splits)}, {ALL}")
+    if splits[args.split].task != data.task:
+        raise InputError(f"split {args.split}: its images have no labels; predict.py predicts them")
+    return splits[args.split]
+
+
 def draw(output, drawings):
     """Draw; what fails is a warning, for the metrics are written already."""
     for name, function in drawings.items():
@@ -357,46 +398,15 @@ def main(argv=None):
     args = parse(argv)
     output = NewFiles(cli.output_folder(args.out, "evaluate"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from kerascv_d2l.data.generated import FOR_GENERATORS
-    from kerascv_d2l.data.load import is_prepared, load as load_data
-    from kerascv_d2l.data.splits import Split, keep_largest_object
     from kerascv_d2l.export import load as load_model
 
     model = load_model(args.model)
     if model.task not in EVALUATIONS:
         raise InputError(f"{args.model}: there is no metric for models of the task {model.task}")
-    localization = model.task == "localization"
-    making = model.task == "generation"
-    options = {"classes": args.classes, "ignore": args.ignore or None, "boxes_on": args.boxes_on}
-    if model.task == "detection" and not model.predicts_masks:
-        options["masks"] = False
-    if making and args.source == "generated":
-        options = FOR_GENERATORS | {"image_size": 32, "num_train": 1}
-    elif making:
-        options = {} if is_prepared(args.source) else {"validate": True}
-    task = {"generation": "unlabelled", "localization": "detection"}.get(model.task, model.task)
-    data = load_data(
-        args.source,
-        task,
-        seed=args.split_seed,
-        val_fraction=args.val_fraction,
-        skip_bad=args.skip_bad,
-        archive=args.archive,
-        data_dir=args.data_dir,
-        **options,
-    )
-    data = keep_largest_object(data) if localization else data
+    data = read_data(model, args)
     print(data.describe(), flush=True)
-    labelled = [split for split in data.splits.values() if split.task == data.task]
-    splits = splits_of(data, args.model)
-    if args.split == ALL:
-        splits = {ALL: functools.reduce(Split.joined, labelled)}
-    if args.split not in splits:
-        raise InputError(f"split {args.split}: {args.source} has {', '.join(splits)}, {ALL}")
-    if splits[args.split].task != data.task:
-        raise InputError(f"split {args.split}: its images have no labels; predict.py predicts them")
-    split, table = splits[args.split], None
-    if not making:
+    split, table = choose_split(data, args), None
+    if model.task != "generation":
         split, table = in_classes_of(model, data, split)
     print(f"measuring on split {args.split}: {len(split)} images", flush=True)
     begin = time.perf_counter()

@@ -180,17 +180,10 @@ def multilevel_roi_align(
     if len(features) == 1:
         return align(0, boxes, image_indices)
     if method == "gather":
-        scale = tf.gather([1.0 / stride for stride in strides], levels - finest)
-        x_min, y_min, x_max, y_max = tf.unstack(boxes * scale[:, tf.newaxis], axis=1)
-        ys, xs = (
-            roi_sampling.sample_positions(low, tf.maximum(high - low, 1.0), bins, sampling_ratio)
-            for low, high, bins in zip(
-                (y_min, x_min), (y_max, x_max), as_size(output_size), strict=True
-            )
-        )
-        full = [tf.cast(m, tf.float32) for m in features]
-        pooled = _gather(full, ys, xs, image_indices, levels - finest)
-        return tf.cast(pooled, features[0].dtype)
+        return _gather_from_levels(
+            features, boxes, image_indices, as_size(output_size), sampling_ratio, levels - finest,
+            strides,
+        )  # fmt: skip
     if method == "separable":
         parts = [align(i, boxes, image_indices) for i in range(len(features))]
         here = levels[:, tf.newaxis, tf.newaxis, tf.newaxis] - finest
@@ -202,6 +195,19 @@ def multilevel_roi_align(
         parts.append(align(i, tf.gather(boxes, own), tf.gather(image_indices, own)))
     pooled = tf.dynamic_stitch(places, parts)
     return tf.ensure_shape(pooled, [boxes.shape[0], *parts[0].shape[1:]])
+
+
+def _gather_from_levels(features, boxes, image_indices, size, sampling_ratio, levels, strides):
+    """Read each box from its own map: the maps lie one behind the other in one table."""
+    scale = tf.gather([1.0 / stride for stride in strides], levels)  # (n,)
+    x_min, y_min, x_max, y_max = tf.unstack(boxes * scale[:, tf.newaxis], axis=1)
+    ys, xs = (
+        roi_sampling.sample_positions(low, tf.maximum(high - low, 1.0), bins, sampling_ratio)
+        for low, high, bins in zip((y_min, x_min), (y_max, x_max), size, strict=True)
+    )
+    full = [tf.cast(features_of_level, tf.float32) for features_of_level in features]
+    pooled = _gather(full, ys, xs, image_indices, levels)
+    return tf.cast(pooled, features[0].dtype)
 
 
 def pyramid_levels(boxes, finest=2, coarsest=5, canonical_size=224, canonical_level=4):

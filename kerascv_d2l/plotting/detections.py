@@ -81,29 +81,9 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
     shown = set(truth["classes"][truth["classes"] >= 0].tolist())
     shown |= {int(c) for i, rows in enumerate(chosen) for c in found["classes"][i, rows]}
 
-    columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
-    # Cells have the middle shape of the images, which are fitted into them.
-    width, height = np.exp(np.mean([np.log(image.shape[1::-1]) for image in images], axis=0))
-    cell = np.array([width, height]) * (CELL_INCHES / max(height, width))
-    step = cell + GAP_INCHES
-    figure_width = max(columns * step[0] + GAP_INCHES, MIN_WIDTH_INCHES)
     handles = _legend_handles(sorted(shown), class_names, truth["ignore"].any())
-    legend_columns = min(len(handles), int(figure_width / LEGEND_ENTRY_INCHES))
-    legend_height = 0.4 + 0.25 * math.ceil(len(handles) / legend_columns)
-    size = np.array([figure_width, rows * step[1] + GAP_INCHES + legend_height])
-    figure = Figure(figsize=tuple(size), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-
-    left = (size[0] - columns * step[0] + GAP_INCHES) / 2
-    for i, image in enumerate(images):
-        row, column = divmod(i, columns)
-        corner = (left + column * step[0], size[1] - (row + 1) * step[1])
-        axes = figure.add_axes([*(corner / size), *(cell / size)])
-        axes.imshow(image, interpolation="antialiased", aspect="equal")
-        axes.set_axis_off()
-        axes.set_autoscale_on(False)
-        axes.apply_aspect()  # moves an image of another shape to its place before texts are set
+    figure, places, legend_columns = _figure_with_places(images, columns, len(handles))
+    for i, (image, place) in enumerate(zip(images, places, strict=True)):
         objects = np.flatnonzero(truth["classes"][i] >= 0)
         if detections.get("masks") is not None:
             masks = np.asarray(detections["masks"][i])
@@ -112,9 +92,8 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
             masks = np.asarray(labels["masks"][i])
             white = [TRUTH_COLOR] * len(objects)
             image = overlay_instances(image, (masks[row] for row in objects), white, opacity=0)
-        axes.images[0].set_data(image)
         _draw_cell(
-            axes,
+            _axes_with_image(figure, place, image),
             {name: value[i, objects] for name, value in truth.items()},
             {name: found[name][i, chosen[i]] for name in ("boxes", "scores", "classes")},
             class_names,
@@ -130,6 +109,43 @@ def _detections_figure(images, detections, labels, class_names, score_threshold,
         title=f"dashed: ground truth      solid: predicted, score ≥ {score_threshold:g}",
     )
     return figure
+
+
+def _figure_with_places(images, columns, entries):
+    """Make a figure for images in rows and a legend below them.
+
+    Returns:
+        The figure; for each image the place of its cell, `(left, bottom, width, height)` as shares
+        of the figure; and the number of columns of a legend of so many entries.
+    """
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    # Cells have the middle shape of the images, which are fitted into them.
+    width, height = np.exp(np.mean([np.log(image.shape[1::-1]) for image in images], axis=0))
+    cell = np.array([width, height]) * (CELL_INCHES / max(height, width))
+    step = cell + GAP_INCHES
+    figure_width = max(columns * step[0] + GAP_INCHES, MIN_WIDTH_INCHES)
+    legend_columns = min(entries, int(figure_width / LEGEND_ENTRY_INCHES))
+    legend_height = 0.4 + 0.25 * math.ceil(entries / legend_columns)
+    size = np.array([figure_width, rows * step[1] + GAP_INCHES + legend_height])
+    figure = Figure(figsize=tuple(size), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+
+    left = (size[0] - columns * step[0] + GAP_INCHES) / 2
+    places = []
+    for row, column in (divmod(i, columns) for i in range(len(images))):
+        corner = (left + column * step[0], size[1] - (row + 1) * step[1])
+        places.append([*(corner / size), *(cell / size)])
+    return figure, places, legend_columns
+
+
+def _axes_with_image(figure, place, image):
+    axes = figure.add_axes(place)
+    axes.imshow(image, interpolation="antialiased", aspect="equal")
+    axes.set_axis_off()
+    axes.set_autoscale_on(False)
+    axes.apply_aspect()  # moves an image of another shape to its place before texts are set
+    return axes
 
 
 def _draw_cell(axes, truth, found, class_names, crowded):
