@@ -270,7 +270,7 @@ class Detector(BuiltModel, keras.Model):
     def test_step(self, data):
         return super().test_step(self._with_targets(data))
 
-    def sum_of_parts(self, losses, images=1):
+    def sum_of_parts(self, losses, images):
         """Add up this device's parts of the losses, each kept in its metric, `self.parts[name]`.
 
         Args:
