@@ -209,6 +209,14 @@ def test_the_same_everywhere(answers_in_python, exported, loaded, case, request)
     assert compared == len(lonely.files)
 
 
+def test_new_sizes_are_not_traced_anew(loaded):
+    """What TensorFlow restores is traced for each new size, up to a second; its traces are not."""
+    model, _ = loaded["detector"]
+    for size in SIZES:
+        model.detect(images_of(size))
+    assert model.detect.model.detect.experimental_get_tracing_count() == 0
+
+
 def test_the_same_after_training_on_two_devices(tmp_path):
     images = images_of(SIZES[0])
     np.save(tmp_path / "images.npy", images)
