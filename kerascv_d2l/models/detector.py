@@ -371,7 +371,17 @@ class Detector(BuiltModel, keras.Model):
             Tuple of the loss, float32 scalar, and detections as `decode` gives them; the
             model's metrics are updated.
         """
-        return self._evaluate_batch(images, y, self._settings_key())
+        images, y = tf.nest.map_structure(tf.convert_to_tensor, (images, y))
+        # One trace for any number of images, and of objects (or proposals) in one: left to itself,
+        # TensorFlow finds that out by three traces, each of which takes a second and more.
+        of_images = tf.nest.map_structure(
+            lambda tensor: _of_any_number(tensor, 1 if tensor.shape.rank == 4 else 2), images
+        )
+        of_objects = tf.nest.map_structure(_of_any_number, y)
+        evaluate, key = self._evaluate_batch, self._settings_key()
+        if not tf.config.functions_run_eagerly():
+            evaluate = evaluate.get_concrete_function(of_images, of_objects, key)
+        return evaluate(images, y, key)
 
     def _losses_and_detections(self, images, y, _):
         images, y, _ = keras.utils.unpack_x_y_sample_weight(self._with_targets((images, y)))
@@ -429,6 +439,10 @@ class Detector(BuiltModel, keras.Model):
         decoder = keras.saving.deserialize_keras_object(config.get("decoder"), custom_objects)
         with dtype_scope(config.get("dtype")):
             return cls(**{**config, "decoder": decoder})
+
+
+def _of_any_number(tensor, dimensions=2):
+    return tf.TensorSpec([None] * dimensions + tensor.shape[dimensions:], tensor.dtype)
 
 
 def matching_score(found, box, class_index):

@@ -162,6 +162,9 @@ def test_one_pass_gives_what_evaluate_and_detect_give():
     together = evaluate_detections(model, batches)
     assert {k: together[k] for k in expected} == pytest.approx(expected, rel=1e-5)
     assert {"loss", "class_error", "bbox_mae"} == set(expected)
+    # For a full batch and a smaller one, and other numbers of objects: more take time to trace.
+    evaluate_detections(model, batches.map(lambda x, y: (x, {k: v[:, :2] for k, v in y.items()})))
+    assert model._evaluate_batch.experimental_get_tracing_count() == 1
     bare = evaluate_detections(GridDetector(2, width=2), batches)  # not compiled: no loss
     assert "loss" not in bare and "map" in bare
 
