@@ -331,6 +331,12 @@ def _renew_optimizer(model):
     for variable in new.variables:
         if variable.path in state:
             variable.assign(state[variable.path])
+    inner = getattr(new, "inner_optimizer", new)  # of a loss scale
+    if inner.use_ema:  # the mean of what begins to learn now is what it is now, not 0
+        means = inner._model_variables_moving_average
+        for variable, mean in zip(model.trainable_variables, means, strict=True):
+            if mean is not None and mean.path not in state:
+                mean.assign(variable)
     model.optimizer = new
 
 

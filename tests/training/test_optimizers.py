@@ -387,6 +387,19 @@ def test_freezing_keeps_the_state_of_what_still_learns():
     np.testing.assert_array_equal(*paths)
 
 
+def test_the_mean_of_what_begins_to_learn_begins_at_what_it_is():
+    keras.utils.set_random_seed(0)
+    model = two_branches()
+    freeze(model, "body")
+    model.compile(make_optimizer("adam", 1e-6, averaging=0.99, model=model), mean_output)
+    model.fit(*data(), BATCH, 12, verbose=0)
+    before = model.get_layer("body").kernel.numpy()
+    unfreeze(model, "body")
+    model.fit(*data(), BATCH, verbose=0)
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    np.testing.assert_allclose(model.get_layer("body").kernel, before, atol=1e-4)
+
+
 def test_unfreezing_by_hand_says_what_to_do():
     model = compiled(learning_rate=0.01)
     freeze(model, "stem.*")
