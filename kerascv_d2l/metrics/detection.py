@@ -268,9 +268,12 @@ class DetectionEvaluator:
         if not right.any():
             return float("nan")
         order = np.argsort(-scores, kind="stable")
+        scores, right = scores[order], right[order]
         # F1 is 2 right / (detections + objects).
-        f1 = np.cumsum(right[order]) / (np.arange(len(order)) + 1 + np.sum(~objects[3]))
-        return float(np.floor(100 * scores[order][f1.argmax()]) / 100)
+        f1 = np.cumsum(right) / (np.arange(len(order)) + 1 + np.sum(~objects[3]))
+        # A threshold lets in all detections of equal score, up to the last of them.
+        last = np.append(scores[1:] < scores[:-1], True)
+        return float(np.floor(100 * scores[last][f1[last].argmax()]) / 100)
 
     def errors_by_image(self, score_threshold):
         """Count what is wrong with the detections of at least a score, at IoU 0.5.

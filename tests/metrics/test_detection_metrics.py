@@ -612,8 +612,9 @@ def test_curves_and_errors_of_each_image():
     assert evaluator.errors_by_image(0.95)[0].tolist() == [2, 0, 1]
 
 
-def test_best_score_threshold_is_that_of_the_greatest_f1():
-    """Against a loop over all thresholds, with two classes and an ignored object."""
+@pytest.mark.parametrize("digits", [4, 1])
+def test_best_score_threshold_is_that_of_the_greatest_f1(digits):
+    """Against a loop over all thresholds, with two classes, an ignored object and ties."""
     random = np.random.default_rng(4)
     boxes = random.uniform(0, 0.5, (6, 8, 2))
     boxes = np.concatenate([boxes, boxes + 0.4], axis=2).astype("float32")
@@ -621,7 +622,7 @@ def test_best_score_threshold_is_that_of_the_greatest_f1():
     labels = {"boxes": boxes[:, :5], "classes": classes[:, :5], "ignore": np.zeros((6, 5), bool)}
     labels["ignore"][:, 0] = True
     shifted = boxes + random.normal(0, 0.05, boxes.shape).astype("float32")
-    scores = np.round(random.uniform(0, 1, (6, 8)), 4).astype("float32")
+    scores = np.round(random.uniform(0, 1, (6, 8)), digits).astype("float32")
     evaluator = DetectionEvaluator()
     evaluator.update(labels, {"boxes": shifted, "scores": scores, "classes": classes})
     f1 = {}
