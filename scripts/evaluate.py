@@ -81,8 +81,7 @@ def in_classes_of(model, data, split):
         InputError: if the data has a class that the model does not know.
     """
     names, theirs = data.class_names, model.class_names
-    numbered = all(name.isdecimal() for name in names) or all(name.isdecimal() for name in theirs)
-    if numbered and len(names) == len(theirs):
+    if set(names) != set(theirs) and len(names) == len(theirs) and _only_one_named(names, theirs):
         order = np.arange(len(names))
     elif unknown := [name for name in names if name not in theirs]:
         raise InputError(
@@ -99,6 +98,13 @@ def in_classes_of(model, data, split):
     elif "classes" in targets:
         targets["classes"] = [order[classes] for classes in targets["classes"]]
     return dataclasses.replace(split, targets=targets), table
+
+
+def _only_one_named(one, other):
+    """Whether one list of classes has names and the other numbers, or just 0, 1, 2 for none."""
+    numbers = [all(name.isdecimal() for name in names) for names in (one, other)]
+    counted = [str(k) for k in range(len(one))]
+    return sum(numbers) == 1 or counted in (list(one), list(other))
 
 
 def splits_of(data, model_path):

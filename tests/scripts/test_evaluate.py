@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,6 +93,27 @@ def test_classification(script, use, tmp_path, capsys):
     )
     assert "measuring on split all: 8 images" in capsys.readouterr().out
     assert (tmp_path / "metrics-2.json").exists() and (tmp_path / "worst-2.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "order"),
+    [
+        (("1", "2", "10"), ("1", "10", "2"), [0, 2, 1]),  # the same numbers in another order
+        (("3", "5", "7"), ("5", "7", "9"), None),  # 9 is not known
+        (("cat", "dog", "cow"), ("3", "5", "7"), [0, 1, 2]),  # names, and numbers for want of them
+        (("3", "5", "7"), ("0", "1", "2"), [0, 1, 2]),  # no names
+        (("cat", "dog", "cow"), ("cow", "cat"), [2, 0]),
+    ],
+)
+def test_classes_are_matched_by_name(script, model, data, order):
+    split = data_of({"label": np.arange(7) % 2}).val
+    knows, named = (SimpleNamespace(class_names=names, source="d") for names in (model, data))
+    if order is None:
+        with pytest.raises(InputError, match="does not know 9"):
+            script.in_classes_of(knows, named, split)
+        return
+    _, table = script.in_classes_of(knows, named, split)
+    assert table[: len(order)].tolist() == order
 
 
 def test_the_validation_images_of_the_run(script, use, tmp_path, monkeypatch, capsys):
