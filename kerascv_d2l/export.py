@@ -8,8 +8,6 @@ a dict from names to pairs of a function of tensors and its signature, a tuple o
 the numbers `n` and `seed`, are exported as they are.
 """
 
-import importlib
-import pkgutil
 import tempfile
 from pathlib import Path
 
@@ -17,14 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerascv_d2l.classes import register_classes
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import whole, writing
+from kerascv_d2l.files import check_for_tensorflow, whole, writing
 from kerascv_d2l.models.common import SCORE_THRESHOLD, in_float32
 from kerascv_d2l.ops.checks import as_image_size
 
 _DTYPES = (tf.uint8, tf.float32, tf.float64)  # of images
-# Importing a module registers its classes with Keras.
-_WITH_CLASSES = ("initializers", "layers", "losses", "metrics", "models", "training.optimizers")
 _MOST_LETTERS = 300  # of TensorFlow's own message in ours
 
 
@@ -51,6 +48,7 @@ def save(model, path):
         InputError: if the model has no endpoints.
         WriteError: if it cannot be written, as on a full disk.
     """
+    check_for_tensorflow(path)
     _check_exportable(model, str(type(model).__name__))
     module = tf.Module()
     # Keras' objects would be saved with all their own functions; their variables are enough.
@@ -272,6 +270,7 @@ def _load_saved_model(path):
         if (path / "saved_model" / "saved_model.pb").is_file():
             raise InputError(f"{message}: give the folder {path / 'saved_model'}")
         raise InputError(f"{message}: give saved_model/ or model.keras of a run")
+    check_for_tensorflow(path)
     try:
         model = tf.saved_model.load(str(path))
         facts = {
@@ -342,11 +341,3 @@ def load_model(path, **options):
     except (KeyError, OSError, TypeError, ValueError) as error:  # Keras has all these for it
         reason = str(error)[:_MOST_LETTERS]
         raise InputError(f"{path} is no Keras model that can be loaded ({reason})") from error
-
-
-def register_classes():
-    """Import every module of this package that has classes which Keras must know to load them."""
-    for name in _WITH_CLASSES:
-        module = importlib.import_module(f"kerascv_d2l.{name}")
-        for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
-            importlib.import_module(found.name)

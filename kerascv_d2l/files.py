@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from kerascv_d2l.errors import WriteError
+from kerascv_d2l.errors import InputError, WriteError, first_of
 
 _SCRATCH_PREFIX = ".writing-"
+_PATTERNS = "*?["
 _FULL = "ResourceExhaustedError"  # TensorFlow's for a full disk; to import it takes seconds
 
 
@@ -106,6 +107,25 @@ def writing(path):
         # "{{node …}} PATH of a temporary file; No space left on device [Op:SaveV2]"
         reason = str(error).splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
         raise WriteError(f"{path}: cannot be written ({reason})") from error
+
+
+def check_for_tensorflow(path):
+    """Refuse a path of which TensorFlow would not find again what it writes there.
+
+    It takes some characters for a pattern: a checkpoint is then found neither to restore nor to
+    delete it, nor are the variables of a SavedModel.
+
+    Args:
+        path: file or folder.
+
+    Raises:
+        InputError: if there is such a character in it.
+    """
+    if found := [c for c in _PATTERNS if c in str(path)]:
+        raise InputError(
+            f"{path}: TensorFlow takes {first_of(found)} in a path for a pattern, and would not "
+            "find its files again; give a folder without it"
+        )
 
 
 def make_folder(folder):

@@ -315,6 +315,15 @@ def test_a_full_disk_names_the_folder(models, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_path_that_tensorflow_takes_for_a_pattern(models, tmp_path):
+    with pytest.raises(InputError, match=r"TensorFlow takes \* in a path"):
+        save(next(iter(models.values())), tmp_path / "a*")
+    (tmp_path / "a[1]").mkdir()
+    (tmp_path / "a[1]" / "saved_model.pb").touch()
+    with pytest.raises(InputError, match=r"TensorFlow takes \[ in a path"):
+        load(tmp_path / "a[1]")
+
+
 def test_what_is_no_model(exported, tmp_path):
     folder, _ = exported
     (tmp_path / "run" / "saved_model").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import math
 import re
 import tempfile
@@ -12,6 +13,7 @@ import h5py
 import keras
 import numpy as np
 
+from kerascv_d2l.classes import register_classes
 from kerascv_d2l.errors import InputError, first_of
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".pth.tar")
@@ -116,7 +118,9 @@ def check_kind(path):
 
 
 def identify(path):
-    """Tell which network of `models.backbones` a weights file is of, by its parameters' number.
+    """Tell which network of `models.backbones` a weights file is of.
+
+    A detector's `model.keras` names its backbone, of others the number of parameters tells.
 
     Args:
         path: `Path` of a file as `load_weights` takes it.
@@ -128,6 +132,8 @@ def identify(path):
         InputError: if the file cannot be read.
     """
     with _readable(path):
+        if name := _backbone_named_in(path):
+            return name
         shapes = _shapes_in(path)
     count = sum(math.prod(shape) for shape in shapes)
     for entry in _PARAMETERS.split(","):
@@ -135,6 +141,15 @@ def identify(path):
         if str(count) in counts:
             return name
     return None
+
+
+def _backbone_named_in(path):
+    if path.suffix != ".keras":
+        return None
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json")).get("config", {})
+    name = config.get("backbone")
+    return name if isinstance(name, str) else None  # others hold a network as a whole
 
 
 def _shapes_in(path):
@@ -156,7 +171,7 @@ def _readable(path):
     """Turn the errors of damaged files into `InputError`."""
     try:
         yield
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, json.JSONDecodeError, zipfile.BadZipFile) as error:
         raise InputError(f"weights {path}: not a readable weights file ({error}).") from error
 
 
@@ -273,6 +288,7 @@ def _torch_shape(layer, variable):
 
 
 def _read_model(path):
+    register_classes()  # it may be a model of another class than the one that is built
     try:
         return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError) as error:  # Keras raises these for all that a file can be

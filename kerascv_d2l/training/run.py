@@ -33,6 +33,7 @@ from kerascv_d2l import __version__
 from kerascv_d2l.data.batches import batches, names_of_batch, steps_per_epoch
 from kerascv_d2l.errors import InputError, WriteError
 from kerascv_d2l.files import (
+    check_for_tensorflow,
     make_folder,
     plain,
     remove_leftovers,
@@ -165,6 +166,7 @@ class Run(keras.callbacks.Callback):
         self._variables, self._optimizers, self._rates = [], {}, {}
         images = self.settings.get("batch_size")
         self._parts = [AverageReplicas()] + ([Throughput(images)] if images else [])
+        check_for_tensorflow(self.out)
         make_folder(self.out)
         self._lock = lock_folder(self.out)
         remove_leftovers(self.out)
@@ -304,6 +306,8 @@ class Run(keras.callbacks.Callback):
         hint = ""
         if self._more_epochs and stored.get(length) != present[length]:
             hint = f" ({_MORE_EPOCHS})"
+        if any(name == "images" for name, *_ in different):
+            hint += " (images: how many, and a number that changes with their names and labels)"
         changes = "; ".join(f"{name} was {was} and is now {now}" for name, was, now in different)
         raise InputError(
             f"resume: the run was started with other settings: {changes}{hint}. "

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from kerascv_d2l import YOLO1
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models import weights
+from kerascv_d2l.models.backbones import check_weights
 from kerascv_d2l.models.weights import load_state_dict, load_weights
 
 
@@ -189,6 +191,20 @@ def test_imagenet_without_cache_and_network_says_how_to_go_on(model, hub):
     assert "weights=None" in message
     assert hub[1] == [("timm/small.tv_in1k", "model.safetensors")]
     assert_unchanged(model, before)
+
+
+def test_a_detector_of_another_class_gives_its_backbone(tmp_path):
+    """Its file names the network; what both have under the same names is loaded."""
+    one, other = YOLO1(2, "mobilenet_0.25", None), YOLO1(3, "mobilenet_0.25", None)
+    one.save(tmp_path / "model.keras")
+    assert weights.identify(tmp_path / "model.keras") == "mobilenet_0.25"
+    with pytest.raises(
+        InputError, match=r"model.keras: this file is mobilenet_0.25, not mobilenet_1"
+    ):
+        check_weights("mobilenet_1.0", tmp_path / "model.keras")
+    load_weights(other.features, tmp_path / "model.keras")
+    for found, wanted in zip(other.features.weights, one.features.weights, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_timm_repositories(monkeypatch):

@@ -617,6 +617,12 @@ def _full_disk(*_, **__):
     )
 
 
+def test_a_folder_that_tensorflow_takes_for_a_pattern(tmp_path):
+    with pytest.raises(InputError, match=r"run \[1\]: TensorFlow takes \[ in a path"):
+        Run(tmp_path / "run [1]", {"epochs": 3}, task="toy")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_says_what_is_kept(tmp_path, monkeypatch):
     run = Run(tmp_path / "a", {"epochs": 3}, task="toy")
     with monkeypatch.context() as patch:
