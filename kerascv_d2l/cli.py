@@ -128,14 +128,15 @@ def devices(text):
 
 
 class _Parser(argparse.ArgumentParser):
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_args(self, args=None, namespace=None):
         _flags.clear()
         _given.clear()
         for action in self._actions:
             for flag in action.option_strings:
                 if flag.startswith("--"):  # the first: others are its --no- form
                     _flags.setdefault(action.dest, flag)
-        return super().parse_known_args(args, namespace)
+        # Flags may stand among the arguments that have none: MODEL --out DIR IMAGE.
+        return self.parse_intermixed_args(args, namespace)
 
 
 def parser(doc):

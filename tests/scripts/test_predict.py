@@ -89,6 +89,14 @@ def photo(tmp_path):
     return path
 
 
+def test_flags_may_stand_between_the_model_and_the_images(script):
+    for argv in ("m a.png b.png --out d", "m --out d a.png b.png", "m a.png --out d b.png"):
+        args = script.parse(argv.split())
+        assert (args.model, args.images, args.out) == ("m", ["a.png", "b.png"], "d")
+    with pytest.raises(SystemExit):
+        script.parse(["m", "a.png", "--outt", "d"])
+
+
 def test_detection(script, load, photo, tmp_path, capsys):
     out = tmp_path / "out"
     result = script.main(["detection", str(photo), "--out", str(out)])
