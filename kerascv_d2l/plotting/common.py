@@ -3,6 +3,7 @@
 import colorsys
 import functools
 import math
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -133,7 +134,12 @@ def save(path, figure):
     for text in figure.findobj(Text):
         as_written(text)
     # Labels of ticks may be made while the figure is drawn.
-    with matplotlib.rc_context({"text.parse_math": False}), whole(path) as temporary:
+    with (
+        matplotlib.rc_context({"text.parse_math": False}),
+        warnings.catch_warnings(),
+        whole(path) as temporary,
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # `fallback_families` has said it
         figure.canvas.print_figure(temporary, dpi=DPI)
 
 
