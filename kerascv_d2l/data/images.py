@@ -40,12 +40,15 @@ class ImageInfo(NamedTuple):
             which TensorFlow's decoder reads to the very pixels Pillow gives.
         orientation: int 1-8, the EXIF rotation; 1 is upright, 5-8 are stored
             with height and width exchanged.
+        brightest: int 0-255, the highest value of a channel (of a JPEG about), as `read_image`
+            gives it; 255 where that is not known.
     """
 
     height: int
     width: int
     plain: bool
     orientation: int = UPRIGHT
+    brightest: int = 255
 
 
 def find_images(sources):
@@ -127,16 +130,14 @@ def check_image(path, content=None):
     """
     with opened(path, content) as image:
         width, height = image.size
-        has_range = image.mode in ("I", "F")
         plain = _is_plain(image)
         image.draft(None, (max(1, width // _DRAFT_SHRINK), max(1, height // _DRAFT_SHRINK)))
         image.load()
-        if has_range:
-            _to_rgb(image)  # raises where the pixels have no known range
+        brightest = _brightest(image)
         orientation = _orientation(image)
     if orientation in SIDEWAYS:
         height, width = width, height
-    return ImageInfo(height, width, plain and orientation == UPRIGHT, orientation)
+    return ImageInfo(height, width, plain and orientation == UPRIGHT, orientation, brightest)
 
 
 def check_images(paths, skip_bad=False):
@@ -301,9 +302,27 @@ def _explanation(path, content, error, kind):
     return f"damaged or truncated {kind} ({error})"
 
 
+def _is_wide(image):
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _brightest(image):
+    """The highest value of a loaded image as `ImageInfo` has it.
+
+    Raises:
+        InputError: where pixels of more than 8 bits have no known range.
+    """
+    if _is_wide(image):
+        return int(_wide_to_uint8(image).max())
+    if image.mode not in ("L", "RGB"):  # of a palette these would be indices
+        return 255
+    extrema = image.getextrema()
+    return extrema[1] if image.mode == "L" else max(high for _, high in extrema)
+
+
 def _to_rgb(image):
     """Any loaded Pillow image as mode RGB of the same size."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if _is_wide(image):
         return Image.fromarray(_wide_to_uint8(image)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

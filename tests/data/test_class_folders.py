@@ -92,12 +92,24 @@ def test_a_share_of_each_class_is_set_apart(tmp_path):
     assert not set(data.train.names) & set(data.val.names)
     assert read(tmp_path, val_fraction=0.5).val.counts(3).tolist() == [0, 5, 10]
     assert read(tmp_path, seed=1).val.names != data.val.names == read(tmp_path).val.names
-    with pytest.raises(InputError, match="no image of b to train on"):
+    with pytest.raises(InputError, match="no class has more than one image, so that"):
         read(flat(tmp_path / "single", {"a": 1, "b": 1, "c": 1}))
     shutil.rmtree(tmp_path / "single")
     # One bad file of a class does not end the run.
     (tmp_path / "train" / "3.png").write_text("no image")
     assert read(tmp_path, skip_bad=True).train.counts(3)[1] == 7
+
+
+def test_images_that_use_some_of_their_bits_are_noted(tmp_path):
+    """As those of cameras with 12 bits, saved in 16: nearly black where 65535 is white."""
+    for most, noted in ((4080, True), (65535, False)):
+        root = tmp_path / str(most)
+        for k in range(6):
+            (root / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+            pixels = (np.eye(8, 9) * most * (k + 1) / 6).astype(np.uint16)
+            Image.fromarray(pixels).save(root / "ab"[k % 2] / f"{k}.png")
+        text = read(root).describe()
+        assert ("no pixel of any image is brighter than 16 of 255" in text) == noted
 
 
 def test_a_training_part_alone_is_split(folder):

@@ -110,7 +110,7 @@ def write_coco(root, *annotations):
     """Two images; each annotation is on the first, and the square on the second."""
     (root / "images").mkdir(parents=True, exist_ok=True)
     for name in "ab":
-        Image.new("RGB", (WIDTH, HEIGHT)).save(root / "images" / f"{name}.png")
+        Image.new("RGB", (WIDTH, HEIGHT), "gray").save(root / "images" / f"{name}.png")
     square = {"segmentation": SQUARE, "bbox": BOX}
     rows = [square | a for a in annotations]
     content = {
@@ -316,7 +316,7 @@ def write_instances(root, kind):
     for name in "ab":
         folder = root / (f"{name}/images" if kind == "kaggle" else "images")
         folder.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{name}.png")
+        Image.new("RGB", (WIDTH, HEIGHT), "gray").save(folder / f"{name}.png")
         if kind == "numbers":
             (root / "instances").mkdir(exist_ok=True)
             numbers = np.max(masks // 255 * np.uint16([[[7]], [[300]], [[2]]]), axis=0)
@@ -372,7 +372,7 @@ def test_numbers_of_objects_of_voc(tmp_path):
         for name, box in zip(("dog", "cat", "dog"), corners, strict=True)
     )
     for name in "abc":
-        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        Image.new("RGB", (WIDTH, HEIGHT), "gray").save(tmp_path / "JPEGImages" / f"{name}.jpg")
         (tmp_path / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
         image = Image.fromarray(numbers)
         image.putpalette(bytes(range(256)) * 3)
@@ -408,7 +408,7 @@ def test_masks_and_ellipses_of_cvat_and_circles_of_labelme(tmp_path):
     circle = {"label": "a", "shape_type": "circle", "points": [[20, 15], [24, 12]]}
     for name in "ab":
         for folder in (tmp_path / "cvat" / "images", tmp_path / "labelme"):
-            Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{name}.png")
+            Image.new("RGB", (WIDTH, HEIGHT), "gray").save(folder / f"{name}.png")
         content = {"shapes": [circle], "imagePath": f"{name}.png"}
         (tmp_path / "labelme" / f"{name}.json").write_text(json.dumps(content))
     mask, ellipse = load(tmp_path / "cvat", "detection").train.instance_masks(0)

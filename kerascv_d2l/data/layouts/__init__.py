@@ -225,6 +225,12 @@ def _check_learnable(data, named_in):
             f"to tell apart{rest}{_first_fault(data)}"
         )
     if data.task == CLASSIFICATION and (counts == 0).any():
+        if data.drawn and (data.val.counts(len(counts))[counts == 0] > 0).all():
+            raise InputError(
+                f"{data.source}: no class has more than one image, so that those set apart to "
+                "validate on are missing to train on. Add images, or name those to validate on: "
+                "folders train/ and val/"
+            )
         name = data.class_names[np.flatnonzero(counts == 0)[0]]
         raise InputError(
             f"{data.source}: no image of {name} to train on{_first_fault(data)}; add some, or "
@@ -254,7 +260,8 @@ def _check_masks(data, named_in):
     if named_in and unused:
         raise InputError(
             f"{named_in}: no mask has a pixel of {first_of(unused)}. Are the masks those of these "
-            "classes? Leave out of the list what none has, or ignore it"
+            f"classes? Ignore what none has (--ignore {unused[0]}). (Where the lines of a list are "
+            "numbers, a name that is left out moves all names below it to other numbers.)"
         )
 
 

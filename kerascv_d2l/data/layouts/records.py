@@ -13,6 +13,8 @@ from kerascv_d2l.data.layouts.files import ALL, TEST, TRAIN, VAL, relative
 from kerascv_d2l.data.splits import DataSet, Split, first_of
 from kerascv_d2l.errors import InputError
 
+DARK = 16  # of 255, white of 12 bits in 16: where nothing is brighter, something is wrong
+
 
 @dataclasses.dataclass
 class LabelledObject:
@@ -174,7 +176,7 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
     parts = _arrange(labels.images, source)
     parts = _distinct(parts, faults)
     _note_similar(labels.class_names or (), faults)
-    splits, turned = {}, []
+    splits, turned, brightest = {}, [], 0
     for part, images in parts.items():
         known = faults if part in (ALL, TRAIN) else Faults(faults.skip_bad)
         found = _check_part(images, labels.targets, known)
@@ -183,6 +185,7 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
             why = f" left; the first fault was: {first}" if first else ""
             raise InputError(f"{source}, {part} split: no image{why}")
         _name(found)
+        brightest = max(brightest, *(c.info.brightest for c in found))
         turned += [c.name for c in found if "mask" in c.targets and c.info.orientation != UPRIGHT]
         if part == ALL and labels.targets is not None:
             both = _set_apart(found, val_fraction, seed, source)
@@ -190,6 +193,12 @@ def build_data_set(labels, faults, source, val_fraction=0.2, seed=0):
             splits |= {TRAIN: _split(both[TRAIN], known.reasons), VAL: _split(both[VAL], [])}
         else:
             splits[TRAIN if part == ALL else part] = _split(found, known.reasons)
+    if brightest <= DARK:
+        faults.notes.append(
+            f"no pixel of any image is brighter than {brightest} of 255: all look black. Images of "
+            "16 bits are read as 0 to 65535; where only 8 or 12 bits are used, scale them to the "
+            "whole range"
+        )
     if turned:
         faults.notes.append(
             f"{len(turned)} image(s) are stored turned (EXIF), and their masks are read as those "
