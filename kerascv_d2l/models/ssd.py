@@ -187,7 +187,7 @@ class SSD(Detector):
         Liu et al. 2016, "SSD"; D2L 1.0.3, section 14.7.
     """
 
-    BACKBONE = "mobilenet"
+    BACKBONE = "resnet18"
     MIN_SIZE = MIN_SIZE
     LOSSES: ClassVar = {
         "ssd": partial(SSDLoss, negatives_per_positive=3.0, normalizer="positives"),
@@ -209,7 +209,7 @@ class SSD(Detector):
     def __init__(
         self,
         num_classes=None,
-        backbone="mobilenet",
+        backbone="resnet18",
         weights=None,
         image_size=None,
         class_names=None,
