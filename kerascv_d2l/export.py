@@ -45,7 +45,7 @@ def save(model, path):
         path: folder to write, as a whole or not at all.
 
     Raises:
-        InputError: if the model has no endpoints.
+        InputError: if the model has no endpoints, or TensorFlow takes the path for a pattern.
         WriteError: if it cannot be written, as on a full disk.
     """
     check_for_tensorflow(path)

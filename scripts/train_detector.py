@@ -77,9 +77,9 @@ def parse(argv=None):
     group.add_argument(
         "--augment",
         choices=("none", *AUGMENTATIONS),
-        help="flip: random flip and colours; ssd: random zoom out and crop, too; mosaic: the same, "
-        "and mosaics of four for half of the images; on a folder the last fifth of the epochs has "
-        "none (default: by --recipe)",
+        help="flip: random flip; flip-color: and colours; ssd: random zoom out and crop, too; "
+        "mosaic: the same, and mosaics of four for half of the images; on a folder the last fifth "
+        "of the epochs has none (default: by --recipe)",
     )
     group.add_argument(
         "--multi-scale",

@@ -119,7 +119,7 @@ def torchvision_recipe(learning_rate, **options):
     Taken from there: SGD, its rate and momentum, 16 images a step, 26 epochs, a rate that first
     rises, for 1000 of COCO's updates, and horizontal flips; with the options also the network's
     width. Not taken: the rate falls by a cosine, and there by steps after 16 and 22 epochs;
-    colours change with the flips; weight decay has the same number, but is Keras' decoupled one,
+    weight decay has the same number, but is Keras' decoupled one,
     which at this momentum shrinks weights a tenth as fast as PyTorch's. The backbone, its weights
     and the size of images, there a pretrained ResNet-50 and 800 pixels, are for who trains to
     choose, and anchors are chosen by the labels.

@@ -161,9 +161,8 @@ class SSD(Detector):
 
     Args:
         num_classes: int, object classes; or their names, like `class_names`.
-        backbone: a network of `keras.applications` by lower-case name, see
-            `kerascv_d2l.models.backbones`, or "tiny" for the book's. It is tapped at
-            strides 8, 16 and 32, and two more maps follow.
+        backbone: name of a network, see `kerascv_d2l.models.backbones`, or "tiny" for the
+            book's. It is tapped at strides 8, 16 and 32, and two more maps follow.
         weights: weights of the backbone: None (random), "imagenet" (Keras'
             download) or a path. Ignored when a saved model is loaded.
         image_size: `(height, width)` to which `detect` and the exported model
