@@ -35,6 +35,10 @@ def make_layers(side):
             lambda **options: home.Conv2D(192, 1, **options),
             (8, 32, 32, 192),
         ),
+        "convolution 3 x 3, 2 x 40 x 40 x 256 to 256": (
+            lambda **options: home.Conv2D(256, 3, padding="same", **options),
+            (2, 40, 40, 256),
+        ),
         "depthwise 3 x 3, stride 2, 8 x 65 x 65 x 96": (
             lambda **options: home.DepthwiseConv2D(3, 2, **options),
             (8, 65, 65, 96),

@@ -269,8 +269,6 @@ def without_classifier(name, weights, input_shape, batch_norm_momentum):
     network = constructor(include_top=False, weights=weights, input_tensor=features)
     if weights != "imagenet":
         _standardise_inside(network)
-    for layer in network.layers:  # in place: a copy would take as long as the network
-        layer.__class__ = _FAST.get(type(layer), type(layer))
     if batch_norm_momentum is not None:
         for layer in network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -391,7 +389,7 @@ def keras_network(function, weights=None, **arguments):
             with warnings.catch_warnings():
                 # Images of any size use the weights of 224 pixels, of which Keras warns.
                 warnings.filterwarnings("ignore", message="`input_shape` is undefined")
-                return function(weights="imagenet", **arguments)
+                return _with_fast_layers(function(weights="imagenet", **arguments))
         except Exception as error:  # Keras raises a bare Exception when it cannot download
             raise InputError(
                 f'{function.__name__}, weights="imagenet": {_how_to_fetch(str(error))}'
@@ -402,6 +400,12 @@ def keras_network(function, weights=None, **arguments):
         raise InputError(f"{function.__name__}: {error}") from error
     if weights is not None:
         load_weights(network, weights)
+    return _with_fast_layers(network)
+
+
+def _with_fast_layers(network):
+    for layer in network.layers:  # in place: a copy would take as long as the network
+        layer.__class__ = _FAST.get(type(layer), type(layer))
     return network
 
 

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.layers.group_norm import GroupNormalization
 from kerascv_d2l.layers.places import PRIOR_LOGIT
@@ -97,7 +98,7 @@ def predictor(channels, name, dtype=None, bias=0.0):
     Source:
         Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1.
     """
-    return keras.layers.Conv2D(
+    return Conv2D(
         channels,
         3,
         padding="same",

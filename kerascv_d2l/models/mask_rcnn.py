@@ -47,7 +47,7 @@ class MaskHead(keras.layers.Layer):
             return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
         self.convs = [
-            keras.layers.Conv2D(channels, 3, padding="same", **options(f"mask_head_{i}", he()))
+            Conv2D(channels, 3, padding="same", **options(f"mask_head_{i}", he()))
             for i in range(NUM_CONVS)
         ]
         self.conv5_mask = keras.layers.Conv2DTranspose(

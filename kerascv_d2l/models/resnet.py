@@ -8,7 +8,7 @@ stage, `layer1` to `layer4`.
 import keras
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.layers import BatchNorm
+from kerascv_d2l.layers import BatchNorm, Conv2D
 from kerascv_d2l.models import preprocessing
 from kerascv_d2l.models.weights import load_weights
 
@@ -155,7 +155,7 @@ def _conv(x, channels, kernel_size, stride, name, **options):
         # Keras' "same" would pad an even size on the right and at the bottom only.
         x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
         padding = "valid"
-    return keras.layers.Conv2D(channels, kernel_size, stride, padding, name=name, **options)(x)
+    return Conv2D(channels, kernel_size, stride, padding, name=name, **options)(x)
 
 
 def _torch_conv(*arguments):

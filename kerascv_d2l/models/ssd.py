@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.layers import BatchNorm, DetectionDecoder
+from kerascv_d2l.layers import BatchNorm, Conv2D, DetectionDecoder
 from kerascv_d2l.losses.detection import SSDLoss
 from kerascv_d2l.models.backbones import backbone as build_backbone
 from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
@@ -81,9 +81,7 @@ def bbox_predictor(num_anchors, **kwargs):
 def _conv(channels, **kwargs):
     # A new initializer for each: one that is shared draws the same numbers every time.
     initializer = keras.initializers.VarianceScaling(**PYTORCH_UNIFORM)
-    return keras.layers.Conv2D(
-        channels, 3, padding="same", kernel_initializer=initializer, **kwargs
-    )
+    return Conv2D(channels, 3, padding="same", kernel_initializer=initializer, **kwargs)
 
 
 def concat_preds(preds):

@@ -153,9 +153,7 @@ def _plain_encoder(pixels, filters, shortcuts):
 def _two_convolutions(x, channels, shortcut, name):
     before = x
     for step in (1, 2):
-        x = keras.layers.Conv2D(
-            channels, 3, padding="same", use_bias=False, name=f"{name}_conv{step}"
-        )(x)
+        x = Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv{step}")(x)
         x = BatchNorm(name=f"{name}_norm{step}")(x)
         x = keras.layers.ReLU(name=f"{name}_relu{step}")(x)
     if not shortcut:

@@ -3,6 +3,7 @@
 import keras
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.layers.convolution import Conv2D
 
 # torchvision's `vgg19().features`: channels of the 3 x 3 convolutions, each followed by a
 # ReLU; "pool" is 2 x 2 max-pooling. Counting all three kinds gives torchvision's indices 0-36.
@@ -61,7 +62,7 @@ def vgg19_features(layers=BOOK_STYLE_LAYERS + BOOK_CONTENT_LAYERS, dtype=None, s
         elif kind == "relu":
             x = keras.layers.ReLU(name=f"features_{i}", dtype=dtype)(x)
         else:
-            x = keras.layers.Conv2D(
+            x = Conv2D(
                 kind,
                 3,
                 padding="same",

@@ -75,7 +75,7 @@ class YOLO1(Detector):
             self.head = keras.Sequential(
                 [
                     keras.Input(self.features.output_shape[1:]),
-                    keras.layers.Conv2D(HEAD_CHANNELS, 3, padding="same", name="head_conv"),
+                    Conv2D(HEAD_CHANNELS, 3, padding="same", name="head_conv"),
                     # As in YOLO9000 (2017), not in the paper: on a pretrained network's large
                     # features the first steps would else bring the sigmoids to where a squared
                     # error has no gradient. Keras' momentum of 0.99 would leave a third of the

@@ -1,4 +1,4 @@
-"""A convolution whose kernel learns by a product of matrices, against Keras' in float32."""
+"""A convolution whose gradients take other ways, against Keras' in float32."""
 
 import keras
 import numpy as np
@@ -56,6 +56,74 @@ def test_is_that_of_keras(channels, options, dtype, traced):
         largest = abs(expected.numpy()).max()
         assert largest > 0
         np.testing.assert_allclose(tf.cast(ours, tf.float32), expected, atol=largest * error)
+
+
+WIDE = {"filters": 128, "kernel_size": 3, "padding": "same"}
+
+
+def make_wide(dtype="float32", **options):
+    """A layer of 64 to 128 channels, with random weights."""
+    layer = Conv2D(**WIDE | options, dtype=dtype, bias_initializer="ones")
+    layer.build((None, None, None, 64))
+    return layer
+
+
+@pytest.mark.parametrize("batch", [2, None])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_wide_one_learns_as_that_of_keras(batch, compiled):
+    layers = [make_wide(), keras.layers.Conv2D(**WIDE)]
+    layers[1].build((None, None, None, 64))
+    layers[1].set_weights(layers[0].get_weights())
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 14, 17, 64)), tf.float32)
+    spec = tf.TensorSpec([batch, *x.shape[1:]])
+    ours, theirs = (
+        tf.function(lambda x, layer=layer: learn(layer, x), [spec], jit_compile=jit)(x)
+        for layer, jit in zip(layers, (compiled, False), strict=True)
+    )
+    for found, expected in zip(ours, theirs, strict=True):
+        # That of the bias is a sum of sines, which nearly cancel.
+        atol = 2e-5 * max(abs(expected.numpy()).max(), 0.1)
+        np.testing.assert_allclose(found, expected, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "wide"),
+    [
+        ({}, (40, 40), True),
+        ({"dtype": "mixed_bfloat16"}, (40, 40), False),
+        ({"padding": "valid"}, (40, 40), False),
+        ({"strides": 2}, (40, 40), False),
+        ({"dilation_rate": 2}, (40, 40), False),
+        ({"kernel_size": (3, 1)}, (40, 40), False),
+        ({"kernel_size": 5}, (40, 40), False),
+        ({}, (None, 40), False),
+    ],
+)
+def test_only_plain_wide_ones_learn_by_winograds_algorithm(options, size, wide):
+    layer = Conv2D(**WIDE | options)
+    layer.build((None, None, None, 64))
+    spec = tf.TensorSpec([None, *size, 64], layer.compute_dtype)
+    graph = tf.function(lambda x: learn(layer, x)).get_concrete_function(spec).graph
+    kinds = [op.type for op in graph.get_operations()]
+    assert ("Conv2DBackpropFilter" not in kinds) == wide
+    assert ("Conv2DBackpropInput" not in kinds) == wide
+
+
+def test_transforms_wait_for_the_gradient():
+    """Else those of all layers are in memory together."""
+    layer = make_wide()
+    spec = tf.TensorSpec([2, 40, 40, 64])
+    graph = tf.function(lambda x: learn(layer, x)).get_concrete_function(spec).graph
+    transforms = [op for op in graph.get_operations() if op.type in ("MatMul", "BatchMatMulV2")]
+    assert len(transforms) == 8
+    for op in transforms:
+        before, seen = [op], set()
+        while before:
+            one = before.pop()
+            if one.name not in seen:
+                seen.add(one.name)
+                before += [t.op for t in one.inputs] + one.control_inputs
+        assert any("Sin" in name for name in seen)  # of the loss
 
 
 @pytest.mark.parametrize(
