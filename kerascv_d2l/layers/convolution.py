@@ -37,33 +37,65 @@ def _is_wide(x, kernel):
     size = winograd.KERNEL, winograd.KERNEL
     if kernel.shape[:2] != size or x.dtype != tf.float32:
         return False
-    return winograd.is_faster(x.shape, kernel.shape[-1])
+    shape, filters = x.shape, kernel.shape[-1]
+    return winograd.is_faster(shape, filters) and (
+        shape[0] is None or winograd.fits(shape, filters)
+    )
 
 
 @tf.custom_gradient
 def _convolve(x, kernel):
     """Do what `tf.nn.conv2d` does, for a kernel `(1, 1, channels, filters)`."""
+    y = tf.nn.conv2d(x, kernel, **_OPTIONS)
 
     def gradient(upstream):
-        of_x = tf.raw_ops.Conv2DBackpropInput(
-            input_sizes=tf.shape(x), filter=kernel, out_backprop=upstream, **_OPTIONS
-        )
+        upstream = tf.ensure_shape(upstream, y.shape)
         rows = [tf.reshape(t, [-1, t.shape[-1]]) for t in (x, upstream)]  # (places, …)
-        return of_x, tf.reshape(tf.matmul(*rows, transpose_a=True), kernel.shape)
+        of_kernel = tf.reshape(tf.matmul(*rows, transpose_a=True), kernel.shape)
+        return _of_inputs(x, kernel, upstream), of_kernel
 
-    return tf.nn.conv2d(x, kernel, **_OPTIONS), gradient
+    return y, gradient
 
 
 @tf.custom_gradient
 def _convolve_wide(x, kernel):
     """Do what `tf.nn.conv2d` does, for a kernel `(3, 3, channels, filters)`."""
 
-    def gradient(upstream):
-        # One after the other, and only when they are wanted. Else TensorFlow transforms kernels and
-        # inputs of all layers as soon as it has them, and keeps the results until then.
-        with tf.control_dependencies([upstream]):
-            of_x = winograd.input_gradient(upstream, kernel)
-        with tf.control_dependencies([of_x]):
-            return of_x, winograd.kernel_gradient(x, upstream)
+    y = tf.nn.conv2d(x, kernel, **_OPTIONS)
 
-    return tf.nn.conv2d(x, kernel, **_OPTIONS), gradient
+    def gradient(upstream):
+        upstream = tf.ensure_shape(upstream, y.shape)
+        if x.shape[0] is not None:
+            return _by_winograd(x, kernel, upstream)
+        # Boxes of an image are as many as they are: often few, but at times hundreds.
+        return tf.cond(
+            winograd.fits((tf.shape(x)[0], *x.shape[1:]), kernel.shape[-1]),
+            lambda: _by_winograd(x, kernel, upstream),
+            lambda: _by_sums(x, kernel, upstream),
+        )
+
+    return y, gradient
+
+
+def _by_winograd(x, kernel, upstream):
+    """Both gradients, by Winograd's algorithm."""
+    # One after the other, and only when they are wanted. Else TensorFlow transforms kernels and
+    # inputs of all layers as soon as it has them, and keeps the results until then.
+    with tf.control_dependencies([upstream]):
+        of_x = winograd.input_gradient(upstream, kernel)
+    with tf.control_dependencies([of_x]):
+        return of_x, winograd.kernel_gradient(x, upstream)
+
+
+def _by_sums(x, kernel, upstream):
+    """Both gradients as TensorFlow takes them."""
+    of_kernel = tf.raw_ops.Conv2DBackpropFilter(
+        input=x, filter_sizes=kernel.shape, out_backprop=upstream, **_OPTIONS
+    )
+    return _of_inputs(x, kernel, upstream), of_kernel
+
+
+def _of_inputs(x, kernel, upstream):
+    return tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(x), filter=kernel, out_backprop=upstream, **_OPTIONS
+    )

@@ -25,7 +25,9 @@ POINTS = (0, 1, -1, 1 / 2, -2)
 # By benchmarks: with fewer channels or tiles the transforms take what the products save.
 LEAST_CHANNELS = (64, 128)  # of inputs and filters, the fewer and the more
 LEAST_TILES = 32
-MOST_NUMBERS = 2**24  # of a transformed map: 64 MiB
+LEAST_PIXELS = 256  # of all images
+MOST_PADDING = 4  # pixels of tiles for each of the map
+MOST_NUMBERS = 20_000_000  # of a transformed map: 80 MB
 TYPICAL_BATCH = 8  # where the number of images is not known
 
 
@@ -69,10 +71,27 @@ def is_faster(shape, filters):
     batch, height, width, channels = shape
     if height is None or width is None:
         return False
-    rows = (batch or TYPICAL_BATCH) * math.ceil(height / TILE) * math.ceil(width / TILE)
+    batch = batch or TYPICAL_BATCH
+    tiles, pixels = batch * _count(height) * _count(width), batch * height * width
     few, many = sorted((channels, filters))
-    enough = few >= LEAST_CHANNELS[0] and many >= LEAST_CHANNELS[1] and rows >= LEAST_TILES
-    return enough and rows * PATCH**2 * many <= MOST_NUMBERS
+    wide = few >= LEAST_CHANNELS[0] and many >= LEAST_CHANNELS[1]
+    enough = tiles >= LEAST_TILES and pixels >= LEAST_PIXELS
+    return wide and enough and tiles * TILE**2 <= MOST_PADDING * pixels
+
+
+def fits(shape, filters):
+    """Tell whether these gradients take no more memory than is worth it.
+
+    Args:
+        shape: `(batch, height, width, channels)` of the inputs: ints, but batch may be a tensor.
+        filters: int.
+
+    Returns:
+        bool, or a bool tensor `()`.
+    """
+    batch, height, width, channels = shape
+    of_an_image = _count(height) * _count(width) * PATCH**2 * max(channels, filters)
+    return batch <= MOST_NUMBERS // of_an_image
 
 
 def input_gradient(upstream, kernel):

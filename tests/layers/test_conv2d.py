@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kerascv_d2l.layers import Conv2D
+from kerascv_d2l.ops import winograd
 
 pytestmark = pytest.mark.quick
 
@@ -84,6 +85,24 @@ def test_wide_one_learns_as_that_of_keras(batch, compiled):
         # That of the bias is a sum of sines, which nearly cancel.
         atol = 2e-5 * max(abs(expected.numpy()).max(), 0.1)
         np.testing.assert_allclose(found, expected, atol=atol)
+
+
+def test_wide_one_learns_from_any_number_of_images(monkeypatch):
+    """By Winograd's algorithm from two, which are as much as fits, and by sums from three."""
+    monkeypatch.setattr(winograd, "MOST_NUMBERS", 2 * 20 * 36 * 128)
+    layers = [make_wide(), keras.layers.Conv2D(**WIDE)]
+    layers[1].build((None, None, None, 64))
+    layers[1].set_weights(layers[0].get_weights())
+    images = tf.constant(np.random.default_rng(0).normal(size=(3, 14, 17, 64)), tf.float32)
+    ours = tf.function(lambda x: learn(layers[0], x), [tf.TensorSpec([None, 14, 17, 64])])
+    same = []
+    for x in (images[:2], images):
+        pairs = list(zip(ours(x), learn(layers[1], x), strict=True))
+        for found, expected in pairs:
+            atol = 2e-5 * max(abs(expected.numpy()).max(), 0.1)
+            np.testing.assert_allclose(found, expected, atol=atol)
+        same.append(np.array_equal(*pairs[1]))  # the inputs' gradient
+    assert same == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,19 @@ def test_rounding_is_small_beside_sums_of_many_channels():
         ((2, 40, 40, 64), 64, False),
         ((2, 40, 40, 256), 36, False),
         ((2, 10, 10, 512), 512, False),  # 18 tiles
-        ((32, 112, 112, 128), 128, False),  # too large
+        ((8, 5, 5, 512), 512, False),  # 200 pixels
+        ((64, 2, 2, 512), 512, True),  # a quarter of each tile
+        ((256, 1, 1, 512), 512, False),  # a sixteenth
         ((2, None, 40, 256), 256, False),
         ((2, 40, None, 256), 256, False),
     ],
 )
 def test_is_chosen_where_it_pays(shape, filters, faster):
     assert winograd.is_faster(shape, filters) is faster
+
+
+def test_takes_no_more_than_80_mb_for_a_map():
+    tiles = 20_000_000 // (36 * 256)  # 2170
+    assert winograd.fits((tiles // 16, 14, 14, 256), 64)
+    assert not winograd.fits((tiles // 16 + 1, 14, 14, 256), 64)
+    assert not winograd.fits((tf.constant(tiles // 16 + 1), 14, 14, 64), 256)
