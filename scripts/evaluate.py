@@ -314,9 +314,9 @@ def evaluate_generator(model, split, table, args):
     features = load_features(path)
     images = model.sample(max(2, min(len(split), MOST_SCORED)), 0)["images"].numpy()
     grey = images.shape[-1] == 1
-    part = split.subset(range(min(len(split), MOST_SCORED))).fitted(images.shape[1:3], grey)
+    part = split.spread(MOST_SCORED).fitted(images.shape[1:3], grey)
     real = part.images[..., :1] if grey else part.images
-    metrics = feature_scores(features, part.images)(images)
+    metrics = {"num_scored": len(part)} | feature_scores(features, part.images)(images)
     drawings = {"samples": lambda path: draw_tiles(path, images[:64])}
     if "reconstruct" not in model.functions:
         return metrics, [], drawings

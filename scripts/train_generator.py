@@ -180,7 +180,7 @@ def train_batches(args, train, initial_epoch):
     )
 
 
-def draw(run, model, real):
+def draw(run, model, val):
     """Draw samples, how they changed, reconstructions, and walks between two images."""
     import numpy as np
 
@@ -190,13 +190,13 @@ def draw(run, model, real):
     with run.drawing("samples.gif") as path:
         d2l.draw_animation(path, sorted(run.path("samples").glob("*.png")))
     if hasattr(model, "encode"):
-        shown = real[:NUM_PAIRS]
+        shown = val.spread(NUM_PAIRS).images
         if model.channels == 1:
             shown = shown[..., :1]
         pairs = np.stack([shown, model.reconstruct(shown)["images"].numpy()], 1)
         with run.drawing("reconstructions.png") as path:
             d2l.draw_tiles(path, pairs.reshape(-1, *pairs.shape[2:]))
-        ends = model.encode(real[: 2 * WALK_ROWS])["codes"].numpy()
+        ends = model.encode(val.spread(2 * WALK_ROWS).images)["codes"].numpy()
     else:
         ends = sampled["codes"].numpy()[: 2 * WALK_ROWS]
     walks = [
@@ -230,7 +230,8 @@ def main(argv=None):
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
     run = cli.start_run(args, strategy, TASK, data)
     train = data.train.fitted(args.image_size, args.grey)
-    real = data.val.fitted(args.image_size, args.grey).images[:MOST_SCORED]
+    val = data.val.spread(MOST_SCORED).fitted(args.image_size, args.grey)
+    real, drawn = val.images, val.spread(NUM_DRAWN).images
     scores = d2l.feature_scores(feature_classifier(args, run, train), real)
     import keras
 
@@ -243,7 +244,7 @@ def main(argv=None):
     codes = model.sample(NUM_DRAWN, 1)["codes"]
     sheets = d2l.SampleSheets(
         run.path("samples"),
-        lambda: (model.reconstruct(real[:NUM_DRAWN]) if args.model == "ae" else
+        lambda: (model.reconstruct(drawn) if args.model == "ae" else
                  model.decode(codes))["images"].numpy(),
         every,
     )  # fmt: skip
@@ -267,8 +268,8 @@ def main(argv=None):
     metrics = {name: run.history[name][-1] for name in parts}
     metrics |= scores(model.sample(count)["images"].numpy())
     # What is possible: training images, scored as if they had been made.
-    metrics |= {f"{k}_of_training_images": v for k, v in scores(train.images[:count]).items()}
-    draw(run, model, real)
+    metrics |= {f"{k}_of_training_images": v for k, v in scores(train.spread(count).images).items()}
+    draw(run, model, val)
     command = ["python", "scripts/predict.py", str(run.path("saved_model"))]
     return run.finish(metrics, next_command=command)
 

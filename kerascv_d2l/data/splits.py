@@ -189,6 +189,17 @@ class Split:
         targets = {name: self.targets[name] for name in ("label",) if name in self.targets}
         return Split(images, targets, self.names, skipped=self.skipped)
 
+    def spread(self, count):
+        """Take images from all of a split, which is often sorted by folder or class.
+
+        Args:
+            count: int, how many; all, if there are no more.
+
+        Returns:
+            `Split` with the first, the last, and others at even distances.
+        """
+        return self.subset(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
+
     def counts(self, num_classes):
         """Count images, objects or pixels of each class.
 

@@ -39,7 +39,7 @@ def train_features(split, seed=0):
     side = min(split.images.shape[1:3])
     labelled = split.task == CLASSIFICATION
     count = min(len(split), MOST_IMAGES if labelled else MOST_IMAGES // len(TURN_NAMES))
-    part = split.subset(np.linspace(0, len(split) - 1, count).astype(int)).fitted((side, side))
+    part = split.spread(count).fitted((side, side))
     images = part.images
     if labelled:
         labels = part.targets["label"]

@@ -112,6 +112,14 @@ def test_images_that_use_some_of_their_bits_are_noted(tmp_path):
         assert ("no pixel of any image is brighter than 16 of 255" in text) == noted
 
 
+def test_some_images_of_a_split_are_of_all_classes(folder):
+    split = read(folder).train
+    assert split.spread(2).names == ["ant/a.jpg", "wasp/b.gif"]
+    assert split.spread(3).targets["label"].tolist() == [0, 0, 1]
+    assert split.spread(9).names == split.names
+    assert len(split.spread(0)) == 0
+
+
 def test_a_training_part_alone_is_split(folder):
     for child in (folder / "val").rglob("*"):
         if child.is_file():

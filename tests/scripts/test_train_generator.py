@@ -151,7 +151,9 @@ def test_evaluate_gives_the_scores_of_the_run(runs, folder, tmp_path, monkeypatc
         assert (tmp_path / model / "samples.png").exists()
     monkeypatch.setitem(FOR_GENERATORS, "num_val", 10)
     argv = [str(out / "saved_model"), "generated", "--out", str(tmp_path / "generated")]
-    assert evaluate.main(argv)["num_images"] == 10
+    monkeypatch.setattr(evaluate, "MOST_SCORED", 4)
+    found = evaluate.main(argv)
+    assert (found["num_images"], found["num_scored"]) == (10, 4)
     (tmp_path / "alone").mkdir()
     (out / "saved_model").rename(tmp_path / "alone/saved_model")
     with pytest.raises(InputError, match=r"features\.keras"):
