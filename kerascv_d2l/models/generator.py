@@ -70,6 +70,9 @@ class ImageGenerator(keras.Model):
     def shares(self, images):
         """Take images as they are to what the network computes with.
 
+        Of images that are not of the network's size the middle is cut out, as in training, as much
+        as has its proportions, and resized.
+
         Args:
             images: `(batch, h, w, 3 or 1)` of any size, pixels 0-255, uint8 or float.
 
@@ -78,7 +81,7 @@ class ImageGenerator(keras.Model):
         """
         images = tf.convert_to_tensor(images)
         if images.shape[1:3] != self.image_size:
-            images = resize(images, self.image_size)
+            images = resize(_middle(images, *self.image_size), self.image_size)
         images = tf.cast(images, tf.float32)
         if images.shape[-1] != self.channels:
             grey = images.shape[-1] == 3
@@ -132,6 +135,15 @@ class ImageGenerator(keras.Model):
         """Give the arguments of the constructor."""
         names = ("image_size", "channels", "latent_size", "width", "name")
         return {name: getattr(self, name) for name in names} | {"dtype": self.dtype_policy.name}
+
+
+def _middle(images, height, width):
+    """Cut out as much of the middle of images `(batch, h, w, c)` as has the shape of a size."""
+    given = tf.shape(images)[1:3]
+    fitting = tf.stack([given[1] * height // width, given[0] * width // height])
+    taken = tf.clip_by_value(fitting, 1, given)
+    top, left = tf.unstack((given - taken) // 2)
+    return images[:, top : top + taken[0], left : left + taken[1]]
 
 
 def walk(start, end, steps, spherical=True):

@@ -167,6 +167,20 @@ def test_sizes_and_channels():
         d2l.GAN(normalization="layer")
 
 
+def test_of_an_image_of_another_shape_the_middle_is_taken():
+    """As `Split.fitted` does in training."""
+    model = d2l.Autoencoder(**SMALL)  # of 16 x 32
+    whole = images(2, (40, 48))
+    np.testing.assert_allclose(
+        model.encode(whole)["codes"], model.encode(whole[:, 8:32])["codes"], rtol=1e-5
+    )
+    whole = images(2, (30, 90))
+    np.testing.assert_allclose(
+        model.encode(whole)["codes"], model.encode(whole[:, :, 15:75])["codes"], rtol=1e-5
+    )
+    np.testing.assert_array_equal(model.shares(images()), images() / 255)
+
+
 def test_walks():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 500))
