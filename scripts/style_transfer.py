@@ -16,6 +16,7 @@ from pathlib import Path
 
 import kerascv_d2l
 from kerascv_d2l import cli
+from kerascv_d2l.data.images import BLACK
 from kerascv_d2l.errors import InputError
 
 TASK = "style_transfer"
@@ -178,7 +179,7 @@ def read_styles(args):
     for name, weight, mask_name in zip(args.style, weights, masks, strict=True):
         image, mask = kerascv_d2l.read_image(name), None
         if mask_name != NONE:
-            mask = kerascv_d2l.read_image(mask_name).mean(axis=2) / 255  # (h, w)
+            mask = kerascv_d2l.read_image(mask_name, behind=BLACK).mean(axis=2) / 255  # (h, w)
             if mask.shape != image.shape[:2]:
                 raise InputError(
                     f"--style-mask {mask_name}: {mask.shape[1]} x {mask.shape[0]} pixels, but its "

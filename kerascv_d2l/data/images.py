@@ -15,6 +15,7 @@ from kerascv_d2l.errors import InputError
 
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
+BLACK, WHITE = 0, 255
 SIDEWAYS = (5, 6, 7, 8)  # orientations in which height and width are exchanged
 # Checking needs every byte decoded, but not every pixel: a JPEG decodes to an
 # eighth of its size for less than half the time.
@@ -87,16 +88,17 @@ def _is_image(path):
     return not junk and path.suffix.lower() in Image.registered_extensions()
 
 
-def read_image(path, content=None):
+def read_image(path, content=None, behind=WHITE):
     """Read an image file as upright RGB.
 
     Takes whatever Pillow reads: of several frames the first; grey, palette and
     CMYK become RGB; 16-bit grey is scaled to 8 bit; what is transparent shows
-    white; EXIF rotation is applied.
+    what is behind; EXIF rotation is applied.
 
     Args:
         path: file name, `str`, `bytes` or `Path`.
         content: bytes of the file, where they are at hand; `path` is then only for messages.
+        behind: int 0-255, the grey behind what is transparent.
 
     Returns:
         uint8 `(height, width, 3)`.
@@ -106,13 +108,29 @@ def read_image(path, content=None):
             the message begins with the file's name.
     """
     with opened(path, content) as image:
-        image.load()
-        upright = _to_rgb(image)
-        if (orientation := _orientation(image)) != UPRIGHT:
-            # What `_to_rgb` gives has lost its EXIF, or has it malformed.
-            upright.getexif()[EXIF_ORIENTATION] = orientation
-            upright = ImageOps.exif_transpose(upright)
-        return np.array(upright)
+        return upright_rgb(image, behind)
+
+
+def upright_rgb(image, behind=WHITE):
+    """Convert an image of Pillow's as `read_image` does.
+
+    Args:
+        image: `PIL.Image` of any mode.
+        behind: as for `read_image`.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+
+    Raises:
+        InputError: if its pixels have more than 8 bits and no known range.
+    """
+    image.load()
+    upright = _to_rgb(image, behind)
+    if (orientation := _orientation(image)) != UPRIGHT:
+        # What `_to_rgb` gives has lost its EXIF, or has it malformed.
+        upright.getexif()[EXIF_ORIENTATION] = orientation
+        upright = ImageOps.exif_transpose(upright)
+    return np.array(upright)
 
 
 def check_image(path, content=None):
@@ -320,14 +338,14 @@ def _brightest(image):
     return extrema[1] if image.mode == "L" else max(high for _, high in extrema)
 
 
-def _to_rgb(image):
+def _to_rgb(image, behind=WHITE):
     """Any loaded Pillow image as mode RGB of the same size."""
     if _is_wide(image):
         return Image.fromarray(_wide_to_uint8(image)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
+        grey = Image.new("RGBA", image.size, (behind, behind, behind, 255))
+        return Image.alpha_composite(grey, image).convert("RGB")
     return image.convert("RGB")  # Pillow itself would clip 16-bit grey here
 
 

@@ -5,13 +5,13 @@ Works on any `DataSet` and trains nothing.
 
 import collections
 import concurrent.futures
-import io
 import itertools
 import os
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from kerascv_d2l.data.images import opened, upright_rgb
 from kerascv_d2l.data.splits import CLASSIFICATION, DETECTION, SEGMENTATION, first_of
 
 # Images are nearly the same if grey thumbnails of them correlate by this; brightness, contrast,
@@ -85,14 +85,13 @@ def _thumbnails(split):
 
 
 def _thumbnail(image):
-    if isinstance(image, np.ndarray):
-        opened = Image.fromarray(image)
-    else:
-        opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-    with opened:
-        opened.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))  # of JPEG, decode no more than that
-        upright = ImageOps.exif_transpose(opened).convert("RGB").convert("L")
-        return np.asarray(upright.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    if not isinstance(image, np.ndarray):
+        content = image if isinstance(image, bytes) else None
+        with opened("image" if content else image, content) as file:
+            file.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))  # of JPEG, decode no more than that
+            image = upright_rgb(file)
+    grey = Image.fromarray(image).convert("L")
+    return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
 def _copies(data):

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from kerascv_d2l.data.images import upright_rgb
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from kerascv_d2l.ops.checks import as_image_size
@@ -23,7 +24,7 @@ def as_rgb(img, name="img"):
     """Convert an image to uint8 RGB.
 
     Args:
-        img: `PIL.Image` of any mode, or uint8 array `(h, w, 3)`.
+        img: `PIL.Image` of any mode, taken as `read_image` takes files, or uint8 array `(h, w, 3)`.
         name: what error messages call it.
 
     Returns:
@@ -33,7 +34,7 @@ def as_rgb(img, name="img"):
         InputError: if it is neither, or has no pixels.
     """
     if isinstance(img, Image.Image):
-        img = img.convert("RGB")
+        img = upright_rgb(img)
     img = np.asarray(img)
     if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3 or 0 in img.shape:
         raise InputError(

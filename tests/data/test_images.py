@@ -76,6 +76,11 @@ def test_half_transparent_is_mixed_with_white(tmp_path):
     assert read_image(tmp_path / "a.png")[0, 0].tolist() == [204, 224, 244]
 
 
+def test_half_transparent_is_mixed_with_what_is_behind(tmp_path):
+    Image.new("RGBA", (4, 3), (0, 100, 200, 51)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", behind=0)[0, 0].tolist() == [0, 20, 40]
+
+
 def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
     wide = np.linspace(0, 65535, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
     expected = np.round(wide / 257).astype(np.uint8)

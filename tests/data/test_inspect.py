@@ -56,6 +56,32 @@ def test_copies_between_splits(sound):
         assert text in problem
 
 
+@pytest.mark.parametrize("kind", ["grey of 16 bits", "transparent"])
+def test_sees_the_pixels_that_training_sees(kind):
+    """All dark in their highest byte, or all of one colour."""
+    draw = np.random.default_rng(0)
+
+    def make():
+        stream = io.BytesIO()
+        pixels = draw.integers(0, 256, (4, 5), np.uint8).repeat(8, 0).repeat(8, 1)
+        if kind == "transparent":
+            pixels = np.dstack([np.full((*pixels.shape, 3), 40, np.uint8), pixels])
+            Image.fromarray(pixels).save(stream, "PNG")
+        else:
+            Image.fromarray(256 + 200 * pixels.astype(np.uint16)).save(stream, "PNG")
+        return stream.getvalue()
+
+    train = [make() for _ in range(12)]
+    val = [train[3], *(make() for _ in range(5)), train[8]]
+    splits = [
+        Split(images, {}, [f"{k}.png" for k in range(len(images))], [[32, 40]] * len(images))
+        for images in (train, val)
+    ]
+    (problem,) = find_problems(DataSet([], *splits, "here"))
+    assert "2 of 7 val images" in problem
+    assert "0.png = 3.png" in problem and "6.png = 8.png" in problem
+
+
 def boxes_on(images, boxes, classes, **more):
     count = len(boxes)
     return Split(

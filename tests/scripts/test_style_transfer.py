@@ -120,6 +120,10 @@ def test_several_styles_masks_levels_and_kept_colours(script, files, tmp_path):
     color, wanted = (image - (image @ luminance)[..., None] for image in (result, content))
     cosine = (color * wanted).sum() / (np.linalg.norm(color) * np.linalg.norm(wanted))
     assert cosine > 0.9
+    half = np.asarray(Image.open(files / "mask.png"))
+    Image.fromarray(np.dstack([half * 0 + 255, half])).save(tmp_path / "clear.png")
+    args = script.parse([*flags(files, out), "--style-mask", str(tmp_path / "clear.png")])
+    np.testing.assert_array_equal(script.read_styles(args)[0][2], half / 255)
     with pytest.raises(InputError, match=r"content\.png: 80 x 50 pixels.*60 x 45"):
         script.main(flags(files, tmp_path / "b", "--style-mask", str(files / "content.png")))
     Image.new("L", (60, 45)).save(tmp_path / "black.png")

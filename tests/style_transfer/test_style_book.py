@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerascv_d2l import style_transfer as st
+from kerascv_d2l import read_image, style_transfer as st
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.style_transfer.images import as_rgb
 
 RECORDING = Path(__file__).parents[1] / "recording"
 sys.path.insert(0, str(RECORDING))
@@ -212,6 +213,18 @@ def test_preprocess_refuses(img, shape, message):
 def test_a_layer_that_is_not_given_is_named(net):
     with pytest.raises(InputError, match=r"\[26\]"):
         st.extract_features(np.zeros((1, 32, 32, 3), np.float32), [26], [0], net)
+
+
+def test_images_of_pillow_are_taken_as_files_are(tmp_path):
+    wide = np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.new("LA", (4, 3), (100, 51)).save(tmp_path / "clear.png")
+    turned = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(4, 3, 3))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    for name in ("wide.png", "clear.png", "turned.png"):
+        with Image.open(tmp_path / name) as image:
+            np.testing.assert_array_equal(as_rgb(image), read_image(tmp_path / name))
 
 
 def test_synthesized_image():
