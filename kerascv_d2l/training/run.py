@@ -31,7 +31,7 @@ import numpy as np
 
 from kerascv_d2l import __version__
 from kerascv_d2l.data.batches import batches, names_of_batch, steps_per_epoch
-from kerascv_d2l.errors import InputError, WriteError
+from kerascv_d2l.errors import InputError, WriteError, first_of
 from kerascv_d2l.files import (
     check_for_tensorflow,
     make_folder,
@@ -60,6 +60,7 @@ from kerascv_d2l.training.run_folder import (
     METRICS,
     SETTINGS,
     lock_folder,
+    others_in,
     results_in,
     size_in_words,
 )
@@ -177,6 +178,11 @@ class Run(keras.callbacks.Callback):
                 raise InputError(
                     f"out {self.out} already holds a run ({', '.join(taken)}): go on with it by "
                     "--resume (resume=True), give another out, or delete the folder"
+                )
+            if not taken and (others := others_in(self.out)):
+                raise InputError(
+                    f"out {self.out} has files that are of no run, and that one might write over "
+                    f"({first_of(others)}): give a new folder"
                 )
             self._go_on(resume)
             with writing(self.out / SETTINGS):
@@ -333,8 +339,10 @@ class Run(keras.callbacks.Callback):
     @property
     def where(self):
         """How far the run has come, in words."""
+        # L-BFGS may take a step more than it was given.
+        done = min(self.epochs_done, self._epochs or self.epochs_done)
         of = f" of {self._epochs}" if self._epochs else ""
-        return f"{self.unit} {self.epochs_done}{of} in {self.out}"
+        return f"{self.unit} {done}{of} in {self.out}"
 
     @property
     def initial_epoch(self):

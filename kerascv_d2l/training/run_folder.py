@@ -1,5 +1,6 @@
 """The folder of a training run: what is in it, whose it is, and how large that is."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -10,6 +11,9 @@ from kerascv_d2l.training.checkpoint import has_checkpoint
 CHECKPOINT, SETTINGS, METRICS = "checkpoint", "settings.json", "metrics.json"
 # A folder that holds one of these holds a run.
 _RESULTS = (CHECKPOINT, METRICS, "model.keras", "saved_model")
+# What else runs write.
+_WRITTEN = (SETTINGS, "*.csv", "*.png", "*.gif", "*.keras", "*.tflite", "validation.txt")
+_WRITTEN += ("samples", "steps")
 
 
 class FolderInUse(InputError):  # noqa: N818 (a state of the folder, not a defect)
@@ -19,6 +23,16 @@ class FolderInUse(InputError):  # noqa: N818 (a state of the folder, not a defec
 def results_in(folder):
     """List the names of a run's results that are in a folder."""
     return [name for name in _RESULTS if (Path(folder) / name).exists()]
+
+
+def others_in(folder):
+    """List the files in a folder that a run might write over, where they are of no run."""
+    folder = Path(folder)
+    try:
+        of_a_run = set(json.loads((folder / SETTINGS).read_bytes())) == {"task", "settings"}
+    except (OSError, ValueError, TypeError):  # none, or none of ours
+        of_a_run = False
+    return [] if of_a_run else sorted({p.name for name in _WRITTEN for p in folder.glob(name)})
 
 
 def is_finished(folder):

@@ -518,6 +518,26 @@ def test_folders_that_cannot_be_used(tmp_path):
         Run(tmp_path / "a", {}, task="toy")
 
 
+@pytest.mark.parametrize("name", ["history.csv", "settings.json", "holiday.png", "samples"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_files_of_no_run_are_not_written_over(tmp_path, name, resume):
+    (tmp_path / "log.txt").write_text("of who calls: in nobody's way")
+    Run(tmp_path, {}, task="toy", resume=resume).close()
+    (tmp_path / "settings.json").unlink()
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(InputError, match=rf"has files that are of no run.*\({name}\): give a new"):
+        Run(tmp_path, {}, task="toy", resume=resume)
+    assert (tmp_path / name).read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"log.txt", name}
+
+
+def test_a_step_more_than_were_given_is_not_counted(tmp_path):
+    run = Run(tmp_path, {"steps": 6}, task="toy", unit="step")
+    run.epochs_done = 7
+    assert run.where == f"step 6 of 6 in {tmp_path}"
+    run.close()
+
+
 def test_default_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
