@@ -238,12 +238,12 @@ def add_ignore_argument(group):
     )
 
 
-def add_model_arguments(parser, default, *, own="", weights_default="random"):
+def add_model_arguments(parser, default, *, own="", weights_default="none"):
     """Add `--backbone --weights`.
 
     Args:
         parser: `argparse.ArgumentParser`.
-        default: default of `--backbone`.
+        default: default of `--backbone`; None where `own` says it.
         own: str, what the script knows besides `models.backbones`, for the help text.
         weights_default: str, what `--weights` is where it is not given.
 
@@ -256,13 +256,14 @@ def add_model_arguments(parser, default, *, own="", weights_default="random"):
         default=default,
         metavar="NAME",
         help=f"{own}resnet18, resnet34, or a network of keras.applications: mobilenet, "
-        "mobilenet_0.75, resnet50, … (default: %(default)s)",
+        "mobilenet_0.75, resnet50, …" + (" (default: %(default)s)" if default else ""),
     )
     group.add_argument(
         "--weights",
         type=existing_path(("imagenet", "none")),
         metavar="FILE",
-        help=f"weights of the backbone: a file, or imagenet (default: {weights_default})",
+        help="weights of the backbone: a file, imagenet (downloaded at first use), or none for "
+        f"random ones (default: {weights_default})",
     )
     return group
 
@@ -481,8 +482,13 @@ def set_up(args):
         `--devices` the default one, on a single device.
 
     Raises:
-        InputError: if devices or batch size cannot be had on this machine.
+        InputError: if there is no data of that name, or devices or batch size cannot be had on
+            this machine.
     """
+    if getattr(args, "data", None) is not None:  # before weights are fetched
+        from kerascv_d2l.data.load import check_source
+
+        check_source(args.data)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import tensorflow as tf
@@ -541,7 +547,7 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
     global _run
     from kerascv_d2l.training.fingerprints import content_of, fingerprint
     from kerascv_d2l.training.run import Run
-    from kerascv_d2l.training.run_folder import FolderInUse, results_in
+    from kerascv_d2l.training.run_folder import FolderInUse, others_in, results_in
 
     flags = {k: v for k, v in vars(args).items() if not callable(v)}
     if data is not None:
@@ -559,7 +565,8 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
     else:
         if strategy.cluster_resolver is not None:
             raise InputError("out: with several machines, give each worker the same folder")
-        new = (folder for folder in _default_folders(task) if not results_in(folder))
+        used = lambda folder: results_in(folder) or others_in(folder)  # noqa: E731
+        new = (folder for folder in _default_folders(task) if not used(folder))
         for folder in [resumable_folder(task)] if args.resume else new:
             try:
                 _run = Run(folder, flags, **options)

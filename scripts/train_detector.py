@@ -46,7 +46,12 @@ def parse(argv=None):
         "(default: generated images)",
     )
     cli.add_boxes_on_argument(group)
-    group = cli.add_model_arguments(parser, None, own="of all models but tinyssd: ")
+    group = cli.add_model_arguments(
+        parser,
+        None,
+        own="of all models but tinyssd, by default what suits the model and the weights: ",
+        weights_default="imagenet for a folder, none for generated images and tinyssd",
+    )
     group.add_argument(
         "--model",
         choices=sorted(d2l.DETECTORS),

@@ -81,11 +81,7 @@ def load(
             options = CROWDED_OPTIONS | options
         masks = {"masks": masks is not False} if task == DETECTION else {}
         return generate(task, seed=seed, **masks, **options)
-    if not Path(source).exists():
-        raise InputError(
-            f"{name}: no such folder, and no data set of that name: known are {GENERATED}, "
-            f"{GENERATED_SCENES}, {', '.join(PREPARED)}, and those of tensorflow-datasets"
-        )
+    check_source(source)
     return read_folder(
         source,
         task,
@@ -95,6 +91,27 @@ def load(
         masks=masks,
         **options,
     )
+
+
+def check_source(source):
+    """Refuse what `load` cannot know, before anything else is done.
+
+    Args:
+        source: as for `load`.
+
+    Raises:
+        InputError: if it is neither a folder nor the name of a data set.
+    """
+    name = str(source)
+    if name in (GENERATED, GENERATED_SCENES) or is_prepared(name):
+        return
+    if not Path(source).exists():
+        raise InputError(
+            f"{name}: no such folder, and no data set of that name: known are {GENERATED}, "
+            f"{GENERATED_SCENES}, {', '.join(PREPARED)}, and those of tensorflow-datasets"
+        )
+    if not Path(source).is_dir():
+        raise InputError(f"{name}: a file, where the folder of a data set is expected")
 
 
 def is_prepared(name):

@@ -186,6 +186,18 @@ def test_a_folder_given_by_hand_is_refused_where_it_holds_a_run(name, run, root)
         load_script(name).main(arguments(name, root / name / "data", out))
 
 
+def test_data_that_is_not_there_is_named_before_weights_are_fetched(name, root, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "data.zip").touch()
+    for data, message in (
+        ("nowhere", "nowhere: no such folder"),
+        ("data.zip", "zip: a file, where"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_script(name).main(["--data", str(tmp_path / data), "--out", str(out)])
+    assert not out.exists()
+
+
 def test_other_settings_are_refused(name, run, root):
     _, out = run
     with pytest.raises(InputError, match="seed was 0 and is now 1"):
