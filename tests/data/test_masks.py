@@ -65,6 +65,13 @@ def test_indices_without_names(tmp_path):
     assert "train: 3 images (10-13 x 14-20 pixels)" in text and "% ignored" in text
 
 
+def test_masks_of_another_size_say_nothing_of_classes(tmp_path):
+    root = write(tmp_path, map(indices, range(5)), lists=LISTS)
+    Image.fromarray(np.full((5, 5), 3, np.uint8)).save(root / "masks/2.png")
+    data = read(root, skip_bad=True)
+    assert data.class_names == ("class 0", "class 1", "class 2") and len(data.train) == 2
+
+
 def test_without_lists_the_split_goes_by_names_and_seed(tmp_path):
     write(tmp_path, map(indices, range(5)))
     data = [read(tmp_path, 0.4, seed) for seed in (0, 0, 1, 2, 3)]

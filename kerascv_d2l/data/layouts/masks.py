@@ -26,6 +26,7 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from kerascv_d2l.data.layouts.files import (
     ALL,
@@ -121,7 +122,13 @@ def read(root, faults, classes=None, ignore=()):
     parts = listed or _by_folder(root, images)
     parts = {part: _with_masks(part, keys, images, masks, faults) for part, keys in parts.items()}
     # Numbers beyond those in the training masks are faults of the others.
-    learned = [m for part in (ALL, TRAIN) for key in parts.get(part, ()) for m in masks[key]]
+    learned = [
+        mask
+        for part in (ALL, TRAIN)
+        for key in parts.get(part, ())
+        for mask in masks[key]
+        if classes is not None or _same_size(images[key], mask)  # others are faults, too
+    ]
     several = any(len(files) > 1 for files in masks.values())
     table = read_classes((root, inside), voc, classes, learned, ignore, several, faults)
     leave_out(table, ignore)
@@ -277,6 +284,15 @@ def _with_masks(part, keys, images, masks, faults):
                 "list or folder"
             )
     return found
+
+
+def _same_size(image, mask):
+    """Whether a mask has as many pixels as its image, also on its side; True where one is bad."""
+    try:
+        sizes = [Image.open(file).size for file in (image, mask)]  # reads no more than the headers
+    except Exception:  # Pillow's of any kind: named when the file itself is read
+        return True
+    return sorted(sizes[0]) == sorted(sizes[1])
 
 
 def _targets(image, info, table, several):
