@@ -229,10 +229,10 @@ def boxes_of(args, subject, image, target):
 
 
 def shares_in_words(inside):
-    """Say what share of a map lies in each box, of dict from names of boxes to shares."""
+    """List the share of a map in each box, in words, of dict from names of boxes to shares."""
     if any(map(math.isnan, inside.values())):
-        return "is nowhere above 0"
-    return ", ".join(f"{100 * share:.0f} % in {box}" for box, share in inside.items())
+        return ["is nowhere above 0"]
+    return [f"{100 * share:.0f} % in {box}" for box, share in inside.items()]
 
 
 def explain(subject, name, output, args):
@@ -249,15 +249,15 @@ def explain(subject, name, output, args):
     entry["maps"], drawn = [], {}
     for title, (heat, row) in maps.items():
         row["inside"] = {box: d2l.share_inside(heat, corners) for box, corners in boxes.items()}
-        title = " ".join(filter(None, [title, shares_in_words(row["inside"])]))
-        drawn[title] = heat
+        shares = shares_in_words(row["inside"])
+        drawn["\n".join([title, *shares])] = heat
         entry["maps"].append(row)
-        print(f"  {title}", flush=True)
+        print(f"  {title} {', '.join(shares)}".rstrip(), flush=True)
     if drawn:
         (entry["drawn"],) = output.paths(stem, "_maps.png")
         with writing(entry["drawn"]):
             columns = 4 if args.sanity or len(drawn) > 2 else 3
-            d2l.draw_maps(entry["drawn"], image, drawn, boxes.values(), columns)
+            d2l.draw_maps(entry["drawn"], image, drawn, boxes, columns)
     if "feature-maps" in args.method:
         (entry["feature_maps"],) = output.paths(stem, "_feature_maps.png")
         with writing(entry["feature_maps"]):

@@ -124,6 +124,7 @@ def draw(path, data):
     """Draw some images of every class with their labels."""
     import numpy as np
 
+    from kerascv_d2l.plotting.segmentation import background_of
     from kerascv_d2l.plotting.sheets import draw_examples
 
     split = data.train
@@ -135,6 +136,7 @@ def draw(path, data):
         names = [f"{n}: {data.class_names[k]}" for n, k in zip(names, labels, strict=True)]
     elif "mask" in split.targets:
         drawing = {"masks": [split.mask(k) for k in chosen], "colormap": data.colors}
+        drawing["background"] = background_of(data.class_names)
     else:
         ignored = [f"{name} (ignored)" for name in data.class_names]
         drawing["class_names"] = [*data.class_names, *ignored]

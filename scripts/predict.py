@@ -22,7 +22,6 @@ from kerascv_d2l.data.images import find_images, read_image
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import NewFiles, plain, writing
 
-BACKGROUND = "background"  # the class of this name leaves the overlay clear
 MOST_SHOWN = 5  # detections or classes in the line of an image
 MOST_COLOURS = 255  # of a palette beside black; more objects are a PNG of 16 bits
 
@@ -185,7 +184,7 @@ def localize(model, image, stem, output, args):
 
 def segment(model, image, stem, output, args):
     """Find the class of every pixel of an image, and draw them; see `detect`."""
-    from kerascv_d2l.plotting.segmentation import overlay
+    from kerascv_d2l.plotting.segmentation import background_of, overlay
 
     names = model.class_names
     classes = model.segment(image[None])["class_map"][0].numpy().astype(np.uint8)
@@ -193,8 +192,8 @@ def segment(model, image, stem, output, args):
     indices = Image.fromarray(classes).convert("P")
     indices.putpalette(model.colors.tobytes())
     output.save_image(class_map, indices)
-    background = names.index(BACKGROUND) if BACKGROUND in names else None
-    output.save_image(drawn, Image.fromarray(overlay(image, classes, model.colors, background)))
+    shown = overlay(image, classes, model.colors, background_of(names))
+    output.save_image(drawn, Image.fromarray(shown))
     # Not `bincount`, which would take eight bytes for each pixel.
     shares = np.array([np.count_nonzero(classes == k) for k in range(len(names))]) / classes.size
     order = np.argsort(-shares, kind="stable")

@@ -1,5 +1,7 @@
 """What a network sees: maps over images, filters, feature maps, images as points."""
 
+import itertools
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,11 +20,11 @@ from kerascv_d2l.plotting.common import (
 
 CELL_INCHES = 3.0  # the longer side of an image
 TILE_INCHES = 1.1  # a filter, or a channel of a feature map
-TITLE_INCHES = 0.4
+TITLE_INCHES, LINE_INCHES = 0.4, 0.15
 PERCENTILE = 99.5  # of a map is drawn in full colour: single pixels are often far above
 GREY_WEIGHT = 0.55  # of the image under a map
 HEAT, SIGNED = "turbo", "bwr"  # signed: red speaks for the class, blue against it
-BOX_COLOR = "white"
+BOX_COLORS = ("white", "lime", "magenta", "cyan")
 _TINY = 1e-20
 
 
@@ -60,8 +62,10 @@ def draw_maps(path, image, maps, boxes=(), columns=4):
     Args:
         path: the file, `.png`.
         image: `(height, width, 3)`, as `to_uint8` takes it.
-        maps: dict from titles to float `(height, width)`, see `heat_overlay`.
-        boxes: sequence of `(x_min, y_min, x_max, y_max)`, pixels, drawn into each.
+        maps: dict from titles, of one line or several, to float `(height, width)`, see
+            `heat_overlay`.
+        boxes: `(x_min, y_min, x_max, y_max)`, pixels, drawn into each, each in another colour: a
+            sequence, or a dict from their names, which then stand on the image.
         columns: int, images a row.
 
     Raises:
@@ -70,12 +74,19 @@ def draw_maps(path, image, maps, boxes=(), columns=4):
     panels = {"image": to_uint8(image)}
     panels |= {title: heat_overlay(image, heat) for title, heat in maps.items()}
     cell = np.array(panels["image"].shape[1::-1]) * CELL_INCHES / max(panels["image"].shape)
-    figure, places = grid(len(panels), columns, cell[0], cell[1] + TITLE_INCHES)
+    heading = TITLE_INCHES + LINE_INCHES * max(title.count("\n") for title in panels)
+    figure, places = grid(len(panels), columns, cell[0], cell[1] + heading)
+    names = list(boxes) if isinstance(boxes, dict) else []
+    boxes = list(boxes.values()) if names else boxes
     for axes, (title, panel) in zip(places, panels.items(), strict=False):
         axes.imshow(panel, interpolation="antialiased")
         axes.set_title(title, fontsize=9, pad=4)
-        for box in boxes:
-            axes.add_patch(bbox_to_rect(box, BOX_COLOR))
+        for box, color in zip(boxes, itertools.cycle(BOX_COLORS), strict=False):
+            axes.add_patch(bbox_to_rect(box, color))
+    for name, box, color in zip(names, boxes, itertools.cycle(BOX_COLORS), strict=False):
+        style = {"fontsize": 7, "color": color, "va": "top", "parse_math": False}
+        on_dark = {"facecolor": "black", "alpha": 0.6, "pad": 1, "linewidth": 0}
+        places[0].text(box[0], box[1], shortened(name), bbox=on_dark, clip_on=True, **style)
     save(path, figure)
 
 

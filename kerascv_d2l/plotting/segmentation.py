@@ -20,6 +20,7 @@ from kerascv_d2l.plotting.common import (
 
 CELL_INCHES = 2.4  # the longer side of an image in the grid of `draw_segmentation`
 TITLES = ("image", "prediction", "truth")
+BACKGROUND = "background"  # the class of this name leaves an image as it is
 MASK_WEIGHT = 0.6  # of the class's colour over the image
 _IGNORED_COLOR = (255, 255, 255)
 _BAND = 256  # rows coloured at a time
@@ -101,6 +102,11 @@ def color_classes(classes, colors):
     table = np.full((256, 3), 255, np.uint8)
     table[: len(colors)] = colors
     return table[np.clip(classes, 0, 255)]
+
+
+def background_of(class_names):
+    """Give the index of the class that is called background, or None."""
+    return list(class_names).index(BACKGROUND) if BACKGROUND in class_names else None
 
 
 def overlay(image, mask, colormap, background=0):

@@ -23,6 +23,7 @@ def draw_examples(
     columns=4,
     inches=CELL_INCHES,
     instances=None,
+    background=0,
 ):
     """Write a grid of images, each with a title and with its boxes or its mask.
 
@@ -34,13 +35,14 @@ def draw_examples(
         labels: for each image `(objects, 5)` rows `[class, x_min, y_min,
             x_max, y_max]`, normalised; class -1 is not drawn. `None` for none.
         masks: for each image class indices `(height, width)`, 255 ignored
-            (white). Background (0) is left as it is. `None` for none.
+            (white). `None` for none.
         class_names: names of the labels' classes.
         colormap: `(classes, 3)` RGB 0-255 of the masks' classes; VOC's by default.
         columns: int, images a row.
         inches: float, longer side of an image, at 100 dots an inch.
         instances: for each image the masks of its objects, see `overlay_instances`. `None` for
             none.
+        background: the class of masks that leaves an image as it is, or None.
 
     Raises:
         InputError: if there is no image, numbers differ, a mask is of another
@@ -57,7 +59,8 @@ def draw_examples(
     for i, (axes, image) in enumerate(zip(places, images, strict=False)):
         image = to_uint8(image)
         if masks is not None:
-            image = overlay(image, masks[i], VOC_COLORMAP if colormap is None else colormap)
+            colors = VOC_COLORMAP if colormap is None else colormap
+            image = overlay(image, masks[i], colors, background)
         if instances is not None:
             image = overlay_instances(image, instances[i])
         axes.imshow(image)

@@ -26,6 +26,24 @@ def test_heat_lies_over_the_image():
         d2l.heat_overlay(PHOTO, heat[:4])
 
 
+def test_boxes_have_names_and_colours_and_titles_have_lines(tmp_path):
+    heat = {"one\n40 % in a\n60 % in b": np.zeros((20, 30)), "two": np.zeros((20, 30))}
+    named = {"a": (2, 3, 20, 15), "b": (5, 6, 25, 18)}
+    sizes, drawings = [], []
+    for name, boxes in (("named", named), ("plain", list(named.values())), ("none", ())):
+        d2l.draw_maps(tmp_path / f"{name}.png", PHOTO, heat, boxes)
+        drawn = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
+        green = (drawn[..., 1] > 200) & (drawn[..., [0, 2]].max(-1) < 60)
+        sizes.append(np.count_nonzero(green))
+        drawings.append(drawn)
+    assert min(sizes[:2]) > 300 and sizes[2] == 0  # the second box
+    changed = np.argwhere((drawings[0] != drawings[1]).any(-1))  # by the names, on the image alone
+    assert len(changed) > 100 and changed[:, 1].max() < drawings[0].shape[1] / 3
+    d2l.draw_maps(tmp_path / "line.png", PHOTO, {"one": heat["two"], "two": heat["two"]})
+    heights = [Image.open(tmp_path / f"{name}.png").height for name in ("none", "line")]
+    assert heights[0] > heights[1] + 20
+
+
 def test_files(tmp_path):
     heat = np.random.default_rng(0).normal(size=(20, 30))
     d2l.draw_maps(tmp_path / "maps.png", PHOTO, {"a $x$": heat, "b": abs(heat)}, [(2, 3, 20, 15)])

@@ -6,7 +6,7 @@ from PIL import Image
 
 from kerascv_d2l import InputError
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
-from kerascv_d2l.plotting.segmentation import MASK_WEIGHT, overlay
+from kerascv_d2l.plotting.segmentation import MASK_WEIGHT, background_of, overlay
 from kerascv_d2l.plotting.sheets import draw_examples
 
 GREY = np.full((6, 9, 3), 100, np.uint8)
@@ -21,6 +21,17 @@ def test_overlay_colours_classes_only():
     assert drawn[5, 1].tolist() == [193] * 3  # 0.4 * 100 + 0.6 * 255
     drawn[2, 7] = drawn[5, 1] = 100
     np.testing.assert_array_equal(drawn, GREY)
+
+
+def test_only_a_class_called_background_leaves_the_image_as_it_is(tmp_path):
+    assert background_of(["sky", "background"]) == 1 and background_of(["sky", "car"]) is None
+    masks, colors = [np.zeros((6, 9), int)], [[200, 0, 0], [0, 200, 0]]
+    for name, background in (("a", 0), ("b", None), ("c", 1)):
+        path = tmp_path / f"{name}.png"
+        draw_examples(path, [GREY], [""], masks=masks, colormap=colors, background=background)
+    drawn = [np.asarray(Image.open(tmp_path / f"{name}.png"), int)[..., :3] for name in "abc"]
+    reddish = [np.count_nonzero(image[..., 0] > image[..., 1] + 50) for image in drawn]
+    assert reddish[0] == 0 and reddish[1] == reddish[2] > 1000
 
 
 def test_sheet_shows_boxes_in_their_place(tmp_path):
