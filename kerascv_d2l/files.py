@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 from kerascv_d2l.errors import InputError, WriteError, first_of
@@ -144,7 +145,7 @@ class NewFiles:
 
     Args:
         folder: it is made if it is missing, and tried out: what cannot be written to is found
-            before anything is computed.
+            before anything is computed. If nothing is written there, it is taken away again.
 
     Raises:
         WriteError: if it cannot be written to.
@@ -152,7 +153,10 @@ class NewFiles:
 
     def __init__(self, folder):
         self.folder = Path(folder)
+        made = not self.folder.exists()
         make_folder(self.folder)
+        if made:
+            weakref.finalize(self, _remove_empty, self.folder)
 
     def paths(self, stem, *endings):
         """Give the path `STEM + ENDING` for each ending; all numbered if one of them is taken."""
@@ -173,6 +177,11 @@ class NewFiles:
         """Write JSON as `write_json` does."""
         with writing(path):
             write_json(path, value)
+
+
+def _remove_empty(folder):
+    with contextlib.suppress(OSError):  # there is something in it
+        folder.rmdir()
 
 
 def _rename(temporary, path, aside):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerascv_d2l.files import plain, remove_leftovers, whole, write_json
+from kerascv_d2l.files import NewFiles, plain, remove_leftovers, whole, write_json
 
 pytestmark = pytest.mark.quick
 
@@ -70,6 +70,16 @@ def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"), whole(path) as temporary:
         temporary.mkdir()
     assert (path / "weights").read_text() == "old"
+
+
+def test_a_new_folder_that_stays_empty_goes(tmp_path):
+    (tmp_path / "old").mkdir()
+    for name, written in (("old", False), ("new", False), ("used", True)):
+        files = NewFiles(tmp_path / name)
+        if written:
+            files.save_json(tmp_path / name / "a.json", 1)
+        del files
+    assert {path.name for path in tmp_path.iterdir()} == {"old", "used"}
 
 
 def test_leftovers_of_a_killed_process_go(tmp_path):
