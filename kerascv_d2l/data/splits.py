@@ -347,10 +347,9 @@ class DataSet:
             str, of one line for the data set, one for each split, and one for what was left
             out, if anything was.
         """
-        lines = [
-            f"{self.source} ({self.seconds:.1f} s), {len(self.class_names)} class(es): "
-            f"{first_of(self.class_names)}"
-        ]
+        lines = [f"{self.source} ({self.seconds:.1f} s)"]
+        if self.class_names:
+            lines[0] += f", {len(self.class_names)} class(es): {first_of(self.class_names)}"
         for title, split in self.splits.items():
             lines.append(f"  {title}: {len(split)} images ({size_range(split.sizes)})")
             if what := self._describe_targets(split):

@@ -272,9 +272,12 @@ def _gpu_strategy(gpus, count, devices):
 
     if count > len(gpus):
         have = {0: "no GPU", 1: "one GPU"}.get(len(gpus), f"{len(gpus)} GPUs")
+        how = (
+            "a smaller number, auto or cpu" if gpus else f"auto or cpu (cpu:{count} to try it out)"
+        )
         raise InputError(
             f"devices {devices} asks for {count} GPUs, but TensorFlow finds {have} on this "
-            "machine: give a smaller number, auto or cpu"
+            f"machine: give {how}"
         )
     # TensorFlow takes the memory of every GPU it sees, used or not. Once they are in use it is
     # too late to hide some, but the choice below still holds.

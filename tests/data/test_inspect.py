@@ -77,7 +77,9 @@ def test_sees_the_pixels_that_training_sees(kind):
         Split(images, {}, [f"{k}.png" for k in range(len(images))], [[32, 40]] * len(images))
         for images in (train, val)
     ]
-    (problem,) = find_problems(DataSet([], *splits, "here"))
+    data = DataSet([], *splits, "here")
+    assert "class" not in data.describe()  # there are none
+    (problem,) = find_problems(data)
     assert "2 of 7 val images" in problem
     assert "0.png = 3.png" in problem and "6.png = 8.png" in problem
 
