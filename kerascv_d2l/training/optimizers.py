@@ -438,7 +438,11 @@ class _LayerRates:
         Two parts of norm c add up to a gradient of norm 2 c.
         """
         gradients, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
-        return list(zip(super()._clip_gradients(gradients), variables, strict=True))
+        if self.global_clipnorm and not self.clipnorm:  # in half as many operations as Keras has
+            gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm)
+        else:
+            gradients = super()._clip_gradients(gradients)
+        return list(zip(gradients, variables, strict=True))
 
     def _update_model_variables_moving_average(self, trainable_variables):
         """Move the running means as Keras does, in one operation a variable instead of 9.
