@@ -438,8 +438,8 @@ class _LayerRates:
         Two parts of norm c add up to a gradient of norm 2 c.
         """
         gradients, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
-        if self.global_clipnorm and not self.clipnorm:  # in half as many operations as Keras has
-            gradients, _ = tf.clip_by_global_norm(gradients, self.global_clipnorm)
+        if self.global_clipnorm and not self.clipnorm:
+            gradients = _clipped(gradients, self.global_clipnorm)
         else:
             gradients = super()._clip_gradients(gradients)
         return list(zip(gradients, variables, strict=True))
@@ -499,6 +499,16 @@ class _LayerRates:
             "multipliers": dict(self.multipliers),
             "no_weight_decay": list(self.no_weight_decay),
         }
+
+
+def _clipped(gradients, most):
+    """Scale gradients down to a global norm; Keras multiplies them by 1, too, in most updates."""
+    norm = tf.linalg.global_norm(gradients)
+    return tf.cond(
+        norm <= most,  # not so of NaN, which makes all of them NaN
+        lambda: list(gradients),
+        lambda: tf.clip_by_global_norm(gradients, most, use_norm=norm)[0],
+    )
 
 
 _made = {}

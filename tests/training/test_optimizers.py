@@ -471,6 +471,27 @@ def test_the_books_rates_for_a_mean_loss():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.1, 10.0, np.nan])
+def test_clips_as_keras_does(scale):
+    gradients = [scale * np.float32([[3], [0], [-2]]), scale * np.float32([1])]
+    steps = []
+    for make in (
+        lambda model: layer_rates(model, 1.0, {}, global_clipnorm=2.0),
+        lambda model: keras.optimizers.SGD(1.0, global_clipnorm=2.0),
+    ):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.set_weights([np.zeros((3, 1)), np.zeros(1)])
+        variables = model.trainable_variables
+        optimizer = make(model)
+        optimizer.build(variables)
+        optimizer.apply([tf.constant(g) for g in gradients], variables)
+        steps.append([v.numpy() for v in variables])
+    for one, other in zip(*steps, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    if scale == 10:
+        assert np.sqrt(sum((part**2).sum() for part in steps[0])) == pytest.approx(2, rel=1e-5)
+
+
 MIRRORED = """
 import sys
 sys.path.insert(0, sys.argv[1])
