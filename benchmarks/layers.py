@@ -74,7 +74,7 @@ def stepper(side, dtype):
     if side == "keras":
         backbones._FAST.clear()
         dense.GroupNormalization = keras.layers.GroupNormalization
-        fpn.Conv2D = keras.layers.Conv2D
+        dense.Conv2D = fpn.Conv2D = keras.layers.Conv2D
     keras.mixed_precision.set_global_policy({"bfloat16": "mixed_bfloat16"}.get(dtype, dtype))
     recipe = d2l.detector_recipe("fcos", on_folder=True)
     model = d2l.create_detector(

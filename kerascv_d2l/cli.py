@@ -565,8 +565,7 @@ def start_run(args, strategy, task, data=None, settings=None, *, free=(), unit="
     else:
         if strategy.cluster_resolver is not None:
             raise InputError("out: with several machines, give each worker the same folder")
-        used = lambda folder: results_in(folder) or others_in(folder)  # noqa: E731
-        new = (folder for folder in _default_folders(task) if not used(folder))
+        new = (f for f in _default_folders(task) if not (results_in(f) or others_in(f)))
         for folder in [resumable_folder(task)] if args.resume else new:
             try:
                 _run = Run(folder, flags, **options)

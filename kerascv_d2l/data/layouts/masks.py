@@ -289,10 +289,10 @@ def _with_masks(part, keys, images, masks, faults):
 def _same_size(image, mask):
     """Whether a mask has as many pixels as its image, also on its side; True where one is bad."""
     try:
-        sizes = [Image.open(file).size for file in (image, mask)]  # reads no more than the headers
+        with Image.open(image) as one, Image.open(mask) as other:  # reads no more than the headers
+            return sorted(one.size) == sorted(other.size)
     except Exception:  # Pillow's of any kind: named when the file itself is read
         return True
-    return sorted(sizes[0]) == sorted(sizes[1])
 
 
 def _targets(image, info, table, several):
