@@ -5,7 +5,7 @@ import tensorflow as tf
 from kerascv_d2l.devices import map_batch
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops.checks import as_boxes
-from kerascv_d2l.ops.roi_sampling import bilinear_weights, map_size
+from kerascv_d2l.ops.roi_sampling import bilinear_weights, hat, map_size
 
 _AT_ONCE = 16  # masks of whole images in float32 at a time
 
@@ -138,7 +138,7 @@ def _weights(start, end, size, cells):
     extent = (end - start)[:, tf.newaxis]  # (n, 1)
     share = tf.math.divide_no_nan(centres - start[:, tf.newaxis], extent)  # (n, size)
     positions = share * tf.cast(cells, tf.float32) - 0.5
-    return tf.where((extent > 0)[..., tf.newaxis], _triangle(positions, cells), 0.0)
+    return tf.where((extent > 0)[..., tf.newaxis], hat(positions, cells), 0.0)
 
 
 def _truncated_weights(start, end, size, cells):
@@ -150,14 +150,8 @@ def _truncated_weights(start, end, size, cells):
     positions = (pixels - low + 0.5) * (count + 2) / tf.maximum(high - low + 1, 1.0) - 0.5
     positions = tf.clip_by_value(positions, 0.0, count + 1) - 1.0  # cell -1 is the border
     inside = (pixels >= low) & (pixels <= high) & (end > start)[:, tf.newaxis]  # (n, size)
-    return tf.where(inside[..., tf.newaxis], _triangle(positions, cells), 0.0)
+    return tf.where(inside[..., tf.newaxis], hat(positions, cells), 0.0)
 
 
 def _towards_zero(values):
     return tf.where(values < 0, tf.math.ceil(values), tf.floor(values))
-
-
-def _triangle(positions, cells):
-    """Bilinear weights, 0 outside: `(n, size)` -> `(n, size, cells)`."""
-    distance = tf.abs(positions[..., tf.newaxis] - tf.range(tf.cast(cells, tf.float32)))
-    return tf.nn.relu(1.0 - distance)

@@ -105,11 +105,15 @@ def _valid(positions, size):
     return (positions >= -1.0) & (positions <= tf.cast(size, tf.float32))
 
 
-def _triangle(positions, size):
-    """Bilinear weights of `size` pixels for positions of any shape: shape + (size,)."""
-    last = tf.cast(size - 1, tf.float32)
-    near = tf.clip_by_value(positions, 0.0, last)[..., tf.newaxis]
-    weights = tf.nn.relu(1.0 - tf.abs(near - tf.range(size, dtype=tf.float32)))
+def hat(positions, size):
+    """Bilinear weights of `size` pixels, 0 for positions outside: any shape -> shape + (size,)."""
+    pixels = tf.range(size, dtype=tf.float32)
+    return tf.nn.relu(1.0 - tf.abs(positions[..., tf.newaxis] - pixels))
+
+
+def _weights_at(positions, size):
+    """As `hat`, but up to a pixel outside the border a position takes the border's pixel."""
+    weights = hat(tf.clip_by_value(positions, 0.0, tf.cast(size - 1, tf.float32)), size)
     return tf.where(_valid(positions, size)[..., tf.newaxis], weights, 0.0)
 
 
@@ -129,14 +133,14 @@ def bilinear_weights(start, extent, bins, samples, size):
     """
     if samples > 0:
         positions = sample_positions(start, extent, bins, samples)
-        return tf.reduce_mean(_triangle(positions, size), axis=2)
+        return tf.reduce_mean(_weights_at(positions, size), axis=2)
     part = extent / float(bins)  # (n,)
     counts = tf.math.ceil(part)  # (n,)
     starts = start[:, tf.newaxis] + tf.range(bins, dtype=tf.float32) * part[:, tf.newaxis]
 
     def add(k, total):
         inside = (k + 0.5) * part / tf.maximum(counts, 1.0)  # (n,)
-        weights = _triangle(starts + inside[:, tf.newaxis], size)  # (n, bins, size)
+        weights = _weights_at(starts + inside[:, tf.newaxis], size)  # (n, bins, size)
         return k + 1, total + tf.where((k < counts)[:, tf.newaxis, tf.newaxis], weights, 0.0)
 
     most = tf.reduce_max(tf.concat([counts, [0.0]], axis=0))
