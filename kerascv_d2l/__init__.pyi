@@ -157,6 +157,7 @@ from kerascv_d2l.losses.generation import (
 )
 from kerascv_d2l.losses.regions import (
     ciou_loss as ciou_loss,
+    distribution_focal_loss as distribution_focal_loss,
     giou_loss as giou_loss,
     quality_focal_loss as quality_focal_loss,
     sigmoid_focal_loss as sigmoid_focal_loss,

@@ -56,6 +56,28 @@ def quality_focal_loss(targets, logits, gamma=2.0):
     return entropy * tf.pow(tf.abs(targets - tf.sigmoid(logits)), gamma)
 
 
+def distribution_focal_loss(targets, logits):
+    """Cross-entropy of a number's distribution over bins 0, 1, 2 … towards the two next to it.
+
+    The bin below and the bin above share the target by how near they are, so the mean of the
+    distribution that is learned is the target.
+
+    Args:
+        targets: float tensor `(…)` from 0 to bins - 1, in bins; others count as the nearer end.
+        logits: float tensor `(…, bins)`, before the softmax.
+
+    Returns:
+        float32 `(…)`.
+
+    Source:
+        Li et al. 2020, "Generalized Focal Loss", equation 6.
+    """
+    targets, logits = tf.cast(targets, tf.float32), tf.cast(logits, tf.float32)
+    bins = tf.range(tf.shape(logits)[-1], dtype=tf.float32)
+    nearness = tf.nn.relu(1 - tf.abs(tf.clip_by_value(targets, 0, bins[-1])[..., None] - bins))
+    return tf.nn.softmax_cross_entropy_with_logits(labels=nearness, logits=logits)
+
+
 def giou_loss(boxes1, boxes2):
     """1 - GIoU of boxes that belong together.
 

@@ -291,8 +291,10 @@ def task_aligned_losses(y, logits, predicted, points, strides, gamma=1.0):
             quality. With 0 a small set is learned by heart.
 
     Returns:
-        dict of float32 scalars, `classes` and `boxes`: means weighted by the quality, each
-        this device's part.
+        Tuple of
+        losses: dict of float32 scalars, `classes` and `boxes`: means weighted by the quality,
+            each this device's part.
+        match, quality: as of `match_task_aligned`.
 
     Source:
         Feng et al. 2021, "TOOD", section 3.2; without a factor: Jocher et al. 2023, "Ultralytics
@@ -307,7 +309,8 @@ def task_aligned_losses(y, logits, predicted, points, strides, gamma=1.0):
     counted = (match != IGNORED)[..., tf.newaxis]
     ciou = quality * ciou_loss(predicted, rows_of(y["boxes"], match))  # (batch, n)
     total = tf.reduce_sum(quality)
-    return {
+    losses = {
         "classes": mean_over_replicas(sum_where(counted, entropy), total),
         "boxes": BOX_WEIGHT * mean_over_replicas(sum_where(match > BACKGROUND, ciou), total),
     }
+    return losses, match, quality

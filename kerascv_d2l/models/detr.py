@@ -382,7 +382,7 @@ class DETR(Detector):
         size = outputs["map_size"]
         boxes = box_center_to_corner(outputs["place_boxes"])
         boxes, points = in_pixels({"boxes": boxes}, size)["boxes"], place_centres(tf.unstack(size))
-        losses = task_aligned_losses(
+        losses, *_ = task_aligned_losses(
             in_pixels(y, size), outputs["place_logits"], boxes, points,
             tf.ones_like(points[:, 0]), PLACES_GAMMA,
         )  # fmt: skip

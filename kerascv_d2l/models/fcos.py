@@ -1,5 +1,6 @@
 """FCOS: no anchors; every place says how far the sides of its object are."""
 
+import math
 from typing import ClassVar
 
 import keras
@@ -8,7 +9,11 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.dense_decoder import DenseDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas
-from kerascv_d2l.losses.regions import giou_loss, sigmoid_focal_loss
+from kerascv_d2l.losses.regions import (
+    distribution_focal_loss,
+    giou_loss,
+    sigmoid_focal_loss,
+)
 from kerascv_d2l.models.dense import (
     DenseDetector,
     class_predictor,
@@ -20,6 +25,7 @@ from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rows import flat, in_pixels, one_hot_of, rows_of, sum_where
 from kerascv_d2l.ops.checks import as_targets
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
+from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.task_aligned import match_by_distance
 
 ASSIGNMENTS = ("task_aligned", "centre")
@@ -28,11 +34,15 @@ SIZES = ((8,), (16,), (32,), (64,), (128,))  # pixels, a stride of each level
 # levels are then 64, 128 and 256 pixels large, and some place overlaps an object of any size.
 UNIT = 4.0
 LARGEST_LOG = 5.0  # of a distance in units: beyond any image
+BINS = 17
+# Logarithms of distances in units, of the first bin and of the last: 0.3 to 55 strides.
+RANGE = (-2.6, 2.6)
+DISTRIBUTION_WEIGHT = 0.5
 NMS_THRESHOLD = 0.6  # torchvision's
 # Not torchvision's; by folds, see docs/experiments.md. A score that is trained to be the IoU is a
 # good weight of a mean.
 BOX_VOTING = 0.7
-LOSSES = ("classes", "boxes", "centerness")
+LOSSES = ("classes", "boxes")
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -42,27 +52,33 @@ class FCOS(DenseDetector):
     Call it on pixels 0-255 `(batch, height, width, 3)` for a dict of lists, one entry a level:
     `logits` float32 `(batch, n, classes)`; `distances` float32 `(batch, n, 4)` to the left,
     top, right and bottom side, in strides; `anchors` float32 `(n, 4)`, squares of a stride around
-    each place, in pixels; with `assignment="centre"` also `centerness` `(batch, n, 1)`; and `size`.
+    each place, in pixels; and `size`. With `bins` also `distributions` `(batch, n, 4, bins)`,
+    logits; with `assignment="centre"` also `centerness` `(batch, n, 1)`.
 
     With "task_aligned" (the default) those places learn to be an object's that already
-    predict it best, the score is trained to be the IoU, and boxes by CIoU. With "centre",
+    predict it best, and the score is trained to be the IoU. A distance is the mean of a
+    distribution: how sure a side is need not be the same for all, and labels of real images
+    are loose. Boxes learn by CIoU, and their distributions towards the label. With "centre",
     `channels=256, depth=4` and the backbone "resnet50_v1.5" it is torchvision's
     `fcos_resnet50_fpn`: places near the centre, focal loss, GIoU, and centerness.
 
     Args:
         class_names: sequence of str, or the number of classes.
         assignment: "task_aligned" or "centre".
+        bins: int ≥ 2, of the distribution of a distance's logarithm; 0: a distance is one number;
+            None: 17, with "centre" 0, which has none.
         decoder: `DenseDecoder`, or None for one that lets boxes with an IoU up to 0.6 stand,
             and with "task_aligned" moves them by voting.
         **kwargs: as in `DenseDetector`.
 
     Raises:
-        InputError: if there is no such assignment.
+        InputError: if there is no such assignment, or it has no such bins.
 
     Source:
         Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2, with the numbers of
         Jocher et al. 2023, "Ultralytics YOLOv8"; Li et al. 2020, "Generalized Focal Loss",
-        equation 2, for the class loss, with a power of 1.
+        equation 2, for the class loss, with a power of 1, and section 3.2 for the
+        distributions, there of distances, here of their logarithms.
     """
 
     TORCHVISION = "fcos_resnet50_fpn"
@@ -77,15 +93,24 @@ class FCOS(DenseDetector):
     }
     anchor_ratios = (1.0,)
 
-    def __init__(self, class_names, assignment="task_aligned", decoder=None, **kwargs):
+    def __init__(self, class_names, assignment="task_aligned", bins=None, decoder=None, **kwargs):
         if assignment not in ASSIGNMENTS:
             raise InputError(
                 f"assignment must be one of {', '.join(ASSIGNMENTS)}; got {assignment!r}."
             )
-        self.assignment = assignment
-        names = LOSSES if assignment == "centre" else LOSSES[:2]
+        aligned = assignment == "task_aligned"
+        self.assignment, self.bins = assignment, bins
+        if bins is None:
+            self.bins = BINS if aligned else 0
+        if self.bins and not (aligned and self.bins >= 2):
+            raise InputError(
+                f"bins={bins!r}: with assignment={assignment!r} 0"
+                f"{', or 2 and more,' if aligned else ''} can be chosen."
+            )
+        own = () if aligned and not self.bins else ("distributions" if aligned else "centerness",)
+        names = (*LOSSES, *own)
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
-        voting = BOX_VOTING if assignment == "task_aligned" else None
+        voting = BOX_VOTING if aligned else None
         decoder = decoder or DenseDecoder(nms_threshold=NMS_THRESHOLD, box_voting=voting)
         super().__init__(class_names, decoder=decoder, **kwargs)
 
@@ -96,7 +121,7 @@ class FCOS(DenseDetector):
     def make_predictors(self):
         self.predictors = {
             "logits": class_predictor(self.num_classes, "cls_logits"),
-            "distances": predictor(4, "bbox_reg"),
+            "distances": predictor(4 * max(1, self.bins), "bbox_reg"),
         }
         if self.assignment == "centre":
             self.predictors["centerness"] = predictor(1, "bbox_ctrness")
@@ -109,14 +134,20 @@ class FCOS(DenseDetector):
             "anchors": anchors,
             "size": size,
         }
-        raw = [flat(self.predictors["distances"](m), 4) for m in box_maps]
+        raw = [flat(self.predictors["distances"](m), 4 * max(1, self.bins)) for m in box_maps]
         if self.assignment == "centre":
             outputs["distances"] = [tf.nn.relu(r) for r in raw]
             outputs["centerness"] = [flat(self.predictors["centerness"](m), 1) for m in box_maps]
-        else:
-            # torchvision's places are at whole multiples of the stride, these in the middle.
-            outputs["anchors"] = [a + (a[:, 2:3] - a[:, :1]) / 2 for a in anchors]
-            outputs["distances"] = [UNIT * tf.exp(tf.minimum(r, LARGEST_LOG)) for r in raw]
+            return outputs
+        # torchvision's places are at whole multiples of the stride, these in the middle.
+        outputs["anchors"] = [a + (a[:, 2:3] - a[:, :1]) / 2 for a in anchors]
+        if self.bins:
+            shapes = [(*map_size(r)[:2], 4, self.bins) for r in raw]
+            raw = [tf.reshape(r, shape) for r, shape in zip(raw, shapes, strict=True)]
+            outputs["distributions"] = raw
+            logarithms = tf.linspace(*RANGE, self.bins)
+            raw = [tf.reduce_sum(tf.nn.softmax(r) * logarithms, axis=-1) for r in raw]
+        outputs["distances"] = [UNIT * tf.exp(tf.minimum(r, LARGEST_LOG)) for r in raw]
         return outputs
 
     def scores_of(self, outputs):
@@ -137,7 +168,12 @@ class FCOS(DenseDetector):
         predicted = tf.concat(self.boxes_of(y_pred), axis=1)  # (batch, n, 4)
         points, strides = _places(tf.concat(y_pred["anchors"], axis=0))
         if self.assignment == "task_aligned":
-            losses = task_aligned_losses(y, logits, predicted, points, strides)
+            losses, *match = task_aligned_losses(y, logits, predicted, points, strides)
+            if self.bins:
+                distributions = tf.concat(y_pred["distributions"], axis=1)
+                losses["distributions"] = DISTRIBUTION_WEIGHT * _distribution_loss(
+                    y["boxes"], distributions, points, strides, *match
+                )
         else:
             levels = [tf.shape(y_pred["anchors"][i])[0] for i in (0, -1)]
             objects = y["boxes"], y["classes"], y["ignore"]
@@ -159,15 +195,32 @@ class FCOS(DenseDetector):
         entropy = tf.nn.sigmoid_cross_entropy_with_logits(
             labels=tf.sqrt(tf.reduce_prod(ratio, axis=-1)), logits=centerness
         )
-        sums = (
+        sums = (  # of the classes, the boxes, and centerness
             sum_where((match != IGNORED)[..., tf.newaxis], focal),
             sum_where(positive, giou_loss(predicted, boxes)),
             sum_where(positive, entropy),
         )
-        return {n: mean_over_replicas(s, count) for n, s in zip(LOSSES, sums, strict=True)}
+        return {n: mean_over_replicas(s, count) for n, s in zip(self.parts, sums, strict=True)}
 
     def get_config(self):
-        return super().get_config() | {"assignment": self.assignment}
+        return super().get_config() | {"assignment": self.assignment, "bins": self.bins}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        # Models that were saved before there were distributions have none.
+        return super().from_config({"bins": 0} | config, custom_objects)
+
+
+def _distribution_loss(boxes, distributions, points, strides, match, quality):
+    """Distribution focal loss of the sides, a mean weighted by the quality: 0 of no object."""
+    boxes = rows_of(boxes, match)
+    distances = tf.concat([points - boxes[..., :2], boxes[..., 2:] - points], axis=-1)
+    distances /= UNIT * strides[:, tf.newaxis]  # (batch, n, 4); of a place outside negative
+    low, high = RANGE
+    logarithms = tf.math.log(tf.maximum(distances, math.exp(low)))
+    in_bins = (logarithms - low) / (high - low) * (distributions.shape[-1] - 1)
+    losses = tf.reduce_mean(distribution_focal_loss(in_bins, distributions), axis=-1)
+    return mean_over_replicas(tf.reduce_sum(quality * losses), tf.reduce_sum(quality))
 
 
 def _places(anchors):

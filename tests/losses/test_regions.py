@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerascv_d2l import ciou_loss, giou_loss, sigmoid_focal_loss
+from kerascv_d2l import ciou_loss, distribution_focal_loss, giou_loss, sigmoid_focal_loss
 
 RECORDING = Path(__file__).parents[1] / "recording"
 sys.path.insert(0, str(RECORDING))
@@ -46,3 +46,17 @@ def test_focal_loss_far_out():
     np.testing.assert_allclose(values[:2], [50, 7.5], rtol=1e-5)
     np.testing.assert_allclose(values[3:], [0, 0], atol=1e-12)
     assert np.isfinite(tape.gradient(values, logits)).all()
+
+
+def test_distribution_focal_loss_is_least_where_the_mean_is_the_target():
+    """Two bins share a target, its ends are those of the bins, and the least loss is exact."""
+    targets = tf.constant([1.25, 0.0, 3.0, -2.0, 9.0])
+    logits = tf.random.stateless_normal((5, 4), [0, 1])
+    apart = -tf.nn.log_softmax(logits).numpy()
+    expected = [0.75 * apart[0, 1] + 0.25 * apart[0, 2]]
+    expected += [apart[1, 0], apart[2, 3], apart[3, 0], apart[4, 3]]
+    np.testing.assert_allclose(distribution_focal_loss(targets, logits), expected, rtol=1e-5)
+    best = tf.Variable(tf.math.log([[1e-9, 0.75, 0.25, 1e-9]]))
+    with tf.GradientTape() as tape:
+        loss = distribution_focal_loss(targets[:1], best)
+    np.testing.assert_allclose(tape.gradient(loss, best), np.zeros((1, 4)), atol=1e-6)

@@ -194,12 +194,17 @@ def test_task_aligned_matching_equals_a_slow_one():
     assert {0, 1, 2, -1, -2} <= set(match[0].numpy())
 
 
-def test_task_aligned_losses_equal_slow_ones():
-    """Scores learn the quality by cross-entropy times their error, boxes CIoU as it weighs."""
+@pytest.mark.parametrize("bins", [0, 17])
+def test_task_aligned_losses_equal_slow_ones(bins):
+    """Scores learn the quality by cross-entropy times their error, boxes CIoU as it weighs.
+
+    Distributions learn both bins next to the logarithm of each side's distance, as near as each is.
+    """
     random = np.random.default_rng(2)
-    model = FCOS(3, backbone="tiny", channels=8, depth=1, levels=3)
+    model = FCOS(3, backbone="tiny", channels=8, depth=1, levels=3, bins=bins)
     outputs = model(random.integers(0, 256, (2, 64, 64, 3)).astype(np.uint8))
-    for name in model.predictors:  # at first all places say the same
+    names = ["logits", "distances"] + ["distributions"] * (bins > 0)
+    for name in names:  # at first all places say the same
         outputs[name] = [t + random.uniform(0, 1, t.shape) for t in outputs[name]]
     y = {
         "boxes": np.float32([[[0.1, 0.1, 0.6, 0.5], [0.5, 0, 1, 1]], [[0, 0.2, 0.3, 0.9]] * 2]),
@@ -215,20 +220,69 @@ def test_task_aligned_losses_equal_slow_ones():
     match, quality = match_task_aligned(
         truth, y["classes"], y["ignore"], scores, boxes, points, strides
     )
-    classes = apart = 0
+    classes = apart = sides = 0
     for b, i in np.ndindex(*match.shape):
         m, q = int(match[b, i]), float(quality[b, i])
         if m >= 0:
             apart += q * float(ciou_loss(boxes[b, i], truth[b, m]))
+        if m >= 0 and bins:
+            of_place = np.concatenate(outputs["distributions"], axis=1)[b, i]
+            sides += q * slow_distribution_loss(of_place, truth[b, m], points[i], strides[i])
         for k in range(3 if m != -2 else 0):
             target = q if m >= 0 and y["classes"][b, m] == k else 0
             p = 1 / (1 + np.exp(-logits[b, i, k]))
             entropy = -target * np.log(p) - (1 - target) * np.log(1 - p)
             classes += abs(target - p) * entropy
-    expected = np.array([classes, 2 * apart]) / np.sum(quality)
+    expected = np.array([classes, 2 * apart, 0.5 * sides][: len(names)]) / np.sum(quality)
     found = [metric.result() for metric in model.parts.values()]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     np.testing.assert_allclose(total, expected.sum(), rtol=1e-4)
+
+
+def slow_distribution_loss(logits, box, point, stride):
+    """Mean over left, top, right and bottom, from `(4, 17)` logits: bins from -2.6 to 2.6."""
+    entropies = -np.log(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    distances = [point[0] - box[0], point[1] - box[1], box[2] - point[0], box[3] - point[1]]
+    found = []
+    for distance, entropy in zip(distances, entropies, strict=True):
+        place = (np.log(max(distance, 1e-9) / (4 * stride)) + 2.6) / 5.2 * 16
+        place = min(max(place, 0), 16)
+        below = min(int(place), 15)
+        above = place - below
+        found.append((1 - above) * entropy[below] + above * entropy[below + 1])
+    return np.mean(found)
+
+
+def test_a_distance_is_the_mean_of_its_distribution():
+    """Left, top, right and bottom each have their own; without bins a model has none."""
+    random = np.random.default_rng(3)
+    model = FCOS(2, backbone="tiny", channels=8, depth=1, levels=3, bins=5)
+    image = random.integers(0, 256, (1, 64, 96, 3)).astype(np.uint8)
+    layer = model.predictors["distances"]
+    layer.bias.assign(random.normal(0, 2, layer.bias.shape))
+    outputs = model(image)
+    bins = np.array([-2.6, -1.3, 0, 1.3, 2.6])
+    for logits, distances in zip(outputs["distributions"], outputs["distances"], strict=True):
+        shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(distances, 4 * np.exp((shares * bins).sum(-1)), rtol=1e-4)
+    first = layer.bias.numpy().reshape(4, 5)  # what a place says that sees nothing
+    shares = np.exp(first) / np.exp(first).sum(axis=-1, keepdims=True)
+    mean = np.median(np.concatenate(outputs["distances"], 1)[0], axis=0)
+    np.testing.assert_allclose(mean, 4 * np.exp((shares * bins).sum(-1)), rtol=0.1)
+    assert "distributions" not in FCOS(2, backbone="tiny", channels=8, bins=0)(image)
+
+
+def test_a_model_saved_before_distributions_loads_without():
+    config = FCOS(2, backbone="tiny", channels=8, depth=1, bins=0).get_config()
+    del config["bins"]
+    assert FCOS.from_config(config).bins == 0
+    assert FCOS(2, backbone="tiny", channels=8, depth=1, assignment="centre").bins == 0
+
+
+@pytest.mark.parametrize(("assignment", "bins"), [("centre", 17), ("task_aligned", 1)])
+def test_wrong_bins_are_refused(assignment, bins):
+    with pytest.raises(InputError, match=rf"bins={bins}"):
+        FCOS(2, backbone="tiny", assignment=assignment, bins=bins)
 
 
 def test_ignored_objects_and_padding_match_nothing_by_distance():
