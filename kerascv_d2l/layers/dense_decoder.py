@@ -6,6 +6,7 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.detection_decoder import best_of_each
 from kerascv_d2l.ops.box_merging import check_voting
+from kerascv_d2l.ops.boxes import sides_of
 from kerascv_d2l.ops.checks import check_fraction
 from kerascv_d2l.ops.roi_sampling import map_size
 
@@ -72,8 +73,7 @@ class DenseDecoder(keras.layers.Layer):
             `(batch, max_detections)`; `num_valid` int32 `(batch,)`. Rows from `num_valid` on
             are padding: class -1, all else 0.
         """
-        height, width = tf.unstack(tf.cast(image_size, tf.float32))
-        sides = tf.stack([width, height, width, height])
+        sides = sides_of(image_size)
         num_classes = scores[0].shape[-1]
         kept = [
             self._best_of_level(*level, num_classes) for level in zip(scores, boxes, strict=True)

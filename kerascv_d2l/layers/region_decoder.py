@@ -6,6 +6,7 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.detection_decoder import best_of_each
 from kerascv_d2l.ops.box_coding import HEAD_WEIGHTS, decode_boxes
+from kerascv_d2l.ops.boxes import sides_of
 from kerascv_d2l.ops.checks import check_fraction
 
 _LEAST_SIDE = 1e-2  # pixels; a smaller detection is none
@@ -62,8 +63,7 @@ class RegionDecoder(keras.layers.Layer):
         """
         scores = tf.nn.softmax(logits)[..., 1:]  # (batch, n, classes)
         boxes = decode_boxes(offsets[..., 1:, :], proposals[:, :, tf.newaxis], HEAD_WEIGHTS)
-        height, width = tf.unstack(tf.cast(image_size, tf.float32))
-        sides = tf.stack([width, height, width, height])
+        sides = sides_of(image_size)
         boxes = tf.clip_by_value(boxes, 0.0, sides)  # (batch, n, classes, 4)
         solid = tf.reduce_all(boxes[..., 2:] - boxes[..., :2] >= _LEAST_SIDE, axis=-1)
         scores = tf.where(solid & valid[..., tf.newaxis], scores, -1.0)

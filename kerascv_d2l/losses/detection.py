@@ -50,12 +50,17 @@ def class_losses(logits, classes, kind="cross_entropy", alpha=1.0, gamma=2.0):
     Returns:
         float32 `(batch, anchors)`.
 
+    Raises:
+        InputError: for another kind.
+
     Source:
         Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5.
     """
     entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
     if kind == "cross_entropy":
         return entropy
+    if kind != "focal":
+        raise InputError(f"kind={kind!r}: expected cross_entropy or focal.")
     # entropy is -log p. expm1 keeps 1 - p exact where p is close to 1; the bound keeps the
     # gradient of the power finite where it is 1.
     wrong = tf.maximum(-tf.math.expm1(-entropy), _LEAST_WRONG)
@@ -106,10 +111,31 @@ def mean_over_replicas(total, count):
 
     Returns:
         float32 scalar: this device's part of the mean, as Keras sums up losses and gradients
-        of all devices. A count of 0 on all devices counts as 1.
+        of all devices. A count below 1 on all devices together counts as 1.
     """
     count = sum_over_replicas(tf.cast(count, tf.float32))
     return total / tf.maximum(count, 1.0)
+
+
+def reported(part, images):
+    """Scale a device's part of a mean so that Keras reports the mean; its gradient stays.
+
+    Keras weighs what each device gives by the images that it has. In the last batch of an
+    evaluation one may have more than another, and parts are to be added up.
+
+    Args:
+        part: float32 scalar, as of `mean_over_replicas`.
+        images: int32 scalar, images of this device.
+
+    Returns:
+        float32 scalar, for `compute_loss` to return; `part` itself on one device.
+    """
+    devices = tf.distribute.get_strategy().num_replicas_in_sync
+    if devices == 1:
+        return part
+    images = tf.cast(images, tf.float32)
+    share = tf.math.divide_no_nan(sum_over_replicas(images) / devices, images)
+    return part + tf.stop_gradient(part * share - part)
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -165,13 +191,13 @@ class SSDLoss(keras.losses.Loss):
             ("alpha", alpha, 0.0),
             ("gamma", gamma, 0.0),
         ):
-            if value < low:
+            if not value >= low:  # nor NaN
                 raise InputError(f"{argument} must be {low:g} or more; got {value!r}.")
         for argument, value in (
             ("sigma", sigma),
             ("negatives_per_positive", negatives_per_positive),
         ):
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise InputError(f"{argument} must be above 0; got {value!r}.")
         self.settings = {
             "class_loss": class_loss,

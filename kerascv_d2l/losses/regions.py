@@ -53,7 +53,8 @@ def quality_focal_loss(targets, logits, gamma=2.0):
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
     if not gamma:
         return entropy
-    return entropy * tf.pow(tf.abs(targets - tf.sigmoid(logits)), gamma)
+    wrong = tf.maximum(tf.abs(targets - tf.sigmoid(logits)), _LEAST_WRONG)
+    return entropy * tf.pow(wrong, gamma)
 
 
 def distribution_focal_loss(targets, logits):

@@ -14,7 +14,9 @@ def evaluate_localization(localize, batches, class_names):
     Args:
         localize: function of images, as `Localizer.localize`.
         batches: finite iterable of `(images, labels)`, labels a dict of `boxes` float
-            `(batch, m, 4)` and `classes` int `(batch, m)`, of which the first objects count.
+            `(batch, m, 4)`, `classes` int `(batch, m)` and, optional, `ignore` bool `(batch, m)`,
+            of which the first objects count. Images without one, or whose first is ignored, are
+            left out.
         class_names: sequence of str.
 
     Returns:
@@ -25,13 +27,16 @@ def evaluate_localization(localize, batches, class_names):
         the true `labels` int `(n,)`.
 
     Raises:
-        InputError: if there is no image.
+        InputError: if there is no image with an object.
 
     Source:
         Sermanet et al. 2013, "OverFeat", section 4.
     """
     found = {"probabilities": [], "boxes": [], "labels": [], "truth": []}
     for images, targets in batches:
+        targets = {name: np.asarray(values) for name, values in targets.items()}
+        if not targets["classes"].shape[1]:
+            continue
         answer = localize(images)
         rows = {
             "probabilities": answer["probabilities"],
@@ -39,8 +44,11 @@ def evaluate_localization(localize, batches, class_names):
             "labels": targets["classes"][:, 0],
             "truth": targets["boxes"][:, 0],
         }
+        counted = rows["labels"] >= 0
+        if "ignore" in targets:
+            counted &= ~targets["ignore"][:, 0]
         for name, values in rows.items():
-            found[name].append(np.asarray(values))
+            found[name].append(np.asarray(values)[counted])
     answers = {name: np.concatenate(values) for name, values in found.items() if values}
     labels, probabilities = answers.get("labels", np.zeros(0)), answers.get("probabilities", ())
     metrics = classification_metrics(probabilities, labels, class_names)

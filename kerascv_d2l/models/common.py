@@ -1,12 +1,14 @@
 """What models of all tasks share: names of classes, and the precision that layers are made with."""
 
 import contextlib
+import dataclasses
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import InputError, first_of
+from kerascv_d2l.ops.checks import check_fraction, check_whole
 
 SCORE_THRESHOLD = 0.5  # from which on detections are believed, unless a model says otherwise
 _PROBE_SIZE = 256  # pixels, a multiple of all strides
@@ -147,3 +149,34 @@ def freeze_up_to(network, stride):
     for layer, shape in zip(layers, shapes, strict=True):
         if shape[1] * stride >= _PROBE_SIZE:
             layer.trainable = False
+
+
+def settings_of(kind, given, name):
+    """Make a dataclass of settings.
+
+    Args:
+        kind: the dataclass.
+        given: one of its kind, a dict of some of its fields, or None for its defaults.
+        name: str, the argument's, for the message.
+
+    Returns:
+        `kind`.
+
+    Raises:
+        InputError: if the dict has other keys.
+    """
+    given = dataclasses.asdict(given) if dataclasses.is_dataclass(given) else given or {}
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise InputError(f"{name} has {first_of(unknown)}; expected some of {', '.join(known)}.")
+    return kind(**given)
+
+
+def check_settings(settings, fractions):
+    """Raise `InputError` unless the fields named are in [0, 1] and the others ints from 1 on."""
+    for name, value in dataclasses.asdict(settings).items():
+        if name in fractions:
+            check_fraction(value, name)
+        else:
+            check_whole(1, **{name: value})

@@ -18,6 +18,7 @@ from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, predicts_same
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rows import one_hot_of, rows_of, sum_where
+from kerascv_d2l.ops.checks import check_whole
 from kerascv_d2l.ops.pyramid_anchors import pyramid_anchors
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
 from kerascv_d2l.ops.roi_sampling import map_size
@@ -40,7 +41,8 @@ class Tower(keras.layers.Layer):
     Args:
         depth: int, convolutions before the last.
         channels: int, of each.
-        norm: whether a group norm of 32 groups follows each.
+        norm: whether a group norm follows each, of 32 groups or, where these do not divide the
+            channels, the most that divide both.
         **kwargs: as in `keras.layers.Layer`.
     """
 
@@ -173,6 +175,9 @@ class DenseDetector(Detector):
             4 where the backbone has `weights`, else 0.
         decoder: `DenseDecoder`, or None for one with its defaults.
         **kwargs: as in `keras.Model`.
+
+    Raises:
+        InputError: if an argument is out of range, or the weights do not fit.
     """
 
     BACKBONE = "resnet18"
@@ -199,6 +204,8 @@ class DenseDetector(Detector):
         if levels not in LEVELS:
             raise InputError(f"levels must be {' or '.join(map(str, LEVELS))}; got {levels!r}.")
         self.backbone_name, self.channels, self.depth, self.norm = backbone, channels, depth, norm
+        check_whole(1, channels=channels)
+        check_whole(0, depth=depth)
         self.levels = levels
         path = find_weights(weights, self.TORCHVISION)
         if path is not None:

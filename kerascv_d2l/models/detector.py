@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerascv_d2l.devices import resolve_jit_compile, without_autograph
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.losses.detection import reported
 from kerascv_d2l.models.common import (
     SCORE_THRESHOLD,
     BuiltModel,
@@ -17,7 +18,7 @@ from kerascv_d2l.models.common import (
     dtype_scope,
 )
 from kerascv_d2l.models.registry import Recipe, one_of
-from kerascv_d2l.ops.boxes import box_iou
+from kerascv_d2l.ops.boxes import box_iou, sides_of
 from kerascv_d2l.ops.checks import as_image_size, as_targets, check_fraction
 from kerascv_d2l.ops.resize import resize
 
@@ -279,12 +280,13 @@ class Detector(BuiltModel, keras.Model):
                 Keras does the sum.
 
         Returns:
-            float32 scalar.
+            float32 scalar, as of `reported`.
         """
         devices = tf.distribute.get_strategy().num_replicas_in_sync
         for name, loss in losses.items():
-            self.parts[name].update_state(loss * devices, sample_weight=images)
-        return tf.add_n(list(losses.values()))
+            loss = reported(loss, images) * devices
+            self.parts[name].update_state(loss, sample_weight=images)
+        return reported(tf.add_n(list(losses.values())), images)
 
     def decode(self, outputs):
         """Turn the outputs of `call` into detections.
@@ -400,8 +402,7 @@ class Detector(BuiltModel, keras.Model):
 
     def _detect_in_pixels(self, images):
         found = self.detect_batch(images)
-        height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
-        return found | {"boxes_px": found["boxes"] * tf.stack([width, height, width, height])}
+        return found | {"boxes_px": found["boxes"] * sides_of(tf.shape(images)[1:3])}
 
     def check_images(self, images, min_size=None):
         """Check the shape of images.

@@ -45,7 +45,7 @@ from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rows import in_pixels
 from kerascv_d2l.ops.boxes import box_center_to_corner
-from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.checks import as_targets, check_fraction, check_whole
 from kerascv_d2l.ops.denoising import NUM_DRAWS, group_mask, noise_objects
 from kerascv_d2l.ops.hungarian import match_one_to_one
 from kerascv_d2l.ops.roi_sampling import map_size
@@ -99,8 +99,8 @@ class DETR(Detector):
 
     With `denoising` it also learns, in training, from queries that begin at the objects' boxes
     and classes with noise added. They need no matching, and see neither the usual queries, which
-    do not see them either, nor each other's groups. The noise depends on `seed` and the number of
-    steps alone, which is saved with the weights.
+    do not see them either, nor each other's groups. The noise depends on `seed`, the number of
+    steps, which is saved with the weights, and the number of label rows alone.
 
     Args:
         class_names: sequence of str, or the number of classes.
@@ -129,8 +129,8 @@ class DETR(Detector):
         **kwargs: as in `keras.Model`.
 
     Raises:
-        InputError: if the width is no multiple of the heads and of 4, or there is denoising
-            without reference boxes.
+        InputError: if a number is out of range, the width is no multiple of the heads and of 4, or
+            there is denoising without reference boxes.
 
     Source:
         Carion et al. 2020, "DETR"; reference boxes: Liu et al. 2022, "DAB-DETR"; their
@@ -172,6 +172,12 @@ class DETR(Detector):
         **kwargs,
     ):
         super().__init__(class_names, image_size, decoder or SetDecoder(), **kwargs)
+        check_whole(
+            1, levels=levels, num_queries=num_queries, width=width, heads=heads,
+            decoder_layers=decoder_layers, feedforward=feedforward,
+        )  # fmt: skip
+        check_whole(0, encoder_layers=encoder_layers, denoising=denoising)
+        check_fraction(dropout, "dropout")
         if width % heads or width % 4:
             raise InputError(f"width={width} must be a multiple of heads={heads} and of 4.")
         if denoising and not reference_boxes:

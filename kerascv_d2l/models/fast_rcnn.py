@@ -8,22 +8,28 @@ import tensorflow as tf
 
 from kerascv_d2l.layers.region_decoder import RegionDecoder
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
-from kerascv_d2l.models.common import any_images, dtype_scope, settle_batch_norm
+from kerascv_d2l.models.common import (
+    any_images,
+    check_settings,
+    dtype_scope,
+    settings_of,
+    settle_batch_norm,
+)
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.fpn import FPN
 from kerascv_d2l.models.registry import Recipe
-from kerascv_d2l.models.rows import in_pixels, rows_of, sides_of, sum_where
+from kerascv_d2l.models.rows import in_pixels, rows_of, sum_where
 from kerascv_d2l.models.rpn import SMOOTH_L1_SIGMA
 from kerascv_d2l.ops.box_coding import HEAD_WEIGHTS, encode_boxes
-from kerascv_d2l.ops.checks import as_boxes, as_targets
-from kerascv_d2l.ops.region_matching import match_by_iou, sample_balanced
+from kerascv_d2l.ops.boxes import sides_of
+from kerascv_d2l.ops.checks import as_boxes, as_targets, check_whole
+from kerascv_d2l.ops.region_matching import IGNORED, match_by_iou, sample_balanced
 from kerascv_d2l.ops.roi import multilevel_roi_align
 from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.upsampling import pad_to_multiple
 
 STRIDES = (4, 8, 16, 32)  # of the maps that boxes are read from
 POOLED = 7  # bins along a side of a box
-_PADDING = -2  # in place of a row of the objects, where no proposal was drawn
 _EVALUATION_SEED = (0, 0)
 
 
@@ -40,6 +46,9 @@ class HeadSettings:
     match: float = 0.5
     samples: int = 512
     positive_fraction: float = 0.25
+
+    def __post_init__(self):
+        check_settings(self, ("match", "positive_fraction"))
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")
@@ -95,7 +104,8 @@ class FastRCNN(Detector):
     Call it on a dict of `images`, pixels 0-255 `(batch, height, width, 3)`, and `proposals`
     `(batch, p, 4)`, normalised corners, without area in padding rows. Train it with `fit` on
     pairs of such dicts and labels. `detect(images, proposals)` gives boxes. What is sampled in
-    training depends on `seed` and the number of steps alone, which is saved with the weights; an
+    training depends on `seed`, the number of steps, which is saved with the weights, and the number
+    of label rows alone; an
     evaluation samples a batch the same way each time.
 
     Args:
@@ -147,7 +157,8 @@ class FastRCNN(Detector):
         self.num_classes = len(self.class_names)
         self.backbone_name, self.channels, self.seed = backbone, channels, seed
         self.canonical_size, self.head_width = canonical_size, head_width
-        self.head_settings = HeadSettings(**as_options(head))
+        check_whole(1, channels=channels, head_width=head_width, canonical_size=canonical_size)
+        self.head_settings = settings_of(HeadSettings, head, "head")
         with dtype_scope(self.dtype_policy):
             self.features = FPN(backbone, weights, STRIDES, channels)
             self._make_heads()
@@ -240,8 +251,8 @@ class FastRCNN(Detector):
     def decode(self, outputs):
         """Name and move the proposals; see `Detector.decode`."""
         valid = outputs["valid"]
-        # Padding rows that all images have are not worth the arithmetic.
-        most = tf.reduce_max(tf.reduce_sum(tf.cast(valid, tf.int32), axis=1))
+        # Padding rows at the end that all images have are not worth the arithmetic.
+        most = tf.reduce_max(tf.where(valid, tf.range(1, tf.shape(valid)[1] + 1), 0))
         proposals, valid = outputs["proposals"][:, :most], valid[:, :most]
         logits, offsets = self.predict_regions(outputs["maps"], proposals)
         return self.decoder(
@@ -274,7 +285,7 @@ class FastRCNN(Detector):
     def _head_losses(self, maps, y, boxes, match):
         """Losses by name, of the boxes and objects that `_sample` gives."""
         logits, offsets = self.predict_regions(maps, boxes)
-        drawn, positive = match > _PADDING, match >= 0  # (batch, samples)
+        drawn, positive = match > IGNORED, match >= 0  # (batch, samples)
         classes = tf.where(positive, rows_of(y["classes"], match) + 1, 0)
         entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
         targets = encode_boxes(rows_of(y["boxes"], match), boxes, HEAD_WEIGHTS)
@@ -290,7 +301,7 @@ class FastRCNN(Detector):
         """Proposals to learn from, `(batch, samples, 4)`, and the object of each.
 
         The objects themselves are among the proposals. Object: row of `y`, -1 for
-        background, `_PADDING` where nothing was drawn.
+        background, `IGNORED` where nothing was drawn.
         """
         settings = self.head_settings
         counts = (y["classes"] >= 0) & ~y["ignore"]
@@ -300,7 +311,7 @@ class FastRCNN(Detector):
             ignore=y["ignore"], valid=tf.concat([valid, counts], axis=1),
         )  # fmt: skip
         index, drawn = sample_balanced(match, settings.samples, settings.positive_fraction, seed)
-        match = tf.where(drawn, tf.gather(match, index, batch_dims=1), _PADDING)
+        match = tf.where(drawn, tf.gather(match, index, batch_dims=1), IGNORED)
         return tf.gather(proposals, index, batch_dims=1), match
 
     def get_config(self):
@@ -313,8 +324,3 @@ class FastRCNN(Detector):
             "freeze_norm": self.freeze_norm,
             "seed": self.seed,
         }
-
-
-def as_options(settings):
-    """Turn a dataclass of settings, a dict or None into a dict."""
-    return dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings or {}

@@ -6,9 +6,10 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.models.common import settings_of
 from kerascv_d2l.models.dense import torchvision_recipe
 from kerascv_d2l.models.detector import Detector
-from kerascv_d2l.models.fast_rcnn import STRIDES, FastRCNN, as_options
+from kerascv_d2l.models.fast_rcnn import STRIDES, FastRCNN
 from kerascv_d2l.models.rcnn_weights import find_weights, load_torchvision, predicts_same
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rpn import RPNHead, RPNSettings, propose, rpn_losses
@@ -90,7 +91,7 @@ class FasterRCNN(FastRCNN):
     ):
         self.anchor_sizes = tuple(tuple(sizes) for sizes in anchor_sizes)
         self.anchor_ratios = tuple(anchor_ratios)
-        self.rpn_settings = RPNSettings(**as_options(rpn))
+        self.rpn_settings = settings_of(RPNSettings, rpn, "rpn")
         path = find_weights(weights, self.TORCHVISION)
         if path is not None:
             weights = None

@@ -72,7 +72,7 @@ class FCOS(DenseDetector):
         **kwargs: as in `DenseDetector`.
 
     Raises:
-        InputError: if there is no such assignment, or it has no such bins.
+        InputError: if there is no such assignment, it has no such bins, or as `DenseDetector`.
 
     Source:
         Tian et al. 2019, "FCOS"; Feng et al. 2021, "TOOD", section 3.2, with the numbers of

@@ -5,11 +5,12 @@ import math
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.losses.detection import mean_over_replicas
+from kerascv_d2l.losses.detection import mean_over_replicas, reported
+from kerascv_d2l.losses.set_prediction import with_a_row
 from kerascv_d2l.metrics.localization import FOUND_IOU
 from kerascv_d2l.models.classifier import Classifier
 from kerascv_d2l.models.common import BuiltModel, any_images
-from kerascv_d2l.ops.boxes import iou_of_corners
+from kerascv_d2l.ops.boxes import iou_of_corners, sides_of
 from kerascv_d2l.ops.checks import as_targets
 
 BOX = "box"  # of the names of the layers that find the box
@@ -93,7 +94,7 @@ class Localizer(BuiltModel, Classifier):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Compute the loss of a batch, and the metrics from the same targets."""
         logits, boxes = y_pred["logits"], y_pred["boxes"]
-        y = as_targets(y, len(self.class_names))
+        y = with_a_row(as_targets(y, len(self.class_names)))
         classes, truth = y["classes"][:, 0], y["boxes"][:, 0]  # (batch,) and (batch, 4)
         counts = tf.cast((classes >= 0) & ~y["ignore"][:, 0], tf.float32)  # (batch,)
         classes = tf.maximum(classes, 0)
@@ -103,7 +104,8 @@ class Localizer(BuiltModel, Classifier):
         boxes = _clipped(box_of_class(boxes, taken))
         self._measure(tf.equal(taken, classes), boxes, truth, counts)
         losses = counts * (entropy + self.box_weight * squares)
-        return mean_over_replicas(tf.reduce_sum(losses), tf.reduce_sum(counts))
+        loss = mean_over_replicas(tf.reduce_sum(losses), tf.reduce_sum(counts))
+        return reported(loss, tf.shape(logits)[0])
 
     def _measure(self, right, boxes, truth, counts):
         ious = iou_of_corners(tf.unstack(boxes, axis=-1), tf.unstack(truth, axis=-1))
@@ -130,8 +132,7 @@ class Localizer(BuiltModel, Classifier):
         outputs = self(self._resized(images), training=False)
         taken = tf.argmax(outputs["logits"], axis=-1, output_type=tf.int32)
         boxes = _clipped(box_of_class(outputs["boxes"], taken))
-        height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
-        sides = tf.stack([width, height, width, height])
+        sides = sides_of(tf.shape(images)[1:3])
         return self._named(outputs["logits"]) | {"boxes": boxes, "boxes_px": boxes * sides}
 
     def endpoints(self):

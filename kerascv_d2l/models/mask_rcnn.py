@@ -10,7 +10,7 @@ from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.losses.detection import mean_over_replicas
 from kerascv_d2l.models.faster_rcnn import NARROW, FasterRCNN
 from kerascv_d2l.models.registry import Recipe
-from kerascv_d2l.models.rows import sides_of
+from kerascv_d2l.ops.boxes import sides_of
 from kerascv_d2l.ops.mask_pasting import crop_masks, paste_detections
 from kerascv_d2l.ops.roi_sampling import map_size
 

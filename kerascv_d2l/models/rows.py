@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kerascv_d2l.ops.boxes import sides_of
 from kerascv_d2l.ops.region_matching import BACKGROUND
 from kerascv_d2l.ops.roi_sampling import map_size
 
@@ -11,12 +12,6 @@ def flat(tensor, size):
     batch, height, width, channels = map_size(tensor)
     places = height * width * (channels // size)
     return tf.cast(tf.reshape(tensor, [batch, places, size]), tf.float32)
-
-
-def sides_of(size):
-    """`(height, width)` as float32 `[width, height, width, height]`: the unit of corners."""
-    height, width = tf.unstack(tf.cast(size, tf.float32))
-    return tf.stack([width, height, width, height])
 
 
 def in_pixels(y, size):

@@ -8,8 +8,10 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.convolution import Conv2D
 from kerascv_d2l.losses.detection import mean_over_replicas, smooth_l1
+from kerascv_d2l.models.common import check_settings
 from kerascv_d2l.models.rows import flat, rows_of, sum_where
 from kerascv_d2l.ops.box_coding import decode_boxes, encode_boxes
 from kerascv_d2l.ops.nms import batched_nms
@@ -45,6 +47,11 @@ class RPNSettings:
     low: float = 0.3
     samples: int = 256
     positive_fraction: float = 0.5
+
+    def __post_init__(self):
+        check_settings(self, ("nms_threshold", "high", "low", "positive_fraction"))
+        if self.low > self.high:
+            raise InputError(f"low={self.low} is above high={self.high}: give a low up to high.")
 
 
 @keras.saving.register_keras_serializable("kerascv_d2l")

@@ -253,10 +253,10 @@ class SSD(Detector):
             return {}
         shares = np.array(found[0]) / image_size[0]
         between = np.sqrt(shares * np.append(shares[1:], shares[-1] ** 2 / shares[-2]))
-        narrow, middle, wide = (1 / ratio for ratio in found[1])
+        flat, middle, tall = (1 / ratio for ratio in found[1])
         return {
             "sizes": tuple(map(tuple, np.round(np.stack([shares, between], 1), 3).tolist())),
-            "ratios": (round(middle, 2), round(narrow, 2), round(wide, 2)),
+            "ratios": (round(middle, 2), round(flat, 2), round(tall, 2)),
         }
 
     def build(self, input_shape):

@@ -15,7 +15,7 @@ from kerascv_d2l.models.common import dtype_scope, settle_batch_norm
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.boxes import box_center_to_corner, box_corner_to_center, iou_of_corners
-from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.checks import as_targets, check_whole
 from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.upsampling import enlarge_to_multiple
 
@@ -68,6 +68,7 @@ class YOLO1(Detector):
         **kwargs,
     ):
         super().__init__(class_names, image_size, decoder or DenseDecoder(), **kwargs)
+        check_whole(1, boxes_of_a_cell=boxes_of_a_cell)
         self.num_classes, self.boxes_of_a_cell = len(self.class_names), boxes_of_a_cell
         self.backbone_name = backbone
         with dtype_scope(self.dtype_policy):

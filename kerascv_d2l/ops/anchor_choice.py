@@ -4,7 +4,7 @@ import numpy as np
 
 # Shares of the objects that may be smaller than the smallest anchor, or larger than the largest.
 _SMALLER, _LARGER = 0.05, 0.05
-_NARROW, _WIDE = 0.1, 0.9  # quantiles of the shapes that stand beside the median
+_FLAT, _TALL = 0.1, 0.9  # quantiles of the shapes that stand beside the median
 _LEAST_STEP = 1.25  # between one ratio and the next
 
 # Sides of square images, pixels, and how large an object of the class with the smallest ones
@@ -70,6 +70,6 @@ def choose_anchors(boxes, image_size, strides):
     size, ratio = np.sqrt(sides.prod(axis=1)), sides[:, 1] / sides[:, 0]
     low, high = np.quantile(size, [_SMALLER, 1 - _LARGER])
     sizes = np.maximum(np.geomspace(low, high, len(strides)), 2 * np.asarray(strides))
-    narrow, middle, wide = np.quantile(ratio, [_NARROW, 0.5, _WIDE])
-    ratios = min(narrow, middle / _LEAST_STEP), middle, max(wide, middle * _LEAST_STEP)
+    flat, middle, tall = np.quantile(ratio, [_FLAT, 0.5, _TALL])
+    ratios = min(flat, middle / _LEAST_STEP), middle, max(tall, middle * _LEAST_STEP)
     return tuple(np.round(sizes, 1).tolist()), tuple(np.round(ratios, 2).tolist())

@@ -11,6 +11,12 @@ from kerascv_d2l.ops.checks import as_boxes
 _LEAST = 2.0**-126  # the smallest float32 that is not subnormal
 
 
+def sides_of(size):
+    """`(height, width)` as float32 `[width, height, width, height]`: the unit of corners."""
+    height, width = tf.unstack(tf.cast(size, tf.float32))
+    return tf.stack([width, height, width, height])
+
+
 def box_corner_to_center(boxes):
     """Convert `(x_min, y_min, x_max, y_max)` to `(x_center, y_center, width, height)`.
 

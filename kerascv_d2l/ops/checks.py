@@ -1,5 +1,7 @@
 """Checks of what arrives, with messages for the person who passed it."""
 
+import numbers
+
 import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
@@ -137,6 +139,13 @@ def check_fraction(value, name):
     """Raise `InputError` unless `value` is a number in [0, 1] (tensors are not checked)."""
     if not tf.is_tensor(value) and not 0 <= value <= 1:
         raise InputError(f"{name} must lie in [0, 1]; got {value!r}.")
+
+
+def check_whole(least, **values):
+    """Raise `InputError` unless every argument, given by its name, is an int from `least` on."""
+    for name, value in values.items():
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise InputError(f"{name}={value!r}: expected a whole number from {least} on.")
 
 
 def as_image_size(image_size, name="image_size"):

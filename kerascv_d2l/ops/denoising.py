@@ -12,7 +12,7 @@ NUM_DRAWS = 6  # for an object: x, y, width, height, whether it has another clas
 def noise_objects(boxes, classes, num_classes, draws, box_noise=BOX_NOISE, label_noise=LABEL_NOISE):
     """Move and resize boxes, and change some of the classes.
 
-    The true centre stays inside a noised box and the other way round.
+    With noise up to 0.5 the true centre stays inside a noised box, and the other way round.
 
     Args:
         boxes: float32 `(batch, m, 4)`, normalised corners.

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from kerascv_d2l.devices import map_batch
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.ops.boxes import sides_of
 from kerascv_d2l.ops.checks import as_boxes
 from kerascv_d2l.ops.roi_sampling import bilinear_weights, hat, map_size
 
@@ -65,7 +66,7 @@ def paste_detections(masks, boxes, image_size, threshold=0.5, loop=True):
         uint8 `(batch, n, height, width)`, 1 on the object and 0 elsewhere.
     """
     height, width = image_size
-    sides = tf.cast(tf.stack([width, height, width, height]), tf.float32)
+    sides = sides_of(tf.stack(image_size))
     _, _, *cells = map_size(masks)
     masks_and_boxes = tf.reshape(masks, [-1, *cells]), tf.reshape(boxes * sides, [-1, 4])
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.ops import roi_sampling
+from kerascv_d2l.ops.checks import as_boxes
 from kerascv_d2l.ops.roi_sampling import as_regions, as_size, map_size
 
 METHODS = ("auto", "sparse", "gather", "separable")
@@ -166,7 +167,7 @@ def multilevel_roi_align(
             "maps, each twice the one before."
         )
     method = _choose(method, sampling_ratio)
-    boxes = tf.convert_to_tensor(boxes, tf.float32)
+    boxes = as_boxes(boxes, "boxes", 2)
     levels = pyramid_levels(
         boxes, finest, finest + len(strides) - 1, canonical_size, canonical_level
     )
@@ -226,7 +227,7 @@ def pyramid_levels(boxes, finest=2, coarsest=5, canonical_size=224, canonical_le
     Source:
         Lin et al. 2017, "Feature Pyramid Networks", equation 1.
     """
-    x_min, y_min, x_max, y_max = tf.unstack(tf.convert_to_tensor(boxes, tf.float32), axis=-1)
+    x_min, y_min, x_max, y_max = tf.unstack(as_boxes(boxes, "boxes"), axis=-1)
     # Bounds in place of a logarithm: a side of exactly 448 must not fall to its rounding.
     side = tf.sqrt((x_max - x_min) * (y_max - y_min)) * 2.0**1e-6
     bounds = [

@@ -28,11 +28,13 @@ def match_task_aligned(boxes, classes, ignore, scores, predicted, points, stride
         Tuple of
         match: int32 `(batch, n)`: row of `boxes`, -1 for background, -2 for neither.
         quality: float32 `(batch, n)` in [0, 1], what the score of the object's class should
-            be there: the object's best place has its own IoU, the others less. 0 elsewhere.
+            be there: the place that fits best has the largest IoU of the object's places, the
+            others less, in proportion to how they fit. 0 elsewhere.
 
     Source:
         Feng et al. 2021, "TOOD: Task-aligned One-stage Object Detection", section 3.2; the powers
-        and the ten places of an object are those of Jocher et al. 2023, "Ultralytics YOLOv8".
+        and the ten places of an object (more where others fit as well as the tenth) are those of
+        Jocher et al. 2023, "Ultralytics YOLOv8".
     """
     boxes = tf.pad(boxes, [[0, 0], [0, 1], [0, 0]])  # one to find where there is none
     classes = tf.pad(classes, [[0, 0], [0, 1]], constant_values=-1)

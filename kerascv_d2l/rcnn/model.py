@@ -180,6 +180,8 @@ class RCNN:
             offsets = self.regressions[k].predict(features).astype(np.float32)
             boxes = decode_boxes(offsets, boxes, RPN_WEIGHTS).numpy()
         boxes = np.clip(boxes / size, 0, 1)
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # not moved out of the image
+        boxes, margins = boxes[inside], margins[inside]
         keep, margins, count = batched_nms(
             boxes[None], margins[None], MAX_DETECTIONS, self.settings.nms_iou, -np.inf, 0.0
         )
@@ -194,6 +196,7 @@ class RCNN:
         iou = box_iou(tf.constant(proposals), tf.constant(objects)).numpy()
         # What lies on an ignored object is learned by nobody.
         free = ~((iou * ignore).max(axis=1, initial=0) >= self.settings.negative_iou)
+        free[: np.count_nonzero(~ignore)] = True  # but for the objects themselves
         return _Example(
             image, proposals[free], objects[~ignore], classes[~ignore], iou[free][:, ~ignore]
         )

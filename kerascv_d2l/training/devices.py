@@ -127,8 +127,9 @@ def check_batch_size(batch_size, strategy):
 def evaluation_batch_size(num_images, batch_size, strategy):
     """Find a batch size with which every device gets images of every batch, the last one too.
 
-    A device without an image fails or makes NaN of batch norm. What `evaluate` finds does not
-    depend on where the batches end.
+    A device without an image fails or makes NaN of batch norm. Metrics do not depend on where the
+    batches end. (Losses that are means over objects, not images, do: each batch counts by its
+    images.)
 
     Args:
         num_images: int, images to evaluate.

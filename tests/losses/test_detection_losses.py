@@ -163,3 +163,10 @@ def test_config():
 def test_bad_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
         SSDLoss(**options)
+
+
+def test_what_is_no_loss_is_refused():
+    with pytest.raises(InputError, match="corss_entropy"):
+        class_losses(tf.zeros((1, 2, 3)), tf.zeros((1, 2), tf.int32), "corss_entropy")
+    with pytest.raises(InputError, match="gamma"):
+        SSDLoss(gamma=float("nan"))

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerascv_d2l import ciou_loss, distribution_focal_loss, giou_loss, sigmoid_focal_loss
+from kerascv_d2l import (
+    ciou_loss,
+    distribution_focal_loss,
+    giou_loss,
+    quality_focal_loss,
+    sigmoid_focal_loss,
+)
 
 RECORDING = Path(__file__).parents[1] / "recording"
 sys.path.insert(0, str(RECORDING))
@@ -60,3 +66,13 @@ def test_distribution_focal_loss_is_least_where_the_mean_is_the_target():
     with tf.GradientTape() as tape:
         loss = distribution_focal_loss(targets[:1], best)
     np.testing.assert_allclose(tape.gradient(loss, best), np.zeros((1, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_quality_focal_loss_has_a_gradient_where_it_is_right(gamma):
+    logits = tf.Variable([0.0, -200.0, 1.0])
+    with tf.GradientTape() as tape:
+        loss = quality_focal_loss(tf.constant([0.5, 0.0, 0.0]), logits, gamma)
+    p = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(loss, [0, 0, -np.log(1 - p) * p**gamma], rtol=1e-5, atol=1e-5)
+    assert np.isfinite(tape.gradient(loss, logits)).all()

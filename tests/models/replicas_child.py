@@ -1,6 +1,6 @@
 """What detectors compute on two logical CPU devices, beside one; run by test_detector.py.
 
-    python replicas_child.py NAME…    # toy, ssd, fast_rcnn, faster_rcnn, mask_rcnn, detr
+    python replicas_child.py NAME…    # a name of test_detector.py
 
 Prints one line of JSON. Devices are set before TensorFlow starts, so it needs a process of
 its own.
@@ -17,14 +17,18 @@ import tensorflow as tf
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pytest import MonkeyPatch
 from scenes import bright_rectangles
-from small_networks import add_tiny
+from small_networks import add_tiny, small_backbone
 from toy_detector import GridDetector
 
 from kerascv_d2l import (
     DETR,
+    FCOS,
+    YOLO1,
     FasterRCNN,
     FastRCNN,
+    Localizer,
     MaskRCNN,
+    RetinaNet,
     SSDLoss,
     TinySSD,
     evaluate_detections,
@@ -33,6 +37,7 @@ from kerascv_d2l import (
 )
 
 BATCH = 8
+UNEVEN = 7  # images in batches of 4, so that two devices have 2 and 1 of the last
 
 
 def make(name):
@@ -48,11 +53,28 @@ def make(name):
         model.compile(keras.optimizers.SGD(1e-6))
         synchronize_batch_norm(model)
         return model
+    if name in ("fcos", "retinanet", "yolo1", "localizer"):
+        model = make_small(name)
+        model.compile(keras.optimizers.SGD(1e-4))
+        synchronize_batch_norm(model)
+        return model
     model = TinySSD(2) if name == "ssd" else GridDetector(2)
     loss = SSDLoss(normalizer="positives", negatives_per_positive=3.0) if name == "ssd" else None
     model.compile(keras.optimizers.SGD(1e-3 if name == "ssd" else 0.01), loss, jit_compile=False)
     synchronize_batch_norm(model)
     return model
+
+
+def make_small(name):
+    if name == "localizer":
+        return Localizer(small_backbone(8), 2, image_size=(64, 64))
+    if name == "yolo1":
+        return YOLO1(2, "tiny", image_size=(64, 64))
+    options = {"channels": 8, "depth": 1}
+    if name == "fcos":
+        return FCOS(2, backbone="tiny", levels=3, **options)
+    sizes = [[8], [16], [24], [32], [48]]
+    return RetinaNet(2, backbone="tiny", anchor_sizes=sizes, **options)
 
 
 def make_rcnn(name):
@@ -92,9 +114,15 @@ def figures(model, images, y):
         low = np.random.default_rng(0).uniform(0, 0.5, (BATCH, 40, 2))
         proposals = np.concatenate([low, low + 0.4], axis=-1).astype("float32")
         images = {"images": images, "proposals": proposals}
+    if isinstance(model, Localizer):  # looks at the first object of each image
+        y = {key: rows[:, 1:] for key, rows in y.items()}
     batches = tf.data.Dataset.from_tensor_slices((images, y)).batch(BATCH)
     history = model.fit(batches.repeat(), steps_per_epoch=1, epochs=2, verbose=0).history
     result = {f"{k} {i}": v for k, values in history.items() for i, v in enumerate(values)}
+    if not isinstance(model, FastRCNN):  # and those made of it, which draw samples
+        few = batches.unbatch().take(UNEVEN).batch(BATCH // 2)
+        found = model.evaluate(few, return_dict=True, verbose=0)
+        result |= {f"uneven {k}": v for k, v in found.items()}
     if isinstance(model, GridDetector):  # tracing an SSD takes long
         metrics = evaluate_detections(model, batches)
         metrics.pop("ap_50_by_class")

@@ -307,15 +307,36 @@ def test_recipes_of_torchvision(name, rate):
     assert width.items() <= recipe["options"].items() or "rcnn" in name
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fcos", {"depth": -1}),
+        ("retinanet", {"channels": 0}),
+        ("yolo1", {"boxes_of_a_cell": 0}),
+        ("detr", {"decoder_layers": 0}),
+        ("detr", {"heads": 0}),
+        ("detr", {"num_queries": 2.5}),
+    ],
+)
+def test_numbers_out_of_range_are_named(name, options):
+    ((argument, value),) = options.items()
+    with pytest.raises(InputError, match=rf"{argument}={value}: expected a whole number"):
+        registry.detector_class(name)(2, **options)
+
+
 # ---------------------------------------------------------------- several devices
 
 
-LONG = ("ssd", "fast_rcnn", "faster_rcnn", "mask_rcnn", "detr")
+QUICK = ("toy", "localizer")
+LONG = ("fcos", "ssd", "fast_rcnn", "faster_rcnn", "mask_rcnn", "detr", "retinanet", "yolo1")
 
 
-@pytest.mark.parametrize("name", ["toy", *(pytest.param(n, marks=pytest.mark.long) for n in LONG)])
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.long) for n in LONG)])
 def test_two_devices_compute_what_one_does(name):
-    """With objects, ignored ones and images without any spread unevenly over the devices."""
+    """With objects, ignored ones and images without any spread unevenly over the devices.
+
+    So are the images of the last batch of an evaluation.
+    """
     done = children.run(Path(__file__).with_name("replicas_child.py"), name)
     assert done.returncode == 0, done.stderr[-3000:]
     replicas = json.loads(done.stdout.splitlines()[-1])

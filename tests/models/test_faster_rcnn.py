@@ -341,6 +341,21 @@ def test_anchors_are_equally_many_on_all_levels():
             FasterRCNN(2, "tiny", channels=8, head_width=8, anchor_sizes=sizes)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": {"match": 5.0}}, "match"),
+        ({"head": {"sample": 8}}, r"head has sample; expected some of match, samples"),
+        ({"rpn": {"samples": 0}}, "samples=0"),
+        ({"rpn": {"high": 0.3, "low": 0.7}}, "low=0.7 is above high=0.3"),
+        ({"canonical_size": -1}, "canonical_size=-1"),
+    ],
+)
+def test_wrong_settings_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        FasterRCNN(2, "resnet18", **options)
+
+
 @pytest.mark.long
 def test_fast_rcnn_looks_at_given_proposals():
     images, labels = squares(2)
@@ -356,6 +371,8 @@ def test_fast_rcnn_looks_at_given_proposals():
     # Each proposal gives a box of every class; padding gives none.
     assert found["num_valid"].numpy().tolist() == [2, 2]
     assert np.abs(found["boxes"][:, 0] - labels[:, 0, 1:]).max() < 0.3
+    behind = model.detect(images, x["proposals"][:, ::-1])  # padding before the proposal
+    np.testing.assert_allclose(behind["scores"], found["scores"], atol=1e-5)
     ((function, signature),) = model.endpoints().values()
     assert [spec.name for spec in signature] == ["images", "proposals"]
     for name, value in function(tf.constant(images), x["proposals"]).items():

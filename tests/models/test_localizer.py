@@ -48,6 +48,25 @@ def test_loss_and_metrics(model):
     assert found["localized"] == pytest.approx(both)
 
 
+@pytest.mark.quick
+def test_images_without_an_object_count_for_nothing(model):
+    """Not in the loss, and not in what is measured of an export; nor do those that are ignored."""
+    images, rows = objects()
+    none = np.zeros((8, 0, 5), np.float32)
+    assert float(model.compute_loss(None, none, model(images))) == 0
+    y = {"boxes": rows[..., 1:], "classes": rows[..., 0].astype(int)}
+    y["classes"][3] = -1
+    y["ignore"] = np.arange(8)[:, None] == 5
+    empty = {"boxes": none[..., :4], "classes": none[..., 0].astype(int)}
+    metrics, answers = d2l.evaluate_localization(
+        model.localize, [(images, empty), (images, y)], model.class_names
+    )
+    kept = [0, 1, 2, 4, 6, 7]
+    assert answers["labels"].tolist() == rows[kept, 0, 0].astype(int).tolist()
+    ious = d2l.box_iou(model.localize(images)["boxes"], rows[:, 0, 1:]).numpy().diagonal()
+    assert metrics["mean_iou"] == pytest.approx(ious[kept].mean(), rel=1e-5)
+
+
 @pytest.mark.long  # the script does the same
 def test_learns_saves_and_exports(model, tmp_path):
     images, rows = objects()

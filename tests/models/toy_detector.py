@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.losses.detection import mean_over_replicas
+from kerascv_d2l.losses.detection import mean_over_replicas, reported
 from kerascv_d2l.models.detector import Detector
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.ops.nms import batched_nms
@@ -55,7 +55,8 @@ class GridDetector(Detector):
         distance = tf.reduce_sum(tf.abs(found - y["boxes"]), axis=-1)
         distance = tf.reduce_sum(tf.where(is_object, distance, 0.0))
         objects = tf.reduce_sum(tf.cast(is_object, tf.float32))
-        return mean_over_replicas(tf.reduce_sum(entropy) + 4 * distance, objects)
+        loss = mean_over_replicas(tf.reduce_sum(entropy) + 4 * distance, objects)
+        return reported(loss, tf.shape(labels)[0])
 
     def decode(self, outputs):
         """Keep the best boxes that do not overlap."""

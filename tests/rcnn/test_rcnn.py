@@ -1,5 +1,7 @@
 """R-CNN of 2014. What needs scikit-learn or scikit-image is passed over where it is missing."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -140,6 +142,27 @@ def test_ignored_objects_are_learned_by_nobody():
             example.boxes[:, :2], dark[:2]
         )
         assert (overlap.clip(0).prod(axis=1) < 0.7 * (dark[2:] - dark[:2]).prod()).all()
+
+
+def test_an_object_on_an_ignored_one_is_learned_from():
+    """And stays the row that says what it is."""
+    image, window = np.zeros((64, 64, 3), np.uint8), [[0.5, 0.5, 1, 1]]
+    boxes = np.float32([[0, 0, 0.5, 0.5], [0.5, 0, 0.9, 0.4], [0, 0, 0.5, 0.6]])
+    model = RCNN(["a", "b"], propose=lambda _: np.float32(window) * 64)
+    example = model._example(image, boxes, np.array([0, 1, 0]), np.array([False, False, True]))
+    assert example.classes.tolist() == [0, 1]
+    np.testing.assert_allclose(example.boxes, np.concatenate([boxes[:2], window]) * 64)
+
+
+def test_a_box_moved_out_of_the_image_is_no_detection():
+    model = RCNN(["a"])
+    scores, offsets = np.array([3.0, 2.0]), np.float32([[-5, 0, 0, 0], [0, 0, 0, 0]])
+    model.svms = [SimpleNamespace(decision_function=lambda features: scores)]
+    model.regressions = [SimpleNamespace(predict=lambda features: offsets)]
+    boxes, size = np.float32([[10, 10, 20, 30]] * 2), np.float32([64] * 4)
+    found, margins = model._detect_class(0, boxes, np.zeros((2, 1)), size)
+    np.testing.assert_allclose(found, boxes[1:] / 64, rtol=1e-5)
+    assert margins.tolist() == [2]
 
 
 def test_selective_search_finds_what_is_there():
