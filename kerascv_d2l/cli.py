@@ -127,6 +127,17 @@ def devices(text):
 # Parser and groups of flags
 
 
+def _at_home(text):
+    """Expand a `~`, which a shell leaves in quotes and after `=`: else it would be a folder's name.
+
+    The name of a file that begins so is still `./~name`.
+    """
+    flag, equals, value = str(text).rpartition("=")
+    if not value.startswith("~") or (flag and not flag.startswith("--")):
+        return text
+    return flag + equals + os.path.expanduser(value)
+
+
 class _Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         _flags.clear()
@@ -135,6 +146,7 @@ class _Parser(argparse.ArgumentParser):
             for flag in action.option_strings:
                 if flag.startswith("--"):  # the first: others are its --no- form
                     _flags.setdefault(action.dest, flag)
+        args = [_at_home(text) for text in (sys.argv[1:] if args is None else args)]
         # Flags may stand among the arguments that have none: MODEL --out DIR IMAGE.
         return self.parse_intermixed_args(args, namespace)
 
@@ -671,6 +683,12 @@ def with_flags(message):
         places = [rf"^{word}(?=[:= ])", rf"{word}(?= was )"] + [word] * ("_" in name)
         message = re.sub("|".join(places), flag, message)
     return message
+
+
+def script(name):
+    """Path of a script of this project, by which it can be called from the current folder."""
+    beside = Path(sys.argv[0]).with_name(name)
+    return str(beside if beside.is_file() else Path("scripts") / name)
 
 
 def _how_to_go_on():

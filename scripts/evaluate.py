@@ -13,6 +13,7 @@ overwritten: new ones get a number.
 
 import dataclasses
 import functools
+import json
 import os
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 from kerascv_d2l import cli
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import NewFiles, plain
+from kerascv_d2l.training.run_folder import SETTINGS
 
 NUM_DRAWN = 8  # of the images with the worst answers
 BATCH_SIZE = 16  # where all images have one size; others go one by one
@@ -107,7 +109,7 @@ def _only_one_named(one, other):
     return sum(numbers) == 1 or counted in (list(one), list(other))
 
 
-def splits_of(data, model_path):
+def splits_of(data, model_path, name):
     """Give the splits of data with the validation images of the run that a model is of.
 
     Where the data has no validation split, which images are one is up to the flags of a training.
@@ -116,6 +118,8 @@ def splits_of(data, model_path):
     Args:
         data: `DataSet`.
         model_path: path of the model; the run's list of images lies beside it.
+        name: str, the name or folder of the data. Where it is not the one that was trained on, all
+            of the list's images must be there: other data may have some of the names, too.
 
     Returns:
         dict as `DataSet.splits`; without `train` if nothing else is there.
@@ -126,7 +130,7 @@ def splits_of(data, model_path):
     names = set(path.read_text(encoding="utf-8").split("\n")) - {""}
     images = data.train.joined(data.val)
     chosen = np.array([name in names for name in images.names])
-    if not chosen.any():  # other data
+    if not chosen.any() or (chosen.sum() < len(names) and _is_other(path, name)):
         return data.splits
     print(f"val: the {chosen.sum()} images of {path}, which the model was not trained on")
     if missing := len(names) - chosen.sum():
@@ -134,6 +138,15 @@ def splits_of(data, model_path):
     parts = {"train": np.flatnonzero(~chosen), "val": np.flatnonzero(chosen)}
     splits = {name: images.subset(rows) for name, rows in parts.items() if len(rows)}
     return {**splits, "test": data.test} if data.test is not None else splits
+
+
+def _is_other(path, name):
+    """Whether the run of a file trained on data that is not at `name`."""
+    settings = path.with_name(SETTINGS)
+    if not settings.is_file():
+        return False
+    trained_on = json.loads(settings.read_bytes())["settings"]["data"]
+    return trained_on not in (name, str(Path(name).resolve()))
 
 
 def batches_of(split, masks=False):
@@ -370,7 +383,7 @@ def choose_split(data, args):
     """Give the `Split` that `--split` names."""
     from kerascv_d2l.data.splits import Split
 
-    splits = splits_of(data, args.model)
+    splits = splits_of(data, args.model, args.source)
     if args.split == ALL:
         labelled = [split for split in data.splits.values() if split.task == data.task]
         return functools.reduce(Split.joined, labelled)

@@ -165,6 +165,11 @@ def check(args):
         raise InputError("target is missing: the class that --method class draws")
     if wanted & {*MAPS, *IMAGE_METHODS} and not args.images:
         raise InputError(f"no IMAGE is given, and {', '.join(args.method)} look at one")
+    if args.box and not wanted & set(MAPS):
+        raise InputError(
+            f"box: {', '.join(args.method)} give no map to measure in it. Leave it out, or add one "
+            f"of {', '.join(MAPS)}"
+        )
 
 
 def load_subject(args):

@@ -19,7 +19,7 @@ from PIL import Image, ImageColor
 
 from kerascv_d2l import cli
 from kerascv_d2l.data.images import find_images, read_image
-from kerascv_d2l.errors import InputError
+from kerascv_d2l.errors import InputError, first_of
 from kerascv_d2l.files import NewFiles, plain, writing
 
 MOST_SHOWN = 5  # detections or classes in the line of an image
@@ -110,7 +110,8 @@ def detect(model, image, stem, output, args):
             [class_color(found["classes"][i]) for i in rows],
             masks,
         )
-    best = ", ".join(f"{d['class']} {d['score']:.2f}" for d in detections[:MOST_SHOWN])
+    scores = [f"{d['class']} {d['score']:.2f}" for d in detections]
+    best = first_of(scores, MOST_SHOWN)
     height, width = image.shape[:2]
     entry = {"height": height, "width": width, "drawn": path, "detections": detections}
     if "masks" in found:

@@ -367,7 +367,7 @@ def main(argv=None):
     metrics = dict(zip(_names(), transfer.losses(), strict=True))
     metrics["first"] = dict(zip(_names(), transfer.history[0], strict=True))
     metrics["seconds"] = round(seconds, 1)  # of this process: those before a kill are not known
-    return run.finish(metrics, ["python", "scripts/train_fast_style.py", args.style[0]])
+    return run.finish(metrics, ["python", cli.script("train_fast_style.py"), args.style[0]])
 
 
 if __name__ == "__main__":

@@ -355,7 +355,7 @@ def main(argv=None):
     else:
         with run.drawing("worst.png") as path:
             draw_worst(path, args, data, worst, probabilities)
-    command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
+    command = ["python", cli.script("predict.py"), str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 
 

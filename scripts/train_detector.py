@@ -306,7 +306,7 @@ def main(argv=None):
         callbacks=[averaged, measured, best, run],
     )
     metrics = finish(args, run, model, data, validation, truth)
-    command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
+    command = ["python", cli.script("predict.py"), str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 
 

@@ -224,7 +224,7 @@ def main(argv=None):
         draw(path, args, style, split, trainer.net.stylize)
     names = ("content_loss", "style_loss", "tv_loss", "loss")
     metrics = {name: run.history[name][-1] for name in names}
-    command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
+    command = ["python", cli.script("predict.py"), str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, command)
 
 

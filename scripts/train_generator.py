@@ -270,7 +270,7 @@ def main(argv=None):
     # What is possible: training images, scored as if they had been made.
     metrics |= {f"{k}_of_training_images": v for k, v in scores(train.spread(count).images).items()}
     draw(run, model, val)
-    command = ["python", "scripts/predict.py", str(run.path("saved_model"))]
+    command = ["python", cli.script("predict.py"), str(run.path("saved_model"))]
     return run.finish(metrics, next_command=command)
 
 

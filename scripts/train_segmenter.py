@@ -213,7 +213,7 @@ def main(argv=None):
     d2l.export.save_lite(model, run.path("model.tflite"), args.crop_size)
     with run.drawing("segmentation.png") as path:
         draw(path, segment, data)
-    command = ["python", "scripts/predict.py", str(run.path("saved_model")), "IMAGE"]
+    command = ["python", cli.script("predict.py"), str(run.path("saved_model")), "IMAGE"]
     return run.finish(metrics, next_command=command)
 
 

@@ -94,6 +94,24 @@ def test_a_link_to_a_file_keeps_the_ending_that_tells_what_it_is(tmp_path, monke
     assert path == str(tmp_path.resolve() / "model.safetensors")
 
 
+def test_a_home_is_found_where_the_shell_leaves_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = cli.parser("A toy.")
+    for flag in ("--out", "--data", "--other"):
+        parser.add_argument(flag)
+    args = parser.parse_args(["--out=~/a b", "--data", "~/c", "--other", "d~e=~f/~"])
+    assert args.out == str(tmp_path / "a b") and args.data == str(tmp_path / "c")
+    assert args.other == "d~e=~f/~"
+
+
+def test_a_script_is_named_as_this_one_was(tmp_path, monkeypatch):
+    (tmp_path / "predict.py").touch()
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "train.py")])
+    assert cli.script("predict.py") == str(tmp_path / "predict.py")
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    assert cli.script("predict.py") == "scripts/predict.py"
+
+
 def test_recipe_fills_in_what_is_not_given():
     args = make_parser().parse_args(["--learning-rate", "0.2"])
     cli.fill_in(args, {"schedule": "cosine", "learning_rate": 0.1, "momentum": 0.9})

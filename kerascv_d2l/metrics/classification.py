@@ -91,7 +91,7 @@ def classification_metrics(probabilities, labels, class_names):
     recalls = np.divide(right, totals, out=np.full(count, np.nan), where=totals > 0)
     return {
         "accuracy": float(right.sum() / len(labels)),
-        "loss": float(-np.log(np.maximum(truth, _LEAST)).mean()),
+        "loss": abs(float(np.log(np.maximum(truth, _LEAST)).mean())),  # no -0
         "accuracy_by_class": dict(zip(class_names, recalls.tolist(), strict=True)),
         "confusion": confusion,
     }

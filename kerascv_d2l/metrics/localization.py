@@ -20,11 +20,11 @@ def evaluate_localization(localize, batches, class_names):
         class_names: sequence of str.
 
     Returns:
-        Tuple of metrics and answers. Metrics: a dict of those of `classification_metrics`, `loss`
-        there being the cross-entropy alone; `mean_iou`; `iou_50`, the share of boxes with an IoU
-        of at least 0.5; and `localized`, the share with that and the right class. Answers: dict
-        of `probabilities` float32 `(n, classes)`, `boxes` float32 `(n, 4)`, `ious` `(n,)`, and
-        the true `labels` int `(n,)`.
+        Tuple of metrics and answers. Metrics: a dict of those of `classification_metrics`, but
+        that the cross-entropy, a part of a localizer's loss, is `loss_classes`; `mean_iou`;
+        `iou_50`, the share of boxes with an IoU of at least 0.5; and `localized`, the share with
+        that and the right class. Answers: dict of `probabilities` float32 `(n, classes)`, `boxes`
+        float32 `(n, 4)`, `ious` `(n,)`, and the true `labels` int `(n,)`.
 
     Raises:
         InputError: if there is no image with an object.
@@ -54,6 +54,7 @@ def evaluate_localization(localize, batches, class_names):
     metrics = classification_metrics(probabilities, labels, class_names)
     ious = np.asarray(iou_of_corners(answers["boxes"].T, answers.pop("truth").T))
     right = probabilities.argmax(axis=1) == labels
+    metrics["loss_classes"] = metrics.pop("loss")
     metrics |= {
         "mean_iou": float(ious.mean()),
         "iou_50": float((ious >= FOUND_IOU).mean()),

@@ -98,15 +98,15 @@ def draw_mistakes(path, images, names, labels, probabilities, class_names, colum
     }
     if len(set(lengths.values())) != 1 or not len(images):
         raise InputError(f"draw_mistakes needs as many of each, and at least one, not {lengths}.")
-    # Each image has two lines of text above it.
-    figure, places = grid(len(images), columns, MISTAKE_INCHES, MISTAKE_INCHES + 0.35, 0.4)
+    # Each image has three lines of text above it.
+    figure, places = grid(len(images), columns, MISTAKE_INCHES, MISTAKE_INCHES + 0.5, 0.4)
     for axes, image, name, label, row in zip(
         places, images, names, labels, probabilities, strict=False
     ):
         predicted = int(np.argmax(row))
         wrong = predicted != label
         said = f"predicted {shortened(class_names[predicted])} {row[predicted]:.2f}"
-        verdict = f"{shortened(class_names[label])} {row[label]:.2f}, {said if wrong else 'right'}"
+        verdict = f"{shortened(class_names[label])} {row[label]:.2f}\n{said if wrong else 'right'}"
         axes.imshow(to_uint8(image))
         axes.set_title(
             f"{verdict}\n{_end(name)}", fontsize=8, color=WRONG_COLOR if wrong else RIGHT_COLOR

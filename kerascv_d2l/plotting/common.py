@@ -1,6 +1,7 @@
 """What all drawings share: colours of classes, pixels as screens show them, text, files."""
 
 import colorsys
+import contextlib
 import functools
 import math
 import warnings
@@ -136,11 +137,18 @@ def save(path, figure):
     # Labels of ticks may be made while the figure is drawn.
     with (
         matplotlib.rc_context({"text.parse_math": False}),
-        warnings.catch_warnings(),
+        without_glyph_warnings(),
         whole(path) as temporary,
     ):
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # `fallback_families` has said it
         figure.canvas.print_figure(temporary, dpi=DPI)
+
+
+@contextlib.contextmanager
+def without_glyph_warnings():
+    """Let Matplotlib not say, letter by letter, which no font has: `fallback_families` does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
 
 
 def as_written(text):

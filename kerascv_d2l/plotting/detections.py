@@ -25,6 +25,7 @@ from kerascv_d2l.plotting.common import (
     font_file,
     save,
     to_uint8,
+    without_glyph_warnings,
 )
 from kerascv_d2l.plotting.instances import overlay_instances
 
@@ -229,7 +230,8 @@ def _add_label(axes, box, text, color, taken):
         label.set_bbox({"facecolor": color, "linewidth": 0, "pad": LABEL_PAD_POINTS})
         margin = LABEL_PAD_POINTS * DPI / 72
     renderer = axes.figure.canvas.get_renderer()
-    extent = label.get_window_extent(renderer).padded(margin)
+    with without_glyph_warnings():
+        extent = label.get_window_extent(renderer).padded(margin)
     frame = axes.get_window_extent(renderer)
     box = _in_pixels(axes, box)
     (x_min, top), (_, bottom) = axes.transData.transform([box[:2], box[2:]])

@@ -137,8 +137,8 @@ def rename_class(folder):
     (folder / "val" / "wasp").rename(folder / "val" / "bee")
 
 
-def remove_images(folder):
-    for file in (folder / "val" / "ant").iterdir():
+def empty_class(folder, part="train"):
+    for file in (folder / part / "ant").iterdir():
         file.unlink()
 
 
@@ -158,8 +158,8 @@ def keep_one_class(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (rename_class, r"val: no folder for wasp, which .*train has.*has ant, bee"),
-        (remove_images, r"val/ant: no image"),
+        (rename_class, r"train: no folder for bee, which .*val has. It has ant, wasp"),
+        (empty_class, r"train/ant: no image"),
         (remove_split, r"neither val/ nor test/ to validate on. It holds train/, valuable/"),
         (remove_train, r"no known layout for classification. It holds trains/, val/"),
         (keep_one_class, r"train: 1 class folder\(s\) \(ant\); a classifier needs at least 2"),
@@ -170,6 +170,18 @@ def test_other_layouts_are_refused(folder, change, message):
     for skip_bad in (False, True):
         with pytest.raises(InputError, match=message):
             read(folder, skip_bad)
+
+
+def test_a_class_without_an_image_to_validate_on(folder):
+    """As where a split is drawn: it is trained on, and nothing is measured for it."""
+    empty_class(folder, "val")
+    empty = read(folder)
+    (folder / "val" / "ant").rmdir()
+    for data in (empty, read(folder)):
+        assert list(data.class_names) == ["ant", "wasp"]
+        assert set(data.val.targets["label"].tolist()) == {1}
+        assert set(data.train.targets["label"].tolist()) == {0, 1}
+        assert data.notes == ["val/ has no image of ant: nothing is measured for it"]
 
 
 def stray_file(folder):

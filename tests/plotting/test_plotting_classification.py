@@ -58,9 +58,10 @@ def test_each_mistake_has_its_image_verdict_and_name():
     figure = figure_of(classification.draw_mistakes, images, files, labels, probabilities, NAMES, 2)
     assert len(figure.axes) == 4  # two columns: the last place stays empty
     titles = [axes.get_title().split("\n") for axes in figure.axes]
-    assert titles[0] == ["bee 0.08, predicted ant 0.90", "x/1.jpg"]
-    assert titles[1] == ["ant 0.60, right", "x/2.jpg"]
-    assert titles[2][0].endswith("0.30, predicted bee 0.50") and titles[2][1].endswith("end.jpg")
+    assert titles[0] == ["bee 0.08", "predicted ant 0.90", "x/1.jpg"]
+    assert titles[1] == ["ant 0.60", "right", "x/2.jpg"]
+    assert titles[2][0].endswith("0.30") and titles[2][1] == "predicted bee 0.50"
+    assert titles[2][2].endswith("end.jpg")
     assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes[:3]] == colors
     assert figure.axes[0].title.get_color() != figure.axes[1].title.get_color()
 

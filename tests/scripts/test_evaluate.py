@@ -149,6 +149,11 @@ def test_the_validation_images_of_the_run(script, use, tmp_path, monkeypatch, ca
     assert "are not in toy" in printed
     for worst, printed in (measure([8, 9]), measure([1, 4], drawn=False)):
         assert worst == names(4, 5, 6) and "validation.txt" not in printed
+    # Other data may have an image of the same name; what was moved has them all.
+    (tmp_path / "run" / "settings.json").write_text('{"settings": {"data": "other"}}')
+    worst, printed = measure([1, 8, 9])
+    assert worst == names(4, 5, 6) and "validation.txt" not in printed
+    assert measure([1, 4])[0] == names(1, 4)
     assert measure(range(7))[0] == names(0, 1, 2, 3, 4, 5, 6)
     with pytest.raises(InputError, match="split train: data has val, all"):
         measure(range(7), "train")

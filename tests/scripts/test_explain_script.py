@@ -137,6 +137,7 @@ def test_images_on_which_nothing_is_found_are_passed_over(script, tmp_path, monk
         (["model.keras"], "no IMAGE is given"),
         (["model.keras", "--method", "pca"], "data is missing"),
         (["model.keras", "--method", "class"], "target is missing"),
+        (["model.keras", "data", "--method", "windows", "--box", "a,0,0,2,2"], "box: windows give"),
         (["model.keras", "--method", "nonsense"], "not among grad-cam"),
         (["nonsense", "data", "--weights", "none"], "nonsense: no such file, and as a network"),
         (["saved_model", "data", "--method", "grad-cam"], "a SavedModel has none"),

@@ -51,8 +51,8 @@ def read(root, faults):
     """Read which image is of which class; classes are sorted by name.
 
     Raises:
-        InputError: for a class that one part lacks, fewer than two classes, a class without
-            an image, and what lies where no image belongs; names it.
+        InputError: for a class that is not trained on, fewer than two classes, a class without
+            an image (but for those to validate on), and what lies where no image belongs; names it.
     """
     parts = _parts(root)
     if TRAIN in parts:
@@ -67,7 +67,9 @@ def read(root, faults):
         parts[VAL] = parts.pop(TEST)
         faults.notes.append(f"{parts[VAL].name}/ is what is validated on")
     found = {part: _class_folders(folder, faults) for part, folder in parts.items()}
-    class_names = _common_classes(parts, found)
+    if VAL in found:  # where a rare class may have no image
+        found[VAL] = {name: folder for name, folder in found[VAL].items() if visible(folder)}
+    class_names = _common_classes(parts, found, faults)
     images = {
         part: [
             LabelledImage(file, str(folders[name].parent), label=label)
@@ -133,8 +135,8 @@ def _class_folders(folder, faults):
     return {child.name: child for child in _folders(folder)}
 
 
-def _common_classes(parts, found):
-    """Names of the classes: those to train on. Those to validate on must be the same."""
+def _common_classes(parts, found, faults):
+    """Names of the classes: those to train on. There must be no others to validate on."""
     main = found[ALL if ALL in found else TRAIN]
     names = sorted(main)
     if len(names) < 2:
@@ -143,15 +145,15 @@ def _common_classes(parts, found):
             f"({first_of(names)}); a classifier needs at least 2"
         )
     for part, folders in found.items():
-        for absent, others in ((folders, main), (main, folders)):
-            missing = sorted(set(others) - set(absent))
-            if missing and not (part == TEST and absent is folders):
-                here, there = (TRAIN, part) if absent is main else (part, TRAIN)
-                raise InputError(
-                    f"{parts[here]}: no folder for {first_of(missing)}, which {parts[there]} has. "
-                    f"Both need the same class folders; {parts[here]} has "
-                    f"{first_of(sorted(absent)) or 'none'}"
-                )
+        if unknown := sorted(set(folders) - set(main)):
+            raise InputError(
+                f"{parts[TRAIN]}: no folder for {first_of(unknown)}, which {parts[part]} has. "
+                f"It has {first_of(names)}: is it another spelling?"
+            )
+        if part == VAL and (absent := sorted(set(main) - set(folders))):
+            faults.notes.append(
+                f"{parts[VAL].name}/ has no image of {first_of(absent)}: nothing is measured for it"
+            )
     return names
 
 
