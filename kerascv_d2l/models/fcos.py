@@ -23,7 +23,7 @@ from kerascv_d2l.models.dense import (
 )
 from kerascv_d2l.models.registry import Recipe
 from kerascv_d2l.models.rows import flat, in_pixels, one_hot_of, rows_of, sum_where
-from kerascv_d2l.ops.checks import as_targets
+from kerascv_d2l.ops.checks import as_targets, check_whole
 from kerascv_d2l.ops.region_matching import BACKGROUND, IGNORED
 from kerascv_d2l.ops.roi_sampling import map_size
 from kerascv_d2l.ops.task_aligned import match_by_distance
@@ -99,16 +99,20 @@ class FCOS(DenseDetector):
                 f"assignment must be one of {', '.join(ASSIGNMENTS)}; got {assignment!r}."
             )
         aligned = assignment == "task_aligned"
-        self.assignment, self.bins = assignment, bins
         if bins is None:
-            self.bins = BINS if aligned else 0
-        if self.bins and not (aligned and self.bins >= 2):
+            bins = BINS if aligned else 0
+        check_whole(0, bins=bins)
+        if bins == 1 or (bins and not aligned):
             raise InputError(
-                f"bins={bins!r}: with assignment={assignment!r} 0"
+                f"bins={bins}: with assignment={assignment!r} 0"
                 f"{', or 2 and more,' if aligned else ''} can be chosen."
             )
-        own = () if aligned and not self.bins else ("distributions" if aligned else "centerness",)
-        names = (*LOSSES, *own)
+        self.assignment, self.bins = assignment, bins
+        names = list(LOSSES)
+        if not aligned:
+            names.append("centerness")
+        elif bins:
+            names.append("distributions")
         self.parts = {name: keras.metrics.Mean(name=f"loss_{name}") for name in names}
         voting = BOX_VOTING if aligned else None
         decoder = decoder or DenseDecoder(nms_threshold=NMS_THRESHOLD, box_voting=voting)

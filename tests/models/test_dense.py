@@ -279,7 +279,9 @@ def test_a_model_saved_before_distributions_loads_without():
     assert FCOS(2, backbone="tiny", channels=8, depth=1, assignment="centre").bins == 0
 
 
-@pytest.mark.parametrize(("assignment", "bins"), [("centre", 17), ("task_aligned", 1)])
+@pytest.mark.parametrize(
+    ("assignment", "bins"), [("centre", 17), ("task_aligned", 1), ("task_aligned", 2.5)]
+)
 def test_wrong_bins_are_refused(assignment, bins):
     with pytest.raises(InputError, match=rf"bins={bins}"):
         FCOS(2, backbone="tiny", assignment=assignment, bins=bins)
