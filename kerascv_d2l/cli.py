@@ -132,9 +132,7 @@ def _at_home(text):
 
     The name of a file that begins so is still `./~name`.
     """
-    flag, equals, value = str(text).rpartition("=")
-    if not value.startswith("~") or (flag and not flag.startswith("--")):
-        return text
+    flag, equals, value = text.partition("=") if text.startswith("--") else ("", "", text)
     return flag + equals + os.path.expanduser(value)
 
 

@@ -145,7 +145,7 @@ def _is_other(path, name):
     settings = path.with_name(SETTINGS)
     if not settings.is_file():
         return False
-    trained_on = json.loads(settings.read_bytes())["settings"]["data"]
+    trained_on = json.loads(settings.read_bytes())["settings"].get("data")
     return trained_on not in (name, str(Path(name).resolve()))
 
 

@@ -99,8 +99,9 @@ def test_a_home_is_found_where_the_shell_leaves_its_sign(tmp_path, monkeypatch):
     parser = cli.parser("A toy.")
     for flag in ("--out", "--data", "--other"):
         parser.add_argument(flag)
-    args = parser.parse_args(["--out=~/a b", "--data", "~/c", "--other", "d~e=~f/~"])
-    assert args.out == str(tmp_path / "a b") and args.data == str(tmp_path / "c")
+    args = parser.parse_args(["--out=~/a b", "--data", "~/c=d", "--other", "d~e=~f/~"])
+    assert args.out == str(tmp_path / "a b") and args.data == str(tmp_path / "c=d")
+    assert parser.parse_args(["--out=~/a=b"]).out == str(tmp_path / "a=b")
     assert args.other == "d~e=~f/~"
 
 

@@ -124,11 +124,11 @@ def reported(part, images):
     evaluation one may have more than another, and parts are to be added up.
 
     Args:
-        part: float32 scalar, as of `mean_over_replicas`.
+        part: float32 scalar, as of `mean_over_replicas`, or several of them in a tensor.
         images: int32 scalar, images of this device.
 
     Returns:
-        float32 scalar, for `compute_loss` to return; `part` itself on one device.
+        float32 of the same shape, for `compute_loss` to return; `part` itself on one device.
     """
     devices = tf.distribute.get_strategy().num_replicas_in_sync
     if devices == 1:

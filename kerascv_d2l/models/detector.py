@@ -283,10 +283,10 @@ class Detector(BuiltModel, keras.Model):
             float32 scalar, as of `reported`.
         """
         devices = tf.distribute.get_strategy().num_replicas_in_sync
-        for name, loss in losses.items():
-            loss = reported(loss, images) * devices
-            self.parts[name].update_state(loss, sample_weight=images)
-        return reported(tf.add_n(list(losses.values())), images)
+        parts = reported(tf.stack(list(losses.values())), images)  # (losses,)
+        for name, part in zip(losses, tf.unstack(parts), strict=True):
+            self.parts[name].update_state(part * devices, sample_weight=images)
+        return tf.reduce_sum(parts)
 
     def decode(self, outputs):
         """Turn the outputs of `call` into detections.
