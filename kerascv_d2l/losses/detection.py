@@ -255,9 +255,10 @@ class SSDLoss(keras.losses.Loss):
             # GIoU does not change when both boxes are moved and stretched alike, so all anchors
             # may be the same one.
             rows = [tf.shape(predicted)[0], -1, 4]
+            # What background predicts may be beyond any number, which a mask of 0 does not undo.
             boxes = [
                 offset_inverse(tf.constant(UNIT_ANCHOR), tf.reshape(o, rows))
-                for o in (predicted, offsets)
+                for o in (tf.where(mask > 0, predicted, 0.0), offsets)
             ]
             return giou_loss(*boxes) * tf.reshape(mask, rows)[..., 0]  # (batch, anchors)
         difference = (predicted - offsets) * mask  # (batch, 4·anchors)

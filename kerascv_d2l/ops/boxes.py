@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from kerascv_d2l.ops.checks import as_boxes
 
-_LEAST = 2.0**-126  # the smallest float32 that is not subnormal
+# Of an area that something is divided by: below that of any box. It must not be the least float:
+# gradients divide by its square, under XLA at once.
+LEAST_AREA = 2.0**-60
 
 
 def sides_of(size):
@@ -96,8 +98,8 @@ def iou_of_corners(corners1, corners2):
         float32 of the broadcast shape.
     """
     overlap = intersection(corners1, corners2)
-    # The least float keeps 0/0 out and changes no other sum; it is quicker than a safe division.
-    union = area(corners1) + tf.maximum(area(corners2), _LEAST) - overlap
+    # The least area keeps 0/0 out and changes no other sum; it is quicker than a safe division.
+    union = area(corners1) + tf.maximum(area(corners2), LEAST_AREA) - overlap
     return overlap / union
 
 

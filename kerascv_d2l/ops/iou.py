@@ -9,10 +9,9 @@ import math
 
 import tensorflow as tf
 
-from kerascv_d2l.ops.boxes import area, iou_of_corners
+from kerascv_d2l.ops.boxes import LEAST_AREA, area, iou_of_corners
 from kerascv_d2l.ops.checks import as_boxes
 
-_LEAST = 2.0**-126  # the smallest float32 that is not subnormal
 _LEAST_SIDE = 1e-12  # keeps the angle of a box without extent defined
 
 
@@ -76,7 +75,7 @@ def giou_of_corners(corners1, corners2):
     union = (area(corners1) + area(corners2)) / (1 + iou)
     width, height = _enclosing(corners1, corners2)
     around = width * height
-    return iou - tf.nn.relu(around - union) / tf.maximum(around, _LEAST)
+    return iou - tf.nn.relu(around - union) / tf.maximum(around, LEAST_AREA)
 
 
 def ciou_of_corners(corners1, corners2):
@@ -90,7 +89,7 @@ def ciou_of_corners(corners1, corners2):
     width, height = _enclosing(corners1, corners2)
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = corners1, corners2
     distance = tf.square(ax1 + ax2 - bx1 - bx2) / 4 + tf.square(ay1 + ay2 - by1 - by2) / 4
-    diagonal = tf.maximum(tf.square(width) + tf.square(height), _LEAST)
+    diagonal = tf.maximum(tf.square(width) + tf.square(height), LEAST_AREA)
     shape = tf.square((_angle(corners1) - _angle(corners2)) * (2 / math.pi))
     alpha = tf.stop_gradient(tf.math.divide_no_nan(shape, 1 - iou + shape))
     return iou - distance / diagonal - alpha * shape

@@ -170,3 +170,21 @@ def test_what_is_no_loss_is_refused():
         class_losses(tf.zeros((1, 2, 3)), tf.zeros((1, 2), tf.int32), "corss_entropy")
     with pytest.raises(InputError, match="gamma"):
         SSDLoss(gamma=float("nan"))
+
+
+@pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
+def test_what_background_predicts_does_not_count_however_far_out(box_loss):
+    loss = SSDLoss(box_loss=box_loss)
+    mask = tf.constant([[1.0] * 4 + [0.0] * 4])
+    targets = tf.zeros((1, 8)), mask, tf.constant([[1, 0]])
+
+    def of(background):
+        boxes = tf.constant([[0.1, 0.2, 0.1, 0.0] + [background] * 4])
+        with tf.GradientTape() as tape:
+            tape.watch(boxes)
+            found = loss.call(targets, (tf.zeros((1, 2, 2)), boxes))
+        return found.numpy(), tape.gradient(found, boxes).numpy()
+
+    for near, far in zip(of(0.0), of(230.0), strict=True):
+        assert np.isfinite(far).all()
+        np.testing.assert_allclose(far, near, atol=1e-6)

@@ -44,3 +44,24 @@ def test_boxes_without_area(overlap):
         variable = tf.Variable(boxes)
         total = tf.reduce_sum(overlap(variable, boxes[2:]))
     assert np.isfinite(tape.gradient(total, variable)).all()
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("overlap", [generalized_iou, complete_iou])
+@pytest.mark.parametrize("numbers", [(0, 0.01, 1), (0, 1, 100, 4000)])
+def test_boxes_without_area_have_a_finite_gradient(overlap, jit, numbers):
+    """Rows of padding have no area, and what a network predicts for them has any shape."""
+    pairs = [(a, b) for a in numbers for b in numbers if a <= b]
+    boxes = np.float32([(x1, y1, x2, y2) for x1, x2 in pairs for y1, y2 in pairs])
+
+    @tf.function(jit_compile=jit)
+    def gradient(boxes1):
+        with tf.GradientTape() as tape:
+            tape.watch(boxes1)
+            found = tf.linalg.diag_part(overlap(boxes1, boxes2))
+        return found, tape.gradient(found, boxes1)
+
+    for shift in range(0, len(boxes), 3):
+        boxes2 = tf.constant(np.roll(boxes, shift, axis=0))
+        for result in gradient(tf.constant(boxes)):
+            assert np.isfinite(result).all()
