@@ -69,10 +69,11 @@ class SegmentationCrossEntropy(keras.losses.Loss):
             InputError: if the number of class weights is not that of the classes.
         """
         loss, weight = self.weighted(y_true, y_pred, _cross_entropy)
-        pixels = tf.cast(tf.size(weight), weight.dtype)
-        sums = sum_over_replicas(tf.stack([pixels, tf.reduce_sum(weight)]))
+        # Counted in float32: float16 ends at 65504.
+        pixels = tf.cast(tf.size(weight), tf.float32)
+        sums = sum_over_replicas(tf.stack([pixels, tf.reduce_sum(tf.cast(weight, tf.float32))]))
         pixels, total = tf.unstack(sums)
-        return loss * tf.math.divide_no_nan(pixels, total)
+        return loss * tf.cast(tf.math.divide_no_nan(pixels, total), loss.dtype)
 
     def weighted(
         self, y_true, y_pred, cross_entropy=tf.nn.sparse_softmax_cross_entropy_with_logits

@@ -75,14 +75,23 @@ def classification_metrics(probabilities, labels, class_names):
         classes)`: rows are true classes, columns predicted ones.
 
     Raises:
-        InputError: if there is no image, or the shapes do not fit.
+        InputError: if there is no image, the shapes do not fit, or a label is no class.
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     count = len(class_names)
-    if probabilities.shape != (len(labels), count) or not len(labels):
+    if labels.ndim != 1 or not len(labels) or probabilities.shape != (len(labels), count):
         raise InputError(
-            f"probabilities of shape {probabilities.shape}: expected ({len(labels)}, {count}), "
-            "for the labels and class names given, and at least one."
+            f"probabilities of shape {probabilities.shape}, labels {labels.shape}: expected "
+            f"(n, {count}), for the class names given, and (n,), and at least one."
+        )
+    # Of a short type `labels * count`, below, would run over.
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"labels are {labels.dtype}; wanted whole numbers, the true classes")
+    labels = labels.astype(np.int64)
+    if labels.min() < 0 or labels.max() >= count:
+        raise InputError(
+            f"labels go from {labels.min()} to {labels.max()}; wanted 0 to {count - 1}, for the "
+            "class names given"
         )
     predicted = probabilities.argmax(axis=1)  # (n,)
     truth = probabilities[np.arange(len(labels)), labels]  # (n,)

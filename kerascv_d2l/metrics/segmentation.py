@@ -182,8 +182,8 @@ class SegmentationMetrics(keras.metrics.Metric):
             sample_weight: must be None: give pixels to ignore the label `ignore_label`.
 
         Raises:
-            InputError: if weights are given or the scores are of another number of
-                classes.
+            InputError: if weights are given, the scores are of another number of
+                classes, or the shapes do not fit.
         """
         if sample_weight is not None:
             raise InputError(
@@ -198,6 +198,15 @@ class SegmentationMetrics(keras.metrics.Metric):
                 f"{self.name} of {self.num_classes} classes got scores of shape "
                 f"{tuple(y_pred.shape)}: the last axis must be the classes. "
                 "(Class maps must be ints.)"
+            )
+        maps = y_pred.shape[:-1] if y_pred.dtype.is_floating else y_pred.shape
+        labels = y_true.shape
+        if labels.rank is not None and labels.rank != maps.rank and labels[-1] == 1:
+            labels = labels[:-1]
+        if not labels.is_compatible_with(maps):
+            raise InputError(
+                f"{self.name}: labels of shape {tuple(y_true.shape)} are not those of "
+                f"{tuple(maps)} predictions, one for each pixel"
             )
         counts = count_cells(self._compiled_cells(y_true, y_pred), self.num_classes)
         self.confusion.assign_add(tf.cast(counts, tf.float64))

@@ -83,3 +83,9 @@ def test_labels_that_are_no_class_are_ignored_and_make_no_nan():
     for ignore_label in (255, None):
         loss = SegmentationCrossEntropy(ignore_label=ignore_label)
         np.testing.assert_allclose(loss(labels, scores), expected, rtol=1e-5)
+
+
+def test_half_precision_counts_more_pixels_than_it_has_numbers():
+    labels, scores = np.zeros((2, 256, 256), np.uint8), tf.zeros((2, 256, 256, 3), tf.float16)
+    losses = SegmentationCrossEntropy().call(labels, scores)
+    np.testing.assert_allclose(losses, np.log(3), rtol=1e-3)

@@ -211,3 +211,10 @@ def test_fit_and_evaluation_give_one_figure():
 def test_callback_checks_its_numbers():
     with pytest.raises(InputError, match="every is 0"):
         SegmentationCallback(None, [], "ab", every=0)
+
+
+@pytest.mark.parametrize("labels", [(2, 3, 4), (1, 4, 3), (2, 4)])
+def test_labels_of_another_shape_are_refused(labels):
+    metric = SegmentationMetrics(3)
+    with pytest.raises(InputError, match=r"labels of shape .* are not those of \(2, 4, 3\)"):
+        metric.update_state(np.zeros(labels, np.int32), np.zeros((2, 4, 3, 3), np.float32))
