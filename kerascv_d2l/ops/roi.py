@@ -167,7 +167,9 @@ def multilevel_roi_align(
             "maps, each twice the one before."
         )
     method = _choose(method, sampling_ratio)
-    boxes = as_boxes(boxes, "boxes", 2)
+    checked = [as_regions(level, boxes, image_indices) for level in features]
+    features, dtype = [level for level, *_ in checked], checked[0][-1]
+    _, boxes, image_indices, _ = checked[0]
     levels = pyramid_levels(
         boxes, finest, finest + len(strides) - 1, canonical_size, canonical_level
     )
@@ -179,22 +181,24 @@ def multilevel_roi_align(
         )  # fmt: skip
 
     if len(features) == 1:
-        return align(0, boxes, image_indices)
+        return tf.cast(align(0, boxes, image_indices), dtype)
     if method == "gather":
-        return _gather_from_levels(
+        pooled = _gather_from_levels(
             features, boxes, image_indices, as_size(output_size), sampling_ratio, levels - finest,
             strides,
         )  # fmt: skip
+        return tf.cast(pooled, dtype)
     if method == "separable":
         parts = [align(i, boxes, image_indices) for i in range(len(features))]
         here = levels[:, tf.newaxis, tf.newaxis, tf.newaxis] - finest
-        return tf.add_n([tf.where(here == i, part, 0) for i, part in enumerate(parts)])
+        pooled = tf.add_n([tf.where(here == i, part, 0) for i, part in enumerate(parts)])
+        return tf.cast(pooled, dtype)
     places, parts = [], []
     for i in range(len(features)):
         own = tf.cast(tf.where(levels == finest + i)[:, 0], tf.int32)  # (boxes of the level,)
         places.append(own)
         parts.append(align(i, tf.gather(boxes, own), tf.gather(image_indices, own)))
-    pooled = tf.dynamic_stitch(places, parts)
+    pooled = tf.cast(tf.dynamic_stitch(places, parts), dtype)
     return tf.ensure_shape(pooled, [boxes.shape[0], *parts[0].shape[1:]])
 
 
@@ -206,9 +210,7 @@ def _gather_from_levels(features, boxes, image_indices, size, sampling_ratio, le
         roi_sampling.sample_positions(low, tf.maximum(high - low, 1.0), bins, sampling_ratio)
         for low, high, bins in zip((y_min, x_min), (y_max, x_max), size, strict=True)
     )
-    full = [tf.cast(features_of_level, tf.float32) for features_of_level in features]
-    pooled = _gather(full, ys, xs, image_indices, levels)
-    return tf.cast(pooled, features[0].dtype)
+    return _gather(features, ys, xs, image_indices, levels)
 
 
 def pyramid_levels(boxes, finest=2, coarsest=5, canonical_size=224, canonical_level=4):

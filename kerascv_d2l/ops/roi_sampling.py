@@ -169,7 +169,9 @@ def apply_weights(features, rows, columns, image_indices):
     """
     batch, height, width, channels = map_size(features)
     bins = rows.shape[1]
-    if features.shape[0] != 1:
+    if features.shape[0] == 1:  # of no other image there is anything
+        rows *= tf.cast(image_indices == 0, rows.dtype)[:, tf.newaxis, tf.newaxis]
+    else:
         own = tf.one_hot(image_indices, batch)  # (n, batch)
         rows = rows[:, :, tf.newaxis] * own[:, tf.newaxis, :, tf.newaxis]  # (n, bins, batch, h)
     rows = tf.reshape(rows, [-1, batch * height])  # (n·bins, batch·h)

@@ -312,6 +312,26 @@ def test_multilevel_has_gradients_on_every_level():
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("method", ["sparse", "separable", "gather"])
+def test_each_method_takes_and_gives_the_same(method):
+    """Lists, long integers and whole pixels; nothing of images that are not there."""
+    features = [np.full((1, n, n, 1), 3 - n // 4, np.uint8) for n in (8, 4)]
+    boxes, options = tf.constant([[0.0, 0, 3, 3]] * 3), {"strides": (1, 2), "method": method}
+    with tf.GradientTape() as tape:
+        tape.watch(boxes)
+        found = multilevel_roi_align(features, boxes, np.array([0, -1, 7]), 1, **options)
+    assert found.dtype == tf.float32 and tape.gradient(found, boxes) is None
+    np.testing.assert_allclose(found[:, 0, 0, 0], [1, 0, 0], atol=1e-6)
+    one = roi_align(features[0], boxes, [0, -1, 7], 1, method=method)
+    np.testing.assert_allclose(one[:, 0, 0, 0], [1, 0, 0], atol=1e-6)
+    for indices in ([0], [0, 0, 0, 0], [[0], [0], [0]]):
+        with pytest.raises(InputError, match="image_indices must hold one index for each box"):
+            multilevel_roi_align(features, boxes, indices, 1, **options)
+    with pytest.raises(InputError, match="features must be"):
+        multilevel_roi_align([f[0] for f in features], boxes, [0, 0, 0], 1, **options)
+
+
+@pytest.mark.quick
 def test_spatial_pyramid_pooling():
     features = np.random.RandomState(0).standard_normal((1, 12, 24, 3)).astype(np.float32)
     found = spatial_pyramid_pooling(features, [[0, 0, 23, 11]], [0])
