@@ -311,5 +311,8 @@ def resize_and_center_crop(images, resized, size):
 
 
 def as_dtype(pixels, dtype):
-    """Floats of at least 0 as `dtype`: rounded half up where that is an integer type."""
-    return tf.cast(pixels + 0.5 if dtype.is_integer else pixels, dtype)
+    """Floats as `dtype`: rounded half up where that is an integer type."""
+    if not dtype.is_integer:
+        return tf.cast(pixels, dtype)
+    # A cast rounds towards 0, which for what is never below it is down.
+    return tf.cast(pixels + 0.5 if dtype.is_unsigned else tf.floor(pixels + 0.5), dtype)

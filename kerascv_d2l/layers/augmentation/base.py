@@ -177,6 +177,8 @@ class RandomTransform(keras.layers.Layer):
             example = self._converted(example, BOX_FORMAT, self.bounding_box_format)
             there = (example.classes >= 0)[..., None]
             boxes = tf.where(there, example.boxes, tf.cast(PADDING, example.boxes.dtype))
+            if old.boxes.dtype.is_integer:  # a cast alone would move them up and to the left
+                boxes = tf.round(boxes)
             example = example._replace(boxes=tf.cast(boxes, old.boxes.dtype))
         return _put_together(example, data)
 
@@ -263,16 +265,19 @@ def pair(value, name):
     return as_image_size((value, value) if isinstance(value, int) else value, name)
 
 
-def bounds(value, name, least=None, most=None):
+def bounds(value, name, least=None, most=None, above=None):
     """Check `(low, high)` and give it as a tuple of floats.
 
     Raises:
-        InputError: if it is not two numbers in order, between `least` and `most`.
+        InputError: if it is not two numbers in order, between `least` and `most`, and above
+            `above`.
     """
     low, high = (float(end) for end in value)
     if not low <= high or (least is not None and low < least) or (most is not None and high > most):
         ends = " to ".join(str(end) if end is not None else "…" for end in (least, most))
         raise InputError(f"{name} is {value!r}; wanted (low, high) within {ends}")
+    if above is not None and not low > above:
+        raise InputError(f"{name} is {value!r}; wanted (low, high) above {above}")
     return low, high
 
 
@@ -330,6 +335,10 @@ def _as_example(data):
         **{name: rows[entry] for name, entry in ROWS.items() if entry in rows},
         mask=data.get("segmentation_masks"),
     )
+    if example.classes is not None and not (example.classes.dtype.min < 0):
+        raise InputError(
+            f"labels are {example.classes.dtype.name}; wanted a signed type, for -1 is padding"
+        )
     for name, ranks, wanted in (
         ("boxes", (2,), "(n, 4)"),
         ("classes", (1,), "(n,)"),

@@ -53,6 +53,8 @@ class ColorJitter(RandomTransform):
             hue if isinstance(hue, (tuple, list)) else (-hue, hue), "hue", -MOST_HUE, MOST_HUE
         )
         self.value_range = bounds(value_range, "value_range")
+        if self.value_range[0] == self.value_range[1]:
+            raise InputError(f"value_range is {value_range!r}; wanted (black, white), not equal")
         neutral = dict.fromkeys(OPERATIONS, (1.0, 1.0)) | {"hue": (0.0, 0.0)}
         ranges = {name: getattr(self, name) for name in OPERATIONS}
         self._ranges = {name: ends for name, ends in ranges.items() if ends != neutral[name]}

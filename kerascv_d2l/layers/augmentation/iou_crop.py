@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation.base import bounds as checked, chance
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
+from kerascv_d2l.ops.checks import check_whole
 from kerascv_d2l.ops.geometry import ALGORITHM, crop_boxes
 from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.ops.windows import (
@@ -43,7 +45,8 @@ class RandomIoUCrop(RandomWindow):
         antialias: bool or None, as for `crop_and_resize`.
 
     Raises:
-        InputError: if a size, range or probability is out of bounds.
+        InputError: if a size, range, probability or number of tries is out of bounds, or there
+            are no `bounds`.
 
     Source:
         Liu et al. 2016, "SSD", sections 2.2 and 3.6; torchvision's layer of this name.
@@ -67,8 +70,11 @@ class RandomIoUCrop(RandomWindow):
     ):
         super().__init__(size, antialias, fill if zoom_out else None, mask_fill, **kwargs)
         self.bounds = tuple(float(bound) for bound in bounds)
-        self.scale = checked(scale, "scale", 0, 1)
-        self.ratio = checked(ratio, "ratio", 0)
+        if not self.bounds:
+            raise InputError("bounds is empty; wanted IoUs of which one is drawn")
+        self.scale = checked(scale, "scale", 0, 1, above=0)
+        self.ratio = checked(ratio, "ratio", above=0)
+        check_whole(1, tries=tries)
         self.tries = tries
         self.zoom_out = chance(zoom_out, "zoom_out")
         self.side_range = checked(side_range, "side_range", 1)

@@ -61,7 +61,10 @@ class Mosaic(RandomTransform):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_jit = False  # Keras': XLA cuts no windows of any size
         self.size = None if size is None else pair(size, "size")
+        if self.size is not None and min(self.size) < 2:
+            raise InputError(f"size is {size!r}; wanted 2 pixels or more a side, for four images")
         self.centre = bounds(centre, "centre", 0, 1)
         self.area = bounds(area, "area", 0, 1)
         self.p = chance(p, "p")

@@ -31,8 +31,8 @@ class RandomResizedCrop(RandomWindow):
 
     def __init__(self, size, scale=CROP_AREA, ratio=CROP_RATIO, antialias=None, **kwargs):
         super().__init__(size, antialias, **kwargs)
-        self.scale = bounds(scale, "scale", 0, 1)
-        self.ratio = bounds(ratio, "ratio", 0)
+        self.scale = bounds(scale, "scale", 0, 1, above=0)
+        self.ratio = bounds(ratio, "ratio", above=0)
 
     def draw_for(self, sizes, seed):
         """Draw the windows, int32 `(..., 4)` for sizes `(..., 2)`."""

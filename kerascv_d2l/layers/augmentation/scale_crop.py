@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
-from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation.base import bounds
 from kerascv_d2l.layers.augmentation.windows import RandomWindow
-from kerascv_d2l.ops.geometry import ALGORITHM
+from kerascv_d2l.ops.checks import check_whole
+from kerascv_d2l.ops.geometry import ALGORITHM, as_dtype
 from kerascv_d2l.ops.segmentation import IGNORE_LABEL
 from kerascv_d2l.ops.windows import SCALE, random_scaled_window
 
@@ -45,10 +45,8 @@ class RandomScaleCrop(RandomWindow):
         **kwargs,
     ):
         super().__init__(size, antialias, fill, mask_fill, **kwargs)
-        self.scale = bounds(scale, "scale", 0)
+        self.scale = bounds(scale, "scale", 0, above=0)
         self.log_uniform = log_uniform
-        if log_uniform and not self.scale[0] > 0:
-            raise InputError(f"scale is {scale!r}; wanted factors above 0 if log_uniform")
 
     def draw_for(self, sizes, seed):
         """Draw the windows, int32 `(..., 4)` for sizes `(..., 2)`."""
@@ -68,7 +66,7 @@ class RandomShift(RandomWindow):
         mask_fill: class of what is filled in masks.
 
     Raises:
-        InputError: if `padding` is negative.
+        InputError: if `padding` is no whole number from 0 on.
 
     Source:
         torchvision's `RandomCrop(size, padding)`.
@@ -78,8 +76,7 @@ class RandomShift(RandomWindow):
 
     def __init__(self, padding=4, fill=0.0, mask_fill=IGNORE_LABEL, **kwargs):
         super().__init__(None, False, fill, mask_fill, **kwargs)
-        if padding < 0:
-            raise InputError(f"padding is {padding}; wanted pixels, 0 or more")
+        check_whole(0, padding=padding)
         self.padding = padding
 
     def draw_for(self, sizes, seed):
@@ -96,7 +93,9 @@ class RandomShift(RandomWindow):
             return super().apply_batch(example, draws)
         images, padding = example.image, self.padding
         margins = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
-        fill = tf.cast(self.fill, images.dtype)  # tf.pad takes one number for all channels
+        fill = as_dtype(
+            tf.constant(self.fill, tf.float32), images.dtype
+        )  # tf.pad takes one number for all channels
         padded = tf.pad(images - fill, margins) + fill if self.fill else tf.pad(images, margins)
         height, width = tf.unstack(example.size)
         rows = draws[:, :1] + padding + tf.range(height)  # (batch, height)

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kerascv_d2l.errors import InputError
 from kerascv_d2l.layers.augmentation.base import RandomTransform, pair
 from kerascv_d2l.ops.geometry import as_dtype, crop_and_resize, crop_boxes, crop_mask, overlap
 from kerascv_d2l.ops.segmentation import IGNORE_LABEL
@@ -24,6 +25,7 @@ class RandomWindow(RandomTransform):
 
     def __init__(self, size=None, antialias=None, fill=None, mask_fill=IGNORE_LABEL, **kwargs):
         super().__init__(**kwargs)
+        self.supports_jit = False  # Keras': XLA cuts no windows of any size
         self.size = None if size is None else pair(size, "size")
         self.antialias = antialias
         self.fill = tuple(fill) if isinstance(fill, (tuple, list)) else fill
@@ -31,6 +33,12 @@ class RandomWindow(RandomTransform):
 
     def apply(self, example, draw, dtype=None):
         """Show the window `draw`, int32 `(4,)`; `dtype` is that of the pixels."""
+        channels = example.image.shape[-1]
+        if isinstance(self.fill, tuple) and len(self.fill) not in (1, channels):
+            raise InputError(
+                f"fill is {self.fill}, {len(self.fill)} numbers; wanted one, or one for each of "
+                f"the {channels} channels of the images"
+            )
         return cut_window(
             example,
             draw,

@@ -507,6 +507,55 @@ def test_compose_applies_its_layers_in_turn():
             augmentation.Compose(layers)
 
 
+@pytest.mark.parametrize("p", [0.0, 1.0])
+@pytest.mark.parametrize("form", ["xyxy", "xywh"])
+def test_boxes_of_whole_pixels_stay_where_they_are(form, p):
+    boxes = np.array([[[3, 7, 37, 41], [10, 11, 69, 49], [0, 0, 70, 50], [13, 29, 61, 33]]])
+    if form == "xywh":
+        boxes[..., 2:] -= boxes[..., :2]
+    data = {"images": np.zeros((1, 50, 70, 3)), "bounding_boxes": {"boxes": boxes}}
+    data["bounding_boxes"]["labels"] = np.zeros((1, 4), np.int64)
+    found = augmentation.RandomHorizontalFlip(p, bounding_box_format=form)(data)
+    found = found["bounding_boxes"]["boxes"].numpy()
+    expected = boxes.copy()
+    if p:
+        right = boxes[..., 2] if form == "xyxy" else boxes[..., 0] + boxes[..., 2]
+        expected[..., 0] = 70 - right
+        if form == "xyxy":
+            expected[..., 2] = 70 - boxes[..., 0]
+    assert found.dtype == boxes.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_labels_that_cannot_be_padding_are_refused():
+    data = example(2)
+    data["bounding_boxes"]["labels"] = np.ones((2, 3), np.uint8)
+    with pytest.raises(InputError, match="labels are uint8; wanted a signed type"):
+        make("RandomResizedCrop")(data)
+
+
+def test_fills_are_rounded_and_fit_the_channels():
+    images = np.full((4, 8, 8, 3), -3, np.int16)
+    assert (augmentation.RandomResizedCrop(5)(images).numpy() == -3).all()
+    black = np.zeros((4, 8, 8, 3), np.uint8)
+    shift = augmentation.RandomShift(8, fill=127.5)
+    for found in (shift(black), *(shift(image) for image in black)):
+        assert set(np.unique(found)) <= {0, 128}
+    with pytest.raises(InputError, match=r"fill is \(1, 2\), 2 numbers; .* 3 channels"):
+        augmentation.RandomZoomOut(5, fill=(1, 2))(black)
+
+
+@pytest.mark.parametrize("name", ["RandomResizedCrop", "Mosaic", "Compose"])
+def test_keras_compiles_no_model_with_xla_that_cuts_windows(name):
+    """Keras would choose XLA on a GPU, which cannot."""
+    model = keras.Sequential([keras.Input((20, 30, 3)), make(name), keras.layers.Flatten()])
+    model.compile("sgd", "mse", jit_compile=True)
+    assert not model.jit_compile
+    flips = keras.Sequential([keras.Input((20, 30, 3)), make("RandomHorizontalFlip")])
+    flips.compile("sgd", "mse", jit_compile=True)
+    assert flips.jit_compile
+
+
 def test_names_of_recipes():
     assert not augmentation.small_augmentation("none").layers
     for recipe in (
@@ -565,6 +614,13 @@ def test_pipeline_of_keras_takes_them():
         ("ColorJitter", {"brightness": -1}, "brightness is -1"),
         ("ColorJitter", {"hue": 0.6}, "hue"),
         ("RandomZoomOut", {"side_range": (0.5, 2)}, "side_range"),
+        ("RandomResizedCrop", {"size": 8, "ratio": (0, 1)}, r"ratio is \(0, 1\); .* above 0"),
+        ("RandomScaleCrop", {"size": 8, "scale": (0, 0)}, "scale is .* above 0"),
+        ("RandomIoUCrop", {"tries": 0}, "tries=0"),
+        ("RandomIoUCrop", {"bounds": ()}, "bounds is empty"),
+        ("RandomShift", {"padding": 1.5}, "padding=1.5"),
+        ("Mosaic", {"size": 1}, "size is 1; wanted 2 pixels or more"),
+        ("ColorJitter", {"value_range": (0, 0)}, "value_range"),
     ],
 )
 def test_bad_arguments_are_named(name, options, message):
