@@ -125,6 +125,7 @@ def gradient_penalty(critic, real, fake, shares):
     Source:
         Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3.
     """
+    real, fake = tf.convert_to_tensor(real), tf.convert_to_tensor(fake)
     shares = tf.reshape(shares, [-1] + [1] * (real.shape.rank - 1))
     between = real + shares * (fake - real)
     with tf.GradientTape() as tape:

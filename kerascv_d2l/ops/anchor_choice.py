@@ -1,5 +1,7 @@
 """Which anchors, and which size of images, suit the objects of a data set."""
 
+import math
+
 import numpy as np
 
 # Shares of the objects that may be smaller than the smallest anchor, or larger than the largest.
@@ -72,4 +74,7 @@ def choose_anchors(boxes, image_size, strides):
     sizes = np.maximum(np.geomspace(low, high, len(strides)), 2 * np.asarray(strides))
     flat, middle, tall = np.quantile(ratio, [_FLAT, 0.5, _TALL])
     ratios = min(flat, middle / _LEAST_STEP), middle, max(tall, middle * _LEAST_STEP)
-    return tuple(np.round(sizes, 1).tolist()), tuple(np.round(ratios, 2).tolist())
+    # Two decimals, but for flat objects two digits: a ratio of 0 is none.
+    digits = [max(2, 1 - math.floor(math.log10(r))) for r in ratios]
+    ratios = tuple(round(float(r), n) for r, n in zip(ratios, digits, strict=True))
+    return tuple(np.round(sizes, 1).tolist()), ratios

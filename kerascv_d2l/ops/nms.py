@@ -37,6 +37,8 @@ def nms(boxes, scores, iou_threshold):
             f"got {tuple(scores.shape)}."
         )
     check_fraction(iou_threshold, "iou_threshold")
+    # The kernel takes any two opposite corners; a box that is inside out overlaps nothing.
+    boxes = tf.concat([boxes[:, :2], tf.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
     return tf.image.non_max_suppression(boxes, scores, tf.shape(boxes)[0], iou_threshold)
 
 

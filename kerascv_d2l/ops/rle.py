@@ -119,6 +119,8 @@ def encode_outline(outline, size):
     if isinstance(outline, dict):
         found = _checked(outline, height, width)
     elif isinstance(outline, list) and all(isinstance(polygon, list) for polygon in outline):
+        if not outline:
+            raise InputError("its mask has no polygon")
         for polygon in outline:
             _check_polygon(polygon)
         # Far away corners are as good as near ones outside, and do not overflow.

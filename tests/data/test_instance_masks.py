@@ -74,6 +74,8 @@ def test_encodings_are_those_of_pycocotools_and_come_back():
         last = pixel
     outline = {"size": [HEIGHT, WIDTH], "counts": runs}
     assert encode_outline(outline, (HEIGHT, WIDTH)) == encodings[2]
+    with pytest.raises(InputError, match="its mask has no polygon"):
+        encode_outline([], (HEIGHT, WIDTH))
 
 
 @pytest.mark.quick

@@ -95,3 +95,9 @@ def test_gradient_penalty_of_a_linear_critic():
     )
     wanted = (np.sqrt((weights**2).sum()) - 1) ** 2
     np.testing.assert_allclose(penalty, np.full(4, wanted), rtol=1e-4)
+
+
+def test_gradient_penalty_takes_arrays():
+    real, fake = np.ones((3, 4), np.float32), np.zeros((3, 4), np.float32)
+    found = d2l.gradient_penalty(lambda x: tf.reduce_sum(x, -1), real, fake, [0.1, 0.5, 1.0])
+    np.testing.assert_allclose(found, [1, 1, 1], rtol=1e-5)  # (2 - 1)²

@@ -53,3 +53,9 @@ def test_image_size():
     tiny = [0.5, 0.5, 0.51, 0.51]
     assert choose_image_size([tiny] * 5, [0] * 5, photographs) == (512, 512)
     assert choose_image_size(np.zeros((0, 4)), [], photographs) == (256, 256)
+
+
+def test_ratios_of_very_flat_objects_are_not_zero():
+    boxes = np.float32([[0, 0.5, 1, 0.5 + h] for h in (0.0012, 0.002, 0.0043)])
+    _, ratios = choose_anchors(boxes, (512, 512), (8, 16))
+    np.testing.assert_allclose(ratios, (0.0014, 0.002, 0.0038), rtol=0.03)

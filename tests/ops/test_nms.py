@@ -89,3 +89,8 @@ def test_wrong_shapes_are_named():
         multibox_detection(PROBABILITIES[None, :1], np.zeros((1, 16)), ANCHORS[None])
     with pytest.raises(InputError, match="nms_threshold must lie in"):
         multibox_detection(PROBABILITIES[None], np.zeros((1, 16)), ANCHORS[None], 50)
+
+
+def test_a_box_inside_out_overlaps_nothing():
+    boxes = np.float32([[0, 0, 1, 1], [1, 1, 0, 0], [1, 0, 0, 1]])
+    np.testing.assert_array_equal(nms(boxes, [0.9, 0.8, 0.7], 0.5), [0, 1, 2])
