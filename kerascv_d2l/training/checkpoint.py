@@ -2,8 +2,9 @@
 
 `tf.train.CheckpointManager` writes new files under a new number, then the small file that names
 the newest, in one step, then deletes the old ones: a process killed at any moment leaves a whole
-checkpoint behind. The variables are stored as a *list*, not as Keras' objects, because these
-leave out the seed generators of random layers.
+checkpoint behind. A power cut or a copy that broke off may damage the small file:
+`recover_checkpoint` writes it anew. The variables are stored as a *list*, not as Keras' objects,
+because these leave out the seed generators of random layers.
 """
 
 import contextlib
@@ -21,13 +22,66 @@ from kerascv_d2l.training import cluster
 
 _INDEX = "checkpoint"  # TensorFlow's name for the file that names the newest
 _NAME = "state"  # files are state-1.index, state-1.data-00000-of-00001
+# Without a time later than 0 the manager would keep it for ever.
+_INDEX_TEXT = """\
+model_checkpoint_path: "{name}"
+all_model_checkpoint_paths: "{name}"
+all_model_checkpoint_timestamps: 1
+"""
 _MOST_SHOWN = 5  # variables in an error message
 _ARRAY = "__array__"  # stands in the state for an array, with its number
+# What TensorFlow raises for damaged files, and JSON for a checkpoint of another program.
+_DAMAGE = (tf.errors.OpError, ValueError, LookupError, TypeError)
 
 
 def has_checkpoint(folder):
-    """Whether a folder holds a whole checkpoint."""
-    return tf.train.latest_checkpoint(str(folder)) is not None
+    """Whether a folder holds a checkpoint that counts. Its data may still be damaged."""
+    return _latest(folder) is not None
+
+
+def is_damaged(folder):
+    """Whether a folder says which checkpoint counts, but that is unreadable or not there."""
+    return (Path(folder) / _INDEX).exists() and not has_checkpoint(folder)
+
+
+def recover_checkpoint(folder):
+    """Make the newest whole checkpoint count, where none does.
+
+    The file that names the newest may be damaged, or lost in copying. Call it only while no other
+    process writes there.
+
+    Args:
+        folder: as for `save_checkpoint`; it may be missing.
+    """
+    if has_checkpoint(folder):
+        return
+    found = [re.fullmatch(rf"{_NAME}-(\d+)\.index", p.name) for p in Path(folder).glob("*")]
+    for number in sorted((int(match[1]) for match in found if match), reverse=True):
+        name = f"{_NAME}-{number}"
+        if _is_whole(Path(folder) / name):
+            temporary = Path(folder) / f"{_INDEX}.tmp"
+            temporary.write_text(_INDEX_TEXT.format(name=name))
+            os.replace(temporary, Path(folder) / _INDEX)
+            return
+
+
+def _latest(folder):
+    """Path of the checkpoint that counts, as str without an ending, or None."""
+    try:
+        return tf.train.latest_checkpoint(str(folder))
+    except ValueError:  # the file that names it is empty or no text
+        return None
+
+
+def _is_whole(path):
+    """Whether all of a checkpoint can be read: TensorFlow compares a checksum of each tensor."""
+    try:
+        reader = tf.train.load_checkpoint(str(path))
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except _DAMAGE:
+        return False
+    return True
 
 
 def save_checkpoint(folder, variables, state):
@@ -68,18 +122,16 @@ def save_checkpoint(folder, variables, state):
 def remove_remains(folder):
     """Delete what a full disk or a killed process left of checkpoints that do not count.
 
-    The one that counts stays, and so does everything where the file that names it is damaged. A
-    folder in which nothing is left goes, too. Call it only while no other process writes there.
+    The one that counts stays, and so does everything where it is damaged. A folder in which nothing
+    is left goes, too. Call it only while no other process writes there.
 
     Args:
         folder: as for `save_checkpoint`; it may be missing.
     """
-    folder, kept = Path(folder), None
-    if (folder / _INDEX).exists():
-        named = tf.train.get_checkpoint_state(str(folder))
-        if named is None:
-            return
-        kept = os.path.basename(named.model_checkpoint_path)
+    if is_damaged(folder):
+        return
+    folder, latest = Path(folder), _latest(folder)
+    kept = None if latest is None else os.path.basename(latest)
     for path in [*folder.glob(f"{_NAME}-*"), *folder.glob(f"{_INDEX}.tmp*")]:
         if kept is not None and path.name.startswith(f"{kept}."):
             continue
@@ -113,26 +165,36 @@ class Checkpoint:
             InputError: if the files are damaged.
         """
         self._folder, self._strategy = folder, strategy
-        self._reader, text = None, b""
-        latest = tf.train.latest_checkpoint(str(folder)) if folder is not None else None
-        try:
-            if latest is not None:
+        self._reader, self.state, text = None, None, b""
+        latest = _latest(folder) if folder is not None else None
+        # What the workers share is none of it: that one is lost is no damage.
+        if latest is not None:
+            with self._reading():
                 self._reader = tf.train.load_checkpoint(latest)
                 text = self._reader.get_tensor(_key("header"))
-            if strategy is not None:
-                text = cluster.share_bytes(strategy, text)
-            self._header = json.loads(text) if text else None
-            self.state = None
-            if self._header is not None:
-                arrays = list(self._values("arrays"))
-                self.state = json.loads(
-                    self._header["state"],
-                    object_hook=lambda d: arrays[d[_ARRAY]] if _ARRAY in d else d,
-                )
-        except (tf.errors.OpError, ValueError, KeyError) as error:
+        if strategy is not None:
+            text = cluster.share_bytes(strategy, text)
+        if not text:
+            return
+        with self._reading():
+            self._header = json.loads(text)
+        arrays = list(self._values("arrays"))
+        with self._reading():
+            self.state = json.loads(
+                self._header["state"],
+                object_hook=lambda d: arrays[d[_ARRAY]] if _ARRAY in d else d,
+            )
+
+    @contextlib.contextmanager
+    def _reading(self):
+        """Say of damaged files what can be done."""
+        try:
+            yield
+        except _DAMAGE as error:
             raise InputError(
-                f"{folder} cannot be read as a checkpoint ({error}): delete the run's folder to "
-                "start from the beginning"
+                f"{self._folder} cannot be read as a checkpoint ({error}): copy it again if there "
+                "is a copy; to start from the beginning, give another out or delete the run's "
+                "folder"
             ) from error
 
     def restore(self, variables):
@@ -145,7 +207,8 @@ class Checkpoint:
             variables: the same list as when saving.
 
         Raises:
-            InputError: if they belong to another model; nothing is assigned then.
+            InputError: if they belong to another model (nothing is assigned then), or the files
+                are damaged.
         """
         self._check_fit(variables)
         for variable, value in zip(variables, self._values("variables"), strict=True):
@@ -155,7 +218,8 @@ class Checkpoint:
         """Iterate over the stored arrays of a kind, `"variables"` or `"arrays"`."""
         for i, (_, shape, dtype) in enumerate(self._header[kind]):
             if self._reader is not None:
-                value = self._reader.get_tensor(_key(f"{kind}/{i}"))
+                with self._reading():
+                    value = self._reader.get_tensor(_key(f"{kind}/{i}"))
             else:
                 value = np.zeros(shape, tf.as_dtype(dtype).as_numpy_dtype)
             yield value if self._strategy is None else cluster.share(self._strategy, value)

@@ -48,6 +48,8 @@ from kerascv_d2l.training.callbacks import AverageReplicas, Throughput
 from kerascv_d2l.training.checkpoint import (
     Checkpoint,
     has_checkpoint,
+    is_damaged,
+    recover_checkpoint,
     remove_remains,
     save_checkpoint,
 )
@@ -148,8 +150,8 @@ class Run(keras.callbacks.Callback):
             strategy: `tf.distribute.Strategy`; needed for several machines only.
 
         Raises:
-            InputError: if the folder holds a run and `resume` is False, or the run there had
-                other settings, or the folder cannot be written to.
+            InputError: if the folder holds a run and `resume` is False or its checkpoint is lost,
+                or the run there had other settings, or the folder cannot be written to.
             FolderInUse: if another process is writing to it.
         """
         super().__init__()
@@ -171,19 +173,8 @@ class Run(keras.callbacks.Callback):
         make_folder(self.out)
         self._lock = lock_folder(self.out)
         remove_leftovers(self.out)
-        remove_remains(self.out / CHECKPOINT)
         try:
-            taken = results_in(self.out)
-            if taken and self._first_worker and not resume:
-                raise InputError(
-                    f"out {self.out} already holds a run ({', '.join(taken)}): go on with it by "
-                    "--resume (resume=True), give another out, or delete the folder"
-                )
-            if not taken and (others := others_in(self.out)):
-                raise InputError(
-                    f"out {self.out} has files that are of no run, and that one might write over "
-                    f"({first_of(others)}): give a new folder"
-                )
+            self._check_folder(resume)
             self._go_on(resume)
             with writing(self.out / SETTINGS):
                 write_json(self.out / SETTINGS, {"task": task, "settings": self.settings})
@@ -260,6 +251,39 @@ class Run(keras.callbacks.Callback):
         if self.can_resume:
             return f"the state after {self.where} is kept"
         return f"no {self.unit} was finished"
+
+    def _check_folder(self, resume):
+        """Refuse a folder with anything that a run would write over and cannot go on with."""
+        folder = self.out / CHECKPOINT
+        with writing(folder):
+            recover_checkpoint(folder)
+        if self._first_worker and not has_checkpoint(folder):
+            self._check_for_lost_checkpoint(folder)
+        remove_remains(folder)
+        taken = results_in(self.out)
+        if taken and self._first_worker and not resume:
+            raise InputError(
+                f"out {self.out} already holds a run ({', '.join(taken)}): go on with it by "
+                "--resume (resume=True), give another out, or delete the folder"
+            )
+        if not taken and (others := others_in(self.out)):
+            raise InputError(
+                f"out {self.out} has files that are of no run, and that one might write over "
+                f"({first_of(others)}): give a new folder"
+            )
+
+    def _check_for_lost_checkpoint(self, folder):
+        """Refuse to start anew where there was a checkpoint, as results or its remains show.
+
+        What a killed process leaves of its first checkpoint shows none.
+        """
+        taken = [name for name in results_in(self.out) if name != CHECKPOINT or is_damaged(folder)]
+        if taken:
+            raise InputError(
+                f"out {self.out} already holds a run ({', '.join(taken)}), but {folder} holds "
+                "no whole checkpoint to go on from: copy it again if there is a copy; to start "
+                "from the beginning, give another out or delete the run's folder"
+            )
 
     # Resuming
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.training.checkpoint import has_checkpoint
+from kerascv_d2l.training.checkpoint import has_checkpoint, is_damaged
 
 CHECKPOINT, SETTINGS, METRICS = "checkpoint", "settings.json", "metrics.json"
 # A folder that holds one of these holds a run.
@@ -41,8 +41,9 @@ def is_finished(folder):
 
 
 def is_resumable(folder):
-    """Whether a folder holds a checkpoint of a run."""
-    return has_checkpoint(Path(folder) / CHECKPOINT)
+    """Whether a folder holds a checkpoint of a run, if only a damaged one, which is then said."""
+    folder = Path(folder) / CHECKPOINT
+    return has_checkpoint(folder) or is_damaged(folder)
 
 
 def lock_folder(folder):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from kerascv_d2l import cli
 from kerascv_d2l.data.splits import DataSet, Split
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import writing
+from kerascv_d2l.training import cluster
 from kerascv_d2l.training.callbacks import Throughput
 from kerascv_d2l.training.checkpoint import Checkpoint, has_checkpoint, save_checkpoint
 from kerascv_d2l.training.fingerprints import fingerprint
 from kerascv_d2l.training.run import DivergenceError, Run
+from kerascv_d2l.training.run_folder import is_resumable
 
 CHILD = Path(toy.__file__)
 TIMED = ("seconds", "images_per_second")
@@ -625,10 +628,34 @@ def test_checkpoint_round_trip_and_misfit(tmp_path):
     with pytest.raises(InputError, match="holds 3 variables, this one has 2"):
         stored.restore(variables[:2])
     assert not other.numpy().any()
-    for path in tmp_path.glob("state-*"):
-        path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
-        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_damaged_data_of_a_checkpoint_is_said(tmp_path, damage):
+    # Variables come in the file before what the constructor reads, or after it.
+    variables = [tf.Variable(np.arange(999.0)), tf.Variable(np.arange(5.0))]
+    for state in ({"epoch": 1}, {"epoch": 1, "best": np.arange(999.0)}):
+        save_checkpoint(tmp_path, variables, state)
+    (data,) = tmp_path.glob("*.data*")
+    whole = data.read_bytes()
+    for first in range(0, len(whole) - 999, len(whole) // 9):  # TensorFlow's graph comes last
+        if damage == "gone":
+            data.unlink(missing_ok=True)
+        else:
+            flipped = bytes(255 - byte for byte in whole[first : first + 9])
+            end = flipped + whole[first + 9 :] if damage == "flipped" else b""
+            data.write_bytes(whole[:first] + end)
+        with pytest.raises(InputError, match=f"{tmp_path} cannot be read as a checkpoint .*copy"):
+            Checkpoint(tmp_path).restore(variables)
+
+
+def test_a_lost_worker_is_no_damage(tmp_path, monkeypatch):
+    def lost(strategy, value):
+        raise tf.errors.UnavailableError(None, None, "the other one is gone")
+
+    monkeypatch.setattr(cluster, "share_bytes", lost)
+    with pytest.raises(tf.errors.UnavailableError):
+        Checkpoint(tmp_path, "several machines")
 
 
 def _full_disk(*_, **__):
@@ -696,13 +723,83 @@ def test_remains_of_checkpoints_are_deleted(tmp_path):
     leave("state-0.index", "state-10.index", "state-2.data-00000-of-00001", "checkpoint.tmp1a")
     Run(tmp_path / "a", settings, task="toy", resume=True).close()
     assert sorted(os.listdir(folder)) == whole and Checkpoint(folder).state["epochs_done"] == 1
-    leave()
-    (folder / "checkpoint").write_text("damaged")  # nothing says what counts: nothing goes
-    Run(tmp_path / "a", settings, task="toy", resume=True).close()
-    assert sorted(os.listdir(folder)) == [*whole, "state-2_temp"]
-    (folder / "checkpoint").unlink()
+    for name in whole:
+        (folder / name).unlink()
+    leave("state-1.data-00000-of-00001")  # of the first checkpoint: nothing is lost
     Run(tmp_path / "a", settings, task="toy").close()
     assert not folder.exists()
+
+
+_DAMAGED_NAMES = [None, b"", b"\0" * 99, b'model_checkpoint_path: "sta', b"\xff{{", b"model_x: 3"]
+
+
+@pytest.mark.parametrize("content", _DAMAGED_NAMES, ids=range(len(_DAMAGED_NAMES)))
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_whole_checkpoint_counts_where_the_file_that_names_it_is_lost(tmp_path, content, resume):
+    folder, options = tmp_path / "checkpoint", {"task": "toy"}
+    run = Run(tmp_path, {"epochs": 4}, **options)
+    for epoch in range(3):
+        run.save(epoch + 1)
+    run.close()
+    whole = sorted(os.listdir(folder))
+    assert whole[1] == "state-3.data-00000-of-00001"
+    (folder / "checkpoint").unlink()
+    if content is not None:
+        (folder / "checkpoint").write_bytes(content)
+    (folder / "state-4.index").write_bytes((folder / "state-3.index").read_bytes())
+    (folder / "state-4.data-00000-of-00001").write_bytes(b"half")  # newer, but not whole
+    assert is_resumable(tmp_path) or content is None
+    if not resume:
+        with pytest.raises(InputError, match=r"holds a run \(checkpoint\): go on with it by --res"):
+            Run(tmp_path, {"epochs": 4}, **options)
+    run = Run(tmp_path, {"epochs": 4}, resume=True, **options)
+    assert run.epochs_done == 3 and sorted(os.listdir(folder)) == whole
+    run.watch()
+    run.save(4)  # under a new number
+    run.close()
+    assert Checkpoint(folder).state["epochs_done"] == 4
+    assert "state-4.index" in os.listdir(folder) and len(os.listdir(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    ("lost", "taken"),
+    [
+        (["state-2.index"], "checkpoint, metrics.json"),
+        (["checkpoint", "state-2.index"], "metrics.json"),
+        (["checkpoint", "state-2.index", "state-2.data-00000-of-00001"], "metrics.json"),
+        (["metrics", "state-2.index"], "checkpoint"),
+    ],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_without_a_whole_checkpoint_is_not_written_over(tmp_path, lost, taken, resume):
+    folder, settings = tmp_path / "checkpoint", {"epochs": 2}
+    run = Run(tmp_path, settings, task="toy")
+    run.save(1)
+    run.save(2)
+    run.close()
+    if "metrics" not in lost:
+        (tmp_path / "metrics.json").write_text("{}")
+    for name in lost:
+        (folder / name).unlink(missing_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=rf"a run \({taken}\), but .*/checkpoint holds no whole "):
+        Run(tmp_path, {"epochs": 3}, task="toy", resume=resume)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert json.loads((tmp_path / "settings.json").read_text())["settings"] == settings
+    assert is_resumable(tmp_path) == ("checkpoint" in taken)
+
+
+def test_what_holds_no_result_is_started_from_the_beginning(tmp_path, capsys):
+    run = Run(tmp_path, {"epochs": 3}, task="toy", resume=True)
+    run.history = {"loss": [1.0]}
+    run.save(1)
+    run.close()
+    shutil.rmtree(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").mkdir()
+    assert not is_resumable(tmp_path)
+    run = Run(tmp_path, {"epochs": 3}, task="toy", resume=True)
+    run.close()
+    assert not run.resumed and capsys.readouterr().out.count("nothing to resume in") == 2
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
