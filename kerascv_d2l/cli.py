@@ -59,7 +59,8 @@ def _number(convert, accept, wanted):
 
 
 positive_int = _number(int, lambda v: v >= 1, "a whole number of at least 1")
-non_negative_int = _number(int, lambda v: v >= 0, "a whole number of at least 0")
+# What every generator of random numbers takes: the batches draw by 32 bits with a sign.
+seed = _number(int, lambda v: 0 <= v < 2**31, f"a whole number from 0 to {2**31 - 1}")
 positive_float = _number(float, lambda v: 0 < v < math.inf, "a number greater than 0")
 non_negative_float = _number(float, lambda v: 0 <= v < math.inf, "a number of at least 0")
 fraction = _number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
@@ -209,7 +210,7 @@ def add_data_arguments(parser, names, default="generated", *, help_text, without
     )
     add(
         "--split-seed",
-        type=non_negative_int,
+        type=seed,
         default=0,
         metavar="N",
         help="random seed of the validation split, where the data has none (default: %(default)s)",
@@ -422,7 +423,7 @@ def add_run_arguments(parser, task, *, title="run", kept="its last finished epoc
     add = _adder(group, without)
     add(
         "--seed",
-        type=non_negative_int,
+        type=seed,
         default=0,
         metavar="N",
         help="random seed of training: same seed, same result (default: %(default)s)",

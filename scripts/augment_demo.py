@@ -45,7 +45,7 @@ def parse(argv=None):
     add("--out", default="runs/augment_demo", metavar="FOLDER", help="default: %(default)s")
     add(
         "--seed",
-        type=cli.non_negative_int,
+        type=cli.seed,
         default=0,
         metavar="N",
         help="random seed (default: %(default)s)",

@@ -143,7 +143,7 @@ def parse(argv=None):
          "windows: shorter sides of the image over the window's, each at least 1"),
         ("--data", str, None, "FOLDER|NAME",
          "neighbours, pca, tsne: images to compare, its validation split"),
-        ("--seed", cli.non_negative_int, 0, "N", "random seed"),
+        ("--seed", cli.seed, 0, "N", "random seed"),
     ):  # fmt: skip
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else "%(default)s"
         text += "" if default is None else f" (default: {shown})"

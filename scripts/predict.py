@@ -55,7 +55,7 @@ def parse(argv=None):
     )
     add(
         "--seed",
-        type=cli.non_negative_int,
+        type=cli.seed,
         default=0,
         metavar="N",
         help="generation: random seed of these (default: %(default)s)",
