@@ -675,10 +675,11 @@ def with_flags(message):
     """Write flags for the arguments that an error message names.
 
     `batch_size 5 is …` becomes `--batch-size 5 is …`: at the start of the message, where
-    something `was … and is now …`, and wherever a name has an underscore.
+    something `was … and is now …`, and wherever a name has an underscore. A part of a path that
+    is called like an argument stays as it is.
     """
     for name, flag in _flags.items():
-        word = rf"(?<![\w.-]){re.escape(name)}\b"
+        word = rf"(?<![\w./\\-]){re.escape(name)}\b(?![/\\-]|\.\w)"
         places = [rf"^{word}(?=[:= ])", rf"{word}(?= was )"] + [word] * ("_" in name)
         message = re.sub("|".join(places), flag, message)
     return message

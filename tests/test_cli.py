@@ -130,6 +130,18 @@ def test_errors_of_the_library_name_flags():
         ("use seed was 1 and is now 2; learning_rate was 3", None),
         ("labels.csv:3: epochs of data", "labels.csv:3: epochs of data"),
         ("out runs/x is taken: give another out", "--out runs/x is taken: give another out"),
+        ("give val_fraction, or data_dir.", "give --val-fraction, or --data-dir."),
+        *(
+            (path, path)
+            for path in (
+                "/tmp/data_dir/0.jpg: empty",
+                "my data_dir/0.jpg: empty",
+                "data_dir.csv: empty",
+                r"C:\data_dir: empty",
+                "/tmp/data was moved",
+                "data_dir-2: no folder",
+            )
+        ),
     ):
         wanted = after or "use --seed was 1 and is now 2; --learning-rate was 3"
         assert cli.with_flags(before) == wanted
