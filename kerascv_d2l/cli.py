@@ -32,6 +32,7 @@ from kerascv_d2l.training.devices import (
 EXIT_BAD_INPUT = 2  # argparse's too
 EXIT_LOST_WORKER = 75  # "try again later" in sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
+EXIT_UNREAD = 141  # 128 + SIGPIPE
 VALIDATION_FILE = "validation.txt"  # of a run: names of the images that it validates on
 RUNS = "runs"  # folder of the default output folders
 
@@ -637,8 +638,9 @@ def run_main(main):
 
     `InputError` becomes one line on stderr and exit status 2 (and `WriteError` another one, where
     a run can go on once there is room), Ctrl-C a line that says how to go
-    on and exit status 130. A lost worker of several machines is a line as well. Any other
-    exception is a defect and keeps its traceback.
+    on and exit status 130. A lost worker of several machines is a line as well. Where nobody reads
+    the output any more, as behind `| head`, the script ends silently, and where a run was begun
+    with a line that says how to go on. Any other exception is a defect and keeps its traceback.
 
     Args:
         main: `main(argv=None)`; what it returns is not used.
@@ -656,6 +658,12 @@ def run_main(main):
     except KeyboardInterrupt:
         print(f"\ninterrupted; {_how_to_go_on()}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        if _is_read(sys.stdout, "\n"):  # a pipe or connection of something else
+            raise
+        if _run is not None:
+            print(f"\nnobody reads the output; {_how_to_go_on()}", file=sys.stderr)
+        sys.exit(EXIT_UNREAD)
     except Exception as error:
         if "tensorflow" not in sys.modules:
             raise
@@ -669,6 +677,21 @@ def run_main(main):
             file=sys.stderr,
         )
         sys.exit(EXIT_LOST_WORKER)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if not _is_read(stream):  # else Python tries again at its end, and complains
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_read(stream, text=""):
+    """Whether a text, and what was written before it, arrives where a standard stream leads."""
+    try:
+        if stream is not None:  # the process was started without it
+            stream.write(text)
+            stream.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def with_flags(message):

@@ -1,7 +1,9 @@
 """Flags, set-up, output folders and how errors end a script."""
 
 import argparse
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -173,9 +175,41 @@ def test_run_main(capsys, monkeypatch):
         cli.run_main(defect)
 
 
-def test_help_waits_for_no_tensorflow():
-    import subprocess
+@pytest.mark.parametrize(
+    ("work", "code", "message"),
+    [
+        ("print(3)", 0, ""),  # it is only tried at the end
+        ("print('3' * 10**5)", cli.EXIT_UNREAD, ""),
+        ("print(3, flush=True)", cli.EXIT_UNREAD, ""),
+        ("print(3); raise cli.InputError('bad')", cli.EXIT_BAD_INPUT, "error: bad"),
+    ],
+)
+def test_output_that_nobody_reads(work, code, message):
+    program = f"from kerascv_d2l import cli\ndef main(): {work}\ncli.run_main(main)"
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (run.returncode, run.stderr.strip()) == (code, message)
 
+
+def test_the_broken_pipe_of_something_else_is_a_defect():
+    def main():
+        raise BrokenPipeError("of a download")
+
+    with pytest.raises(BrokenPipeError, match="of a download"):
+        cli.run_main(main)
+
+
+def test_help_waits_for_no_tensorflow():
     code = "import sys, kerascv_d2l.cli; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
