@@ -5,6 +5,8 @@ import contextlib
 import glob
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,10 @@ _MOST_AT_ONCE = 64  # images handed over to a thread
 # By how much a JPEG can be shrunk while it is decoded, for less than the whole work.
 _JPEG_SHRINKS = (1, 2, 4, 8)
 _PNG_BIT_DEPTH = 24  # offset in the file: the header chunk is always the first
+_PNG_SIGNATURE = 8  # bytes before the first chunk
+_PNG_AROUND = (8, 4)  # bytes of a chunk before its content, length and kind; and behind, the CRC
 _PNG_END = b"IEND\xaeB`\x82"
+_JPEG_END = b"\xff\xd9"
 # Beginnings of names that systems leave behind.
 _JUNK = (".", "Thumbs.db", "__MACOSX")
 
@@ -373,8 +378,23 @@ def _is_plain(image):
     """Whether TensorFlow decodes this freshly opened image as Pillow does."""
     if image.mode not in ("L", "RGB") or image.has_transparency_data:
         return False
+    # Pillow forgives a lost end of file once all pixels are there, and wrong checksums;
+    # TensorFlow does not.
+    content = image.fp.getvalue()
     if image.format == "PNG":
-        content = image.fp.getvalue()
-        # Pillow forgives a lost end of file once all pixels are there; TensorFlow does not.
-        return content[_PNG_BIT_DEPTH] == 8 and content.endswith(_PNG_END)
-    return image.format == "JPEG"
+        return content[_PNG_BIT_DEPTH] == 8 and _has_whole_chunks(content)
+    return image.format == "JPEG" and content.endswith(_JPEG_END)
+
+
+def _has_whole_chunks(content):
+    """Whether a PNG consists of chunks with right checksums, and ends with the last of them."""
+    before, behind = _PNG_AROUND
+    place, view = _PNG_SIGNATURE, memoryview(content)
+    while place + before + behind <= len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        end = place + before + length
+        checksum = zlib.crc32(view[place + 4 : end])  # of kind and content
+        if content[end : end + behind] != checksum.to_bytes(behind, "big"):
+            return False
+        place = end + behind
+    return place == len(content) and content.endswith(_PNG_END)

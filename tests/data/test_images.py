@@ -157,6 +157,33 @@ def test_decoding_in_a_dataset_equals_read_image(tmp_path, pixels):
         assert image.shape == (info.height, info.width, 3), path
 
 
+def _wrong_checksum(png):
+    """The bytes of a PNG with another CRC of its first IDAT."""
+    place = png.index(b"IDAT") - 4
+    end = place + 8 + int.from_bytes(png[place : place + 4], "big")
+    return png[:end] + bytes([png[end] ^ 0xFF]) + png[end + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("a.png", _wrong_checksum),
+        ("a.png", lambda png: png + b"junk"),
+        ("a.jpg", lambda jpg: jpg[:-2] + bytes(300)),
+        ("a.jpg", lambda jpg: jpg[:-10] + bytes(300)),
+    ],
+)
+def test_what_pillow_forgives_is_left_to_it(tmp_path, pixels, name, damage):
+    Image.fromarray(pixels).save(tmp_path / name)
+    assert check_image(tmp_path / name).plain
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    plain = check_image(tmp_path / name).plain
+    assert not plain
+    files = tf.data.Dataset.from_tensors(str(tmp_path / name))
+    image = files.map(lambda file: decode_image(file, plain)).get_single_element()
+    np.testing.assert_array_equal(image, read_image(tmp_path / name))
+
+
 @pytest.fixture
 def bad_files(tmp_path, pixels):
     """File name -> what the message must say of it."""
