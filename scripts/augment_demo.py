@@ -18,6 +18,7 @@ from kerascv_d2l.data.images import read_image
 from kerascv_d2l.data.layouts.voc import read_objects
 from kerascv_d2l.data.voc_classes import VOC_COLORMAP
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.outputs import DRAWN
 from kerascv_d2l.plotting.sheets import draw_examples
 
 DRAWS, COLUMNS = 7, 4
@@ -157,7 +158,7 @@ def main(argv=None):
             for layer in layers:
                 changed = layer(changed)
             results.append(changed)
-        files.append(Path(args.out) / f"{name}.png")
+        files.append(Path(args.out) / f"{name}{DRAWN}")
         draw(files[-1], results, names)
         print(f"written: {files[-1]}", flush=True)
     return {"files": [str(file) for file in files]}

@@ -15,7 +15,8 @@ from kerascv_d2l import cli
 from kerascv_d2l.data.inspect import COUNTED, find_problems, summarize
 from kerascv_d2l.data.load import GENERATED, GENERATED_SCENES, PREPARED, load
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.files import write_json, writing
+from kerascv_d2l.files import NewFiles, write_json, writing
+from kerascv_d2l.outputs import DRAWN
 
 NAMES = (GENERATED, GENERATED_SCENES, *PREPARED)
 NUM_DRAWN = 12
@@ -90,7 +91,8 @@ def main(argv=None):
     if args.json:
         with writing(args.json):
             write_json(args.json, report)
-    sheet = free_name(Path(args.out), f"{Path(args.source).name}-{args.task}")
+    name = f"{Path(args.source).resolve().name}-{args.task}"
+    (sheet,) = NewFiles(args.out).paths(name, DRAWN)
     with writing(sheet):
         draw(sheet, data)
     print(f"examples drawn: {sheet}")
@@ -109,15 +111,6 @@ def show(report, task):
         if report[title]:
             print(f"\n{title.replace('_', ' ')}:")
             print("".join(f"  - {text}\n" for text in report[title]), end="")
-
-
-def free_name(folder, name):
-    """Name a PNG in a folder so that no file there has that name."""
-    number, path = 1, folder / f"{name}.png"
-    while path.exists():
-        number += 1
-        path = folder / f"{name}-{number}.png"
-    return path
 
 
 def draw(path, data):

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.outputs import is_output
 
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
@@ -74,6 +75,7 @@ def find_images(sources):
         path = Path(source)
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path)))
+            files = _without_outputs(files, path)
             missing = "a folder without images"
         elif path.exists() or not glob.has_magic(source):
             files, missing = [path], None  # a missing one is named where it is read
@@ -86,6 +88,18 @@ def find_images(sources):
         for file in files:
             found.setdefault(os.path.realpath(file), str(file))
     return list(found.values())
+
+
+def _without_outputs(files, root):
+    """Leave out what this package wrote into a folder; asks of each folder once."""
+    known = {root: False}
+
+    def is_written(path):
+        if path not in known:
+            known[path] = is_written(path.parent) or is_output(path)
+        return known[path]
+
+    return [file for file in files if not is_written(file.parent) and not is_output(file)]
 
 
 def _is_image(path):

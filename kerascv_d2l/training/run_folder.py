@@ -1,14 +1,14 @@
 """The folder of a training run: what is in it, whose it is, and how large that is."""
 
-import json
 import math
 import os
 from pathlib import Path
 
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.outputs import SETTINGS, holds_run
 from kerascv_d2l.training.checkpoint import has_checkpoint, is_damaged
 
-CHECKPOINT, SETTINGS, METRICS = "checkpoint", "settings.json", "metrics.json"
+CHECKPOINT, METRICS = "checkpoint", "metrics.json"
 # A folder that holds one of these holds a run.
 _RESULTS = (CHECKPOINT, METRICS, "model.keras", "saved_model")
 # What else runs write.
@@ -28,11 +28,9 @@ def results_in(folder):
 def others_in(folder):
     """List the files in a folder that a run might write over, where they are of no run."""
     folder = Path(folder)
-    try:
-        of_a_run = set(json.loads((folder / SETTINGS).read_bytes())) == {"task", "settings"}
-    except (OSError, ValueError, TypeError):  # none, or none of ours
-        of_a_run = False
-    return [] if of_a_run else sorted({p.name for name in _WRITTEN for p in folder.glob(name)})
+    if holds_run(folder):
+        return []
+    return sorted({p.name for name in _WRITTEN for p in folder.glob(name)})
 
 
 def is_finished(folder):

@@ -41,7 +41,7 @@ def test_draws_every_grid(demo, files, tmp_path):
     flags = ["--boxes", boxes, "--box", "dog,1,2,30,40", "--mask", mask, "--out", str(out)]
     result = demo.main([image, *flags])
     names = [*BOOK, "iou_crop", "zoom_out", "mosaic", "scale_crop"]
-    assert result["files"] == [str(out / f"{name}.png") for name in names]
+    assert result["files"] == [str(out / f"{name}.drawn.png") for name in names]
     for file in result["files"]:
         assert Image.open(file).size[0] > 1000
     data, classes = demo.read_data(demo.parse([image, *flags]))

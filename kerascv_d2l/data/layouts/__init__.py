@@ -40,6 +40,7 @@ from kerascv_d2l.data.layouts.files import (
     listed_once,
     listing,
     note_other_lists,
+    outputs_passed_over,
     read_lists,
     relative,
     unwrapped,
@@ -119,6 +120,8 @@ def _read_folder(path, task, val_fraction, seed, faults, options):
     else:
         labels = layout.read(root, faults, **_checked(given, layout.read, layout))
     faults.sum_up()
+    if outputs := outputs_passed_over():
+        faults.notes.append(_not_read(outputs))
     data = build_data_set(labels, faults, f"{root}, {layout.TITLE}", val_fraction, seed)
     if task == DETECTION:
         data.notes += labels.targets.notes()
@@ -154,8 +157,9 @@ def recognise(path, task):
             raise faults[0]
     folder = next((one for one in folders if ", " in listing(one)), folders[-1])
     inside = listing(folder)
+    outputs = outputs_passed_over()
     if not inside:
-        raise InputError(f"{folder}: empty folder")
+        raise InputError(f"{folder}: empty folder" + (f"; {_not_read(outputs)}" if outputs else ""))
     known = "".join(f"\n  {one.TITLE}: {one.LOOKS}" for one in LAYOUTS if task in one.TASKS)
     labelled = [
         one for one in LAYOUTS if UNLABELLED not in one.TASKS and _recognises(one, folder, [])
@@ -164,8 +168,13 @@ def recognise(path, task):
     raise InputError(
         f"{folder}: no known layout for {task}. It holds {inside}"
         + (f", which looks like {first_of(others)}" if others else "")
+        + (f"; {_not_read(outputs)}" if outputs else "")
         + f". Known layouts:{known}"
     )
+
+
+def _not_read(outputs):
+    return f"{first_of(outputs, 3)} (outputs of this package) are not read"
 
 
 def _recognises(layout, folder, faults):

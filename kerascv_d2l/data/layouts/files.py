@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from kerascv_d2l.data.splits import first_of
 from kerascv_d2l.errors import InputError
+from kerascv_d2l.outputs import is_output
 
 MAX_WRAPPING_FOLDERS = 3
 IMAGE_ENDINGS = (
@@ -40,6 +41,7 @@ _PART_WORDS = {
 
 
 _known = contextvars.ContextVar("known", default=None)  # what was listed, inside `listed_once`
+_OUTPUTS = "outputs"  # among it: what was passed over
 
 
 @contextlib.contextmanager
@@ -62,8 +64,15 @@ def _once(function, *arguments):
     return list(known[key])
 
 
+def outputs_passed_over():
+    """List the paths of this package's own outputs that were met, inside `listed_once`."""
+    return sorted((_known.get() or {}).get(_OUTPUTS, ()))
+
+
 def visible(folder):
-    """List what is in a folder but for hidden files and litter: `Path`s sorted by name.
+    """List what is in a folder but for what is never data: `Path`s sorted by name.
+
+    That is hidden files, litter, and what this package wrote itself.
 
     Raises:
         InputError: for a folder that cannot be read, or a name that is not UTF-8.
@@ -91,14 +100,28 @@ def _entries(folder):
                 f"{folder}: the name of the file {os.fsencode(entry.name)!r} is not UTF-8 (an "
                 "archive packed on Windows?): rename it"
             ) from None
-        yield entry
+        if not _passed_over(entry):
+            yield entry
+
+
+def _passed_over(entry):
+    """Whether something is an output of this package; inside `listed_once` it is remembered."""
+    try:
+        if not is_output(entry):
+            return False
+    except OSError:  # a link to itself
+        return False
+    if (known := _known.get()) is not None:
+        known.setdefault(_OUTPUTS, set()).add(entry.path)
+    return True
 
 
 def walk(folder, endings=IMAGE_ENDINGS):
     """List the files with some lower-case endings (or the same in upper case) in a folder.
 
     Returns:
-        list of `Path`, sorted: of all folders in it, links too, without hidden files and litter.
+        list of `Path`, sorted: of all folders in it, links too, without what is never
+            data (`visible`).
     """
     return _once(_walk, folder, endings)
 
