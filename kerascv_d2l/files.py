@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 
 from kerascv_d2l.errors import InputError, WriteError, first_of
+from kerascv_d2l.outputs import ABOUT_MARK, MARK
 
 _SCRATCH_PREFIX = ".writing-"
 _PATTERNS = "*?["
@@ -143,6 +144,8 @@ def make_folder(folder):
 class NewFiles:
     """A folder in which nothing that was there before is overwritten.
 
+    If it is missing, it gets a mark, too: what is written there is never read as data.
+
     Args:
         folder: it is made if it is missing, and tried out: what cannot be written to is found
             before anything is computed. If nothing is written there, it is taken away again.
@@ -156,6 +159,8 @@ class NewFiles:
         made = not self.folder.exists()
         make_folder(self.folder)
         if made:
+            with writing(self.folder):
+                (self.folder / MARK).write_text(ABOUT_MARK)
             weakref.finalize(self, _remove_empty, self.folder)
 
     def paths(self, stem, *endings):
@@ -180,8 +185,10 @@ class NewFiles:
 
 
 def _remove_empty(folder):
-    with contextlib.suppress(OSError):  # there is something in it
-        folder.rmdir()
+    with contextlib.suppress(OSError):
+        if os.listdir(folder) == [MARK]:
+            (folder / MARK).unlink()
+        folder.rmdir()  # unless there is something in it
 
 
 def _rename(temporary, path, aside):

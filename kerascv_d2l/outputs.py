@@ -4,17 +4,11 @@ import os
 import re
 
 DRAWN = ".drawn.png"  # how the names of drawings end that may lie beside the data
-SETTINGS = "settings.json"  # of a training run
-# What is in every folder of outputs: a JSON file and how it begins.
-_RUN = re.compile(rb'\{\s*"task": "\w+",\s*"settings": \{')
-_RESULT = re.compile(rb'\{\s*("task": "\w+",\s*"model": |"model": .*\s*"task": ")')
-_MARKS = {
-    SETTINGS: _RUN,
-    "predictions.json": _RESULT,
-    "explanations.json": _RESULT,
-    "metrics.json": _RESULT,
-}
-_MOST_READ = 10_000  # bytes; the name of a model may be long
+SETTINGS = "settings.json"  # in the folder of a training run
+_RUN = re.compile(rb'\{\s*"task": "\w+",\s*"settings": \{')  # how it begins
+_MOST_READ = 1000  # bytes
+MARK = ".kerascv_d2l"  # a file in the other folders that this package made for its outputs
+ABOUT_MARK = "kerascv_d2l made this folder for its outputs, and never reads it as data.\n"
 
 
 def is_output(entry):
@@ -28,22 +22,15 @@ def is_output(entry):
     # What a link leads to was put there by the user.
     if entry.is_symlink() or not entry.is_dir():
         return False
-    return _is_marked(entry) or _has_only_outputs(entry)
+    marked = os.path.lexists(os.path.join(entry, MARK))
+    return marked or holds_run(entry) or _has_only_outputs(entry)
 
 
 def holds_run(folder):
     """Whether there are the settings of a training run in a folder."""
-    return _begins(os.path.join(folder, SETTINGS), _RUN)
-
-
-def _is_marked(folder):
-    return any(_begins(os.path.join(folder, name), mark) for name, mark in _MARKS.items())
-
-
-def _begins(file, pattern):
     try:
-        with open(file, "rb") as opened:
-            return pattern.match(opened.read(_MOST_READ)) is not None
+        with open(os.path.join(folder, SETTINGS), "rb") as file:
+            return _RUN.match(file.read(_MOST_READ)) is not None
     except OSError:  # nearly always: there is none
         return False
 

@@ -415,6 +415,7 @@ def main(argv=None):
         dict, as in metrics.json.
     """
     args = parse(argv)
+    output = NewFiles(cli.output_folder(args.out, "evaluate"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from kerascv_d2l.export import load as load_model
 
@@ -422,8 +423,6 @@ def main(argv=None):
     if model.task not in EVALUATIONS:
         raise InputError(f"{args.model}: there is no metric for models of the task {model.task}")
     data = read_data(model, args)
-    # After reading: an empty folder among those of classes would be a class without images.
-    output = NewFiles(cli.output_folder(args.out, "evaluate"))
     print(data.describe(), flush=True)
     split, table = choose_split(data, args), None
     if model.task != "generation":

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "kerascv_d2l"
 
 # Each may import from those before it (and from its own).
 LAYERS = (
-    ("errors", "files", "colors", "classes"),
+    ("errors", "outputs"),
+    ("files", "colors", "classes"),
     ("devices",),
     ("ops",),
     ("initializers", "losses", "metrics"),

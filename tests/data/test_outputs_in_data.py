@@ -22,22 +22,18 @@ def save(path, mode="RGB"):
 
 
 def write_outputs(folder):
-    """A run, what the scripts that look at models write, and drawings."""
+    """A run, a folder as of the scripts that look at models, an empty one, and drawings."""
+    written = [NewFiles(folder / "evaluate")]  # goes away at the end, if it is still empty
     run = Run(folder / "train_x", {"epochs": 1}, task="train_x")
     save(run.path("samples.png"))
     save(run.path("samples") / "1.png")
     run.close()
-    contents = {
-        "predict": ("predictions", {"task": "segmentation", "model": "m", "images": []}),
-        "evaluate": ("metrics", {"task": "segmentation", "model": "m"}),
-        "explain": ("explanations", {"model": "a/m", "task": "segmentation"}),
-    }
-    for script, (stem, content) in contents.items():
-        output = NewFiles(folder / script)
-        save(output.folder / "a_mask.png")
-        (path,) = output.paths(stem, ".json")
-        output.save_json(path, content)
+    output = NewFiles(folder / "predict")
+    (path,) = output.paths("a_mask", ".png")
+    save(path)
+    written.append(output)
     save(folder / "inspect_data" / f"a{DRAWN}")
+    return written
 
 
 def write_classes(root):
@@ -80,28 +76,30 @@ def names(data):
 def test_outputs_are_no_data(tmp_path, write, task):
     write(tmp_path)
     before = load(tmp_path, task)
-    write_outputs(tmp_path / "runs")
+    kept = write_outputs(tmp_path / "runs")
     save(tmp_path / f"data-{task}{DRAWN}")
     after = load(tmp_path, task)
     assert names(after) == names(before)
     assert after.class_names == before.class_names
     (note,) = set(after.notes) - set(before.notes)
     assert note.endswith("(outputs of this package) are not read") and "runs" in note
+    del kept
+    assert not (tmp_path / "runs" / "evaluate").exists()
 
 
 def test_images_to_predict_are_no_drawings(tmp_path):
     write_photographs(tmp_path)
     before = find_images([tmp_path])
-    write_outputs(tmp_path / "runs")
+    kept = write_outputs(tmp_path / "runs")
     assert len(before) == NUMBER and find_images([tmp_path]) == before
     # Who names a folder of outputs means it.
     assert len(find_images([tmp_path / "runs" / "predict"])) == 1
+    assert len(kept) == 2
 
 
 def test_other_files_of_these_names_are_data(tmp_path):
     write_classes(tmp_path)
     write_json(tmp_path / "ant" / "settings.json", {"task": "label"})
-    write_json(tmp_path / "bee" / "metrics.json", {"model": "camera"})
     with pytest.raises(InputError, match=r"settings\.json"):  # as any text among the images
         load(tmp_path, "classification")
     assert others_in(tmp_path / "ant")
@@ -109,6 +107,13 @@ def test_other_files_of_these_names_are_data(tmp_path):
 
 
 def test_a_folder_of_outputs_only_is_called_so(tmp_path):
-    write_outputs(tmp_path / "data" / "runs")
+    kept = write_outputs(tmp_path / "data" / "runs")
     with pytest.raises(InputError, match=r"data: empty folder; .*runs .*are not read"):
         load(tmp_path / "data", "detection")
+    assert len(kept) == 2
+
+
+def test_a_folder_that_was_there_stays_data(tmp_path):
+    write_classes(tmp_path)
+    NewFiles(tmp_path / "ant")
+    assert len(names(load(tmp_path, "classification"))) == 2 * NUMBER
