@@ -100,6 +100,33 @@ def test_a_share_of_each_class_is_set_apart(tmp_path):
     assert read(tmp_path, skip_bad=True).train.counts(3)[1] == 7
 
 
+def test_classes_called_as_folders_of_other_layouts(tmp_path):
+    flat(tmp_path / "flat", {"masks": 5, "nomasks": 5, "wrong": 5})
+    assert read(tmp_path / "flat").class_names == ("masks", "nomasks", "wrong")
+    flat(tmp_path / "two", {"masks": 5, "no_masks": 5})
+    assert read(tmp_path / "two").class_names == ("masks", "no_masks")
+    flat(tmp_path / "parts" / "train", {"labels": 5, "Images": 5, "wrong": 5, "none": 5})
+    flat(tmp_path / "parts" / "val", {"labels": 2, "wrong": 2})  # as many images as masks
+    data = read(tmp_path / "parts")
+    assert data.class_names == ("Images", "labels", "none", "wrong")
+    assert data.val.counts(4).tolist() == [0, 2, 0, 2]
+
+
+def test_folders_of_other_layouts_are_no_classes(tmp_path):
+    flat(tmp_path / "flat", {"ant": 5, "bee": 5})
+    (tmp_path / "flat" / "annotations").mkdir()
+    (tmp_path / "flat" / "annotations" / "0.xml").write_text("<a/>")
+    data = read(tmp_path / "flat")
+    assert data.class_names == ("ant", "bee")
+    assert any("annotations/ is not read" in note for note in data.notes)
+    flat(tmp_path / "masks", {"photos": 5, "masks": 5})
+    with pytest.raises(InputError, match=r"no known layout .*looks like images and masks"):
+        read(tmp_path / "masks")
+    flat(tmp_path / "both" / "train", {"images": 5, "masks": 5})
+    with pytest.raises(InputError, match=r"no known layout .*looks like images and masks"):
+        read(tmp_path / "both")
+
+
 def test_images_that_use_some_of_their_bits_are_noted(tmp_path):
     """As those of cameras with 12 bits, saved in 16: nearly black where 65535 is white."""
     for most, noted in ((4080, True), (65535, False)):

@@ -5,10 +5,13 @@
 
 The folders of parts may also be called training, valid, validation or testing. Where there is no
 `val`, `test` is what is validated on. Images in `test/unknown` are those to predict: no labels.
+A class may be called as a folder of another layout, such as `masks`, where there are others beside
+it.
 """
 
 import re
 
+from kerascv_d2l.data.layouts import masks
 from kerascv_d2l.data.layouts.files import (
     ALL,
     IMAGE_ENDINGS,
@@ -32,8 +35,8 @@ LOOKS = (
 TASKS = (CLASSIFICATION,)
 # `train`, `valid`, `test_set`; but not `test tubes`, which is a class.
 _PART = re.compile(r"(train(ing)?|val(id(ation)?)?|test(ing)?)([ _-]?(set|data|images))?", re.I)
-# Folders that belong to other layouts.
-_NO_CLASSES = (
+# Folders that other layouts have: by themselves they are no classes.
+_OF_OTHER_LAYOUTS = (
     *("images", "masks", "labels", "annotations", "annots"),
     *("imagesets", "jpegimages", "segmentationclass", "segmentationobject"),
 )
@@ -44,7 +47,8 @@ def recognises(root):
     parts = _parts(root)
     if TRAIN in parts:
         return True
-    return sum(any(map(_is_image, visible(folder))) for folder in _folders(root)) >= 2
+    classes = [folder for folder in _folders(root) if _has_image(folder)]
+    return len(classes) >= 2 or bool(classes and _called_otherwise([root]))
 
 
 def read(root, faults):
@@ -66,7 +70,8 @@ def read(root, faults):
     if VAL not in parts and TEST in parts:
         parts[VAL] = parts.pop(TEST)
         faults.notes.append(f"{parts[VAL].name}/ is what is validated on")
-    found = {part: _class_folders(folder, faults) for part, folder in parts.items()}
+    more = _called_otherwise(parts.values())
+    found = {part: _class_folders(folder, more, faults) for part, folder in parts.items()}
     if VAL in found:  # where a rare class may have no image
         found[VAL] = {name: folder for name, folder in found[VAL].items() if visible(folder)}
     class_names = _common_classes(parts, found, faults)
@@ -93,10 +98,28 @@ def _is_image(path):
     return path.suffix.lower() in IMAGE_ENDINGS
 
 
+def _has_image(folder):
+    return any(map(_is_image, visible(folder)))
+
+
+def _is_of_other_layout(folder):
+    return folder.name.lower() in _OF_OTHER_LAYOUTS
+
+
 def _folders(root):
-    return [
-        child for child in visible(root) if child.is_dir() and child.name.lower() not in _NO_CLASSES
-    ]
+    """The folders of classes, and of parts, that cannot be anything else."""
+    return [c for c in visible(root) if c.is_dir() and not _is_of_other_layout(c)]
+
+
+def _called_otherwise(roots):
+    """Classes that are called as folders of other layouts, in folders of classes."""
+    found = [c for root in roots for c in visible(root) if c.is_dir() and _is_of_other_layout(c)]
+    found = [folder for folder in found if _has_image(folder)]
+    classes = {folder.name for root in roots for folder in _folders(root)}
+    # Beside a single other folder they may be the masks of its images.
+    if len(classes) < 2 and found and any(map(masks.recognises, roots)):
+        return []
+    return found
 
 
 def _parts(root):
@@ -127,12 +150,21 @@ def _check_rest(root, parts, faults):
         )
 
 
-def _class_folders(folder, faults):
-    """dict from the name of a class to its folder; images beside them are faults."""
+def _class_folders(folder, more, faults):
+    """dict from the name of a class to its folder; images beside them are faults.
+
+    `more`: `_called_otherwise`.
+    """
     for child in visible(folder):
         if not child.is_dir() and _is_image(child):
             faults.add(f"{child}: an image beside the folders of classes; its class is unknown")
-    return {child.name: child for child in _folders(folder)}
+        elif child.is_dir() and _is_of_other_layout(child) and child not in more:
+            faults.notes.append(f"{child}/ is not read: that name is of other layouts")
+    return {
+        child.name: child
+        for child in sorted([*_folders(folder), *more], key=str)
+        if child.parent == folder
+    }
 
 
 def _common_classes(parts, found, faults):
