@@ -344,6 +344,22 @@ def test_a_png_of_each_instance(tmp_path, kind):
     assert load(tmp_path, "detection", classes=["nucleus"]).class_names == ("nucleus",)
 
 
+@pytest.mark.parametrize("folders", ["{part}/{kind}", "{kind}/{part}"])
+def test_numbers_in_parts_with_the_same_names(tmp_path, folders):
+    write_instances(tmp_path / "flat", "numbers")
+    for part in ("train", "val"):
+        for kind in ("images", "instances"):
+            target = tmp_path / "data" / folders.format(part=part, kind=kind)
+            shutil.copytree(tmp_path / "flat" / kind, target)
+    (target / "a.png").rename(target / "c.png")  # of val, without an image of that name
+    with pytest.raises(InputError, match=r"c\.png: no image for this mask"):
+        load(tmp_path / "data", "detection")
+    (target / "c.png").rename(target / "a.png")
+    data = load(tmp_path / "data", "detection")
+    assert [split.names for split in data.splits.values()] == [["a.png", "b.png"]] * 2
+    assert data.notes == []
+
+
 def test_a_bad_png_of_an_instance_is_named(tmp_path):
     masks = write_instances(tmp_path, "kaggle")
     Image.fromarray(masks[0, 1:]).save(tmp_path / "a" / "masks" / "1.png")

@@ -2,7 +2,8 @@
 
     ID/images/ID.png  ID/masks/*.png   as in Kaggle's nuclei (Data Science Bowl 2018)
     images/a.png  masks/a/1.png …      and the other forms of `masks` with several for an image
-    images/a.png  instances/a.png      (or `instance_masks/`) 0 is the ground, and 255 void in a
+    images/a.png  instances/a.png      (or `instance_masks/`; also in train/ and val/, or
+                                       instances/train/a.png) 0 is the ground, and 255 void in a
                                        palette PNG; each other number is an instance
 
 All objects are of one class, `object`, or what `classes` calls it. Boxes are those around masks.
@@ -11,11 +12,12 @@ All objects are of one class, `object`, or what `classes` calls it. Boxes are th
 import concurrent.futures
 import os
 import re
+import unicodedata
 
 import numpy as np
 
 from kerascv_d2l.data.layouts import masks
-from kerascv_d2l.data.layouts.files import part_of_path, walk
+from kerascv_d2l.data.layouts.files import part_of_path, relative, walk
 from kerascv_d2l.data.layouts.mask_classes import read_instance, read_numbers
 from kerascv_d2l.data.layouts.records import Faults, LabelledImage, LabelledObject, Labels
 from kerascv_d2l.data.splits import DETECTION
@@ -35,20 +37,21 @@ VOID = 255  # in a palette PNG
 
 def recognises(root):
     """Whether a folder has this layout."""
-    return bool(_numbers(root)) or any(
+    return bool(_numbers(root)[0]) or any(
         len(files) > 1 for files in masks.find(root, Faults())[1].values()
     )
 
 
 def read(root, faults):
     """Read the masks, an object for each."""
-    numbers = _numbers(root)
+    numbers, orphans = _numbers(root)
     if numbers:
         pairs = [(image, [file]) for file, image in numbers.items()]
     else:
         images, found, (orphans, *_) = masks.find(root, faults)
-        for file in orphans:
-            faults.add(f"{file}: no image for this mask: add it, or take the mask out")
+    for file in orphans:
+        faults.add(f"{file}: no image for this mask: add it, or take the mask out")
+    if not numbers:
         pairs = [(images[key], files) for key, files in found.items()]
     read_objects = _objects_by_number if numbers else _objects_by_file
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -62,14 +65,39 @@ def read(root, faults):
 
 
 def _numbers(root):
-    """Dict from a PNG of numbers to its image, the only one of its name in another folder."""
-    files = [f for f in walk(root) if NUMBERS_FOLDER.fullmatch(f.parent.name)]
+    """`(dict from a PNG of numbers to its image, list of those without one)`.
+
+    The image has the same name, in the folder that goes with that of the PNG or else anywhere.
+    """
+    keys = {file: _key(root, file) for file in walk(root)}
+    files = [file for file in keys if keys[file] is not None]
     if not files:
-        return {}
-    images = {}
-    for file in set(walk(root)) - set(files):
-        images.setdefault(file.stem, []).append(file)
-    return {f: images[f.stem][0] for f in sorted(files) if len(images.get(f.stem, ())) == 1}
+        return {}, []
+    images = {file: masks.place(root, file)[1] for file in keys if keys[file] is None}
+    found = _pairs({file: keys[file] for file in files}, images)
+    rest = set(images).difference(found.values())
+    found |= _pairs(
+        {file: file.stem for file in files if file not in found},
+        {image: image.stem for image in images if image in rest},
+    )
+    return found, [file for file in files if file not in found]
+
+
+def _pairs(files, images):
+    """Pair what has the same name, where that is of one image; two dicts from file to name."""
+    named = {}
+    for image, name in images.items():
+        named.setdefault(name, []).append(image)
+    return {f: named[name][0] for f, name in files.items() if len(named.get(name, ())) == 1}
+
+
+def _key(root, file):
+    """The path of a PNG of numbers without ending and its folder's name; None for other files."""
+    parts = relative(file.with_suffix(""), root).split("/")
+    for k in range(len(parts) - 2, -1, -1):
+        if NUMBERS_FOLDER.fullmatch(parts[k]):
+            return unicodedata.normalize("NFC", "/".join(parts[:k] + parts[k + 1 :]))
+    return None
 
 
 def _objects_by_file(files):

@@ -161,7 +161,7 @@ def find(root, faults):
     beside = any(found and (file.parent, found[0]) in stems for file, found in named.items())
     found = {IMAGE: {}, MASK: {}, None: {}}  # role -> file -> key
     for file in files:
-        role, key = _place(root, file)
+        role, key = place(root, file)
         found[MASK if role is None and beside and named[file] else role][file] = key
     images, twice = {}, []
     for file, key in (found[IMAGE] or found[None]).items():
@@ -193,7 +193,7 @@ def find(root, faults):
     return images, masks, (orphans, list(found[None]) if found[IMAGE] else [], twice)
 
 
-def _place(root, file):
+def place(root, file):
     """Tell by its folders what a file is, `IMAGE`, `MASK` or None, and its key.
 
     A key is the path without ending and that folder.
