@@ -593,6 +593,46 @@ def test_yaml_names_are_text(tmp_path):
     assert read(tmp_path).class_names == ("no", "2020-13-45")
 
 
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("lists", [False, True])
+def test_images_outside_the_folder_of_data_yaml(tmp_path, monkeypatch, relative, lists):
+    for part in ("train", "val"):
+        (tmp_path / "labels" / part).mkdir(parents=True)
+        for k in range(3):
+            save(tmp_path / "images" / part / f"{k}.jpg")
+            (tmp_path / "labels" / part / f"{k}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (tmp_path / "cfg").mkdir()
+    if lists:
+        for part in ("train", "val"):
+            lines = "".join(f"./images/{part}/{k}.jpg\n" for k in range(3))
+            (tmp_path / f"{part}.txt").write_text(lines)
+        text = "train: train.txt\nval: val.txt\n"
+    else:
+        text = "train: images/train\nval: images/val\n"
+    (tmp_path / "cfg" / "data.yaml").write_text(f"path: ..\n{text}names: [cat]\n")
+    monkeypatch.chdir(tmp_path / "cfg")
+    data = read("." if relative else tmp_path / "cfg")
+    assert [split.counts(1).tolist() for split in (data.train, data.val)] == [[3], [3]]
+    assert data.notes == []
+    # A file of labels without an image is named there, too.
+    (tmp_path / "labels" / "val" / "9.txt").write_text("0 0.5 0.5 0.2 0.2")
+    with pytest.raises(InputError, match=r"val/9\.txt: there is no image for these labels"):
+        read("." if relative else tmp_path / "cfg")
+
+
+def test_images_to_train_on_outside_and_listed_by_absolute_paths(tmp_path, monkeypatch):
+    yolo(tmp_path / "real", ["0 0.5 0.5 0.2 0.2"] * 4)
+    (tmp_path / "cfg").mkdir()
+    images = sorted((tmp_path / "real" / "images").iterdir())
+    (tmp_path / "cfg" / "all.txt").write_text("".join(f"{file}\n" for file in images))
+    (tmp_path / "cfg" / "data.yaml").write_text("names: [cat]\ntrain: all.txt\n")
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path / "cfg", "cfg"):
+        data = read(root)
+        assert len(data.train) == 3 and len(data.val) == 1 and data.notes == []
+        assert data.train.counts(1).tolist() == [3]
+
+
 def test_a_list_with_an_image_that_is_not_there(tmp_path):
     yolo(tmp_path, ["0 0.5 0.5 0.2 0.2"] * 3)
     (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: these.txt\n")

@@ -37,6 +37,7 @@ from kerascv_d2l.data.layouts.boxes import ObjectTargets
 from kerascv_d2l.data.layouts.files import (
     ALL,
     LIST_FOLDERS,
+    is_inside,
     listed_once,
     listing,
     note_other_lists,
@@ -210,7 +211,9 @@ def _note_unlabelled(root, labels, faults):
 
 def _listed(images, root, faults):
     """Parts by `train.txt` and so on, where the labels tell none."""
-    known = {relative(image.path, root): image for image in images}
+    known = {
+        relative(i.path, root) if is_inside(i.path, root) else i.path.as_posix(): i for i in images
+    }
     parts = read_lists(root, LIST_FOLDERS, known, faults, "labels")
     if parts is None or len(known) < len(images):  # of one image given twice more is said later
         if parts is None:

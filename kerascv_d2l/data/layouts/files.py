@@ -222,6 +222,14 @@ def relative(path, root):
     return path[len(base) :].replace(os.sep, "/")
 
 
+def is_inside(path, root):
+    """Whether a file is in `root` by the text of its path: then `relative` takes it."""
+    path = str(path)
+    if str(root) == ".":
+        return not os.path.isabs(path) and not path.startswith(os.pardir)
+    return path.startswith(os.path.join(root, ""))
+
+
 def files_by_part(files, root):
     """Tell which part each label file in `root` is for, by its name or else its folder.
 

@@ -6,10 +6,13 @@
 
 Numbers are shares of the image from 0 to 1, (x, y) the centre of a box. Without `data.yaml` the
 parts are told by the folders, and the names by `classes.txt` (or `obj.names`); without that,
-classes are called by their numbers. An image without a label file has no object.
+classes are called by their numbers. An image without a label file has no object. What `data.yaml`
+names may lie outside its folder; labels are then in a folder labels/ instead of images/, or beside
+the images.
 """
 
 import os
+from pathlib import Path
 
 import yaml
 
@@ -20,9 +23,11 @@ from kerascv_d2l.data.layouts.files import (
     TRAIN,
     VAL,
     ImageFiles,
+    is_inside,
     part_of_path,
     read_lines,
     read_text,
+    relative,
     visible,
     walk,
 )
@@ -62,7 +67,8 @@ def read(root, faults):
     if not parts:
         for image in walk(root):
             parts.setdefault(part_of_path(image, root), []).append(image)
-    owners, labels, missing, texts = {}, {}, [], _texts(root)
+    outside = _folders_outside(parts, root)
+    owners, labels, missing, texts = {}, {}, [], _texts(root, outside)
     for part, images in parts.items():
         labels[part] = []
         for image in images:
@@ -82,7 +88,8 @@ def read(root, faults):
             f"nothing names the classes (data.yaml in {root}, or {NAME_FILES[0]}): they are called "
             "by their numbers"
         )
-    _check_files(owners, missing, root, texts, faults)
+    images = [*walk(root), *(file for folder in outside for file in walk(folder))]
+    _check_files(owners, missing, images, root, texts, faults)
     return Labels(labels, None if names is None else [names[k] for k in sorted(names)])
 
 
@@ -90,11 +97,17 @@ def _differ(one, other):
     return one != other and os.path.realpath(one) != os.path.realpath(other)
 
 
-def _check_files(owners, missing, root, texts, faults):
+def _folders_outside(parts, root):
+    """Folders of images that are not in the data set's own folder."""
+    images = (image for part in parts.values() for image in part)
+    return sorted({image.parent for image in images if not is_inside(image, root)})
+
+
+def _check_files(owners, missing, images, root, texts, faults):
     folders = {file.parent for file in owners}
     unused = {f for folder in folders for f in visible(folder) if f.suffix.lower() == ".txt"}
     if unused := unused - set(owners):  # some may be of images that no part has
-        unused -= {_label_file(image, root, texts) for image in walk(root)}
+        unused -= {_label_file(image, root, texts) for image in images}
     for file in sorted(file for file in unused if file.name not in NAME_FILES):
         if any(len(_numbers(line) or ()) >= MIN_NUMBERS for line in read_lines(file)[:1]):
             faults.add(f"{file}: there is no image for these labels")
@@ -191,27 +204,45 @@ def _place(entry, base, root):
     """The folder or list that an entry of `data.yaml` means, inside the data set if it is there."""
     parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     inside = [root.joinpath(*parts[first:]) for first in range(len(parts))]
-    for place in (*inside, root / base / entry):
+    for place in inside:
         if place.exists():
             return place
-    return None
+    place = root / base / entry
+    return _resolved(place, root) if place.exists() else None
+
+
+def _resolved(path, root):
+    """A path without `..`, relative if that of `root` is."""
+    path = os.path.realpath(path)
+    return Path(path if root.is_absolute() else os.path.relpath(path))
 
 
 def _listed(file, root, faults):
+    root = root if is_inside(file, root) else file.parent
     found, images = ImageFiles(root, faults), []
     for number, line in enumerate(read_lines(file), start=1):
         if line.strip():
             path, problem = found.find(line.strip(), (file.parent, root))
-            if problem:
+            if problem and (other := file.parent / line.strip()).is_file():
+                images.append(_resolved(other, root))
+            elif problem:
                 faults.add(f"{file}, line {number}: {problem}")
             else:
                 images.append(path)
     return images
 
 
-def _texts(root):
-    """Dict from path to `Path` of all text files; also in lower case, where that is of one."""
-    exact, lower = {str(file): file for file in walk(root, (".txt",))}, {}
+def _texts(root, outside=()):
+    """Dict from path to `Path` of all text files; also in lower case, where that is of one.
+
+    `outside`: folders of images elsewhere, whose text files are given, too.
+    """
+    files = walk(root, (".txt",))
+    for folder in outside:
+        parts = str(folder).split(os.sep)
+        for place in map(os.sep.join, [parts, *_instead_of_images(parts)]):
+            files += walk(Path(place), (".txt",)) if os.path.isdir(place) else []
+    exact, lower = {str(file): file for file in files}, {}
     for path, file in exact.items():
         lower.setdefault(path.lower(), []).append(file)
     return {path: files[0] for path, files in lower.items() if len(files) == 1} | exact
@@ -219,14 +250,25 @@ def _texts(root):
 
 def _label_file(image, root, texts):
     """The label file of an image, or None; `texts`: dict from path to `Path` of all."""
-    base = str(root)
-    parts = os.path.splitext(str(image)[len(base) :].strip(os.sep))[0].split(os.sep)
-    places = [parts, [LABEL_FOLDER, *parts]]
-    for i, part in enumerate(parts[:-1]):
-        if part.lower() in IMAGE_FOLDERS:
-            places.append([*parts[:i], LABEL_FOLDER, *parts[i + 1 :]])
-    names = [os.path.join(base, *place) + ".txt" for place in reversed(places)]
+    if is_inside(image, root):
+        parts = os.path.splitext(relative(image, root))[0].split("/")
+        places = [parts, [LABEL_FOLDER, *parts], *_instead_of_images(parts[:-1], parts[-1:])]
+        base = "" if str(root) == "." else root
+        names = [os.path.join(base, *place) + ".txt" for place in reversed(places)]
+    else:
+        parts = os.path.splitext(str(image))[0].split(os.sep)
+        places = [parts, *_instead_of_images(parts[:-1], parts[-1:])]
+        names = [os.sep.join(place) + ".txt" for place in reversed(places)]
     return next(filter(None, map(texts.get, [*names, *map(str.lower, names)])), None)
+
+
+def _instead_of_images(folders, name=()):
+    """Paths, as lists, with the folder of labels in the place of each folder of images."""
+    return [
+        [*folders[:i], LABEL_FOLDER, *folders[i + 1 :], *name]
+        for i, folder in enumerate(folders)
+        if folder.lower() in IMAGE_FOLDERS
+    ]
 
 
 def _numbers(line):
