@@ -112,6 +112,23 @@ def test_classes_called_as_folders_of_other_layouts(tmp_path):
     assert data.val.counts(4).tolist() == [0, 2, 0, 2]
 
 
+def test_lists_of_parts_beside_the_classes(tmp_path):
+    flat(tmp_path, {"ant": 4, "bee": 4})
+    lists = {"train": ["ant/0.png", "ant/3", "bee/1.png"], "val": ["./ant/1.png", "bee/0.png"]}
+    for part, names in lists.items():
+        (tmp_path / f"{part}.txt").write_text("\n".join(names))
+    data = read(tmp_path)
+    assert data.train.names == ["ant/0.png", "ant/3.png", "bee/1.png"]
+    assert data.val.names == ["ant/1.png", "bee/0.png"]
+    assert data.notes == [
+        "3 labelled image(s) are in none of train.txt, val.txt, and are not read: ant/2.png, "
+        "bee/2.png, bee/3.png"
+    ]
+    (tmp_path / "val.txt").write_text("cat/9.png")
+    with pytest.raises(InputError, match=r"val\.txt, line 1: 'cat/9\.png' has no labels"):
+        read(tmp_path)
+
+
 def test_folders_of_other_layouts_are_no_classes(tmp_path):
     flat(tmp_path / "flat", {"ant": 5, "bee": 5})
     (tmp_path / "flat" / "annotations").mkdir()

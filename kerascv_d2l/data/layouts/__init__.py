@@ -116,10 +116,10 @@ def _read_folder(path, task, val_fraction, seed, faults, options):
         labels.targets = ObjectTargets(labels, **_checked(given, ObjectTargets, layout))
         labels.class_names = labels.targets.class_names
         _note_unlabelled(root, labels, faults)
-        if set(labels.images) == {ALL}:
-            labels.images = _listed(labels.images[ALL], root, faults)
     else:
         labels = layout.read(root, faults, **_checked(given, layout.read, layout))
+    if task in (DETECTION, CLASSIFICATION) and set(labels.images) == {ALL}:
+        labels.images = _listed(labels.images[ALL], root, faults)
     faults.sum_up()
     if outputs := outputs_passed_over():
         faults.notes.append(_not_read(outputs))

@@ -1,7 +1,9 @@
 """Folders of classes: every image lies in a folder that has the name of its class.
 
     train/CLASS/IMAGE  val/CLASS/IMAGE   and perhaps test/CLASS/IMAGE
-    CLASS/IMAGE                          a share of each class is set apart
+    CLASS/IMAGE                          a share of each class is set apart; or train.txt and
+                                         val.txt (test.txt) beside the classes name the images of
+                                         each part, `CLASS/IMAGE`, one a line
 
 The folders of parts may also be called training, valid, validation or testing. Where there is no
 `val`, `test` is what is validated on. Images in `test/unknown` are those to predict: no labels.
