@@ -360,6 +360,20 @@ def test_numbers_in_parts_with_the_same_names(tmp_path, folders):
     assert data.notes == []
 
 
+def test_an_instance_of_the_pixel_in_the_corner(tmp_path):
+    write_instances(tmp_path, "numbers")
+    for name in "ab":
+        numbers = np.array(Image.open(tmp_path / "instances" / f"{name}.png"))
+        numbers[0, 0] = 1
+        Image.fromarray(numbers).save(tmp_path / "instances" / f"{name}.png")
+    data = load(tmp_path, "detection")
+    for part in data.splits.values():
+        np.testing.assert_allclose(part.targets["boxes"][0][0], [0, 0, 1 / WIDTH, 1 / HEIGHT])
+        assert np.argwhere(next(iter(part.instance_masks(0)))).tolist() == [[0, 0]]
+    (note,) = data.notes
+    assert note.startswith("2 box(es) are a pixel or less high or wide")
+
+
 def test_a_bad_png_of_an_instance_is_named(tmp_path):
     masks = write_instances(tmp_path, "kaggle")
     Image.fromarray(masks[0, 1:]).save(tmp_path / "a" / "masks" / "1.png")

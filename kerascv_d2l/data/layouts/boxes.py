@@ -174,6 +174,15 @@ def _shown(box):
     return f"the box with edges x {x_min:g} to {x_max:g} and y {y_min:g} to {y_max:g}"
 
 
+def _looks_like_shares(box):
+    """Whether a box that should be in pixels is in shares of the image.
+
+    The pixel in the corner, (0, 0, 1, 1), is taken as such: it is as thin as few are, and noted.
+    """
+    whole = all(float(value).is_integer() for value in box)
+    return max(box[2:]) <= LARGEST_SHARE and not whole
+
+
 def _excess(box, size):
     x_min, y_min, x_max, y_max = box
     return max(-x_min, -y_min, x_max - size[1], y_max - size[0])
@@ -190,7 +199,7 @@ def _fitted(box, size, item):
         return f"{shown} is inside out", None, False
     if x_max == x_min or y_max == y_min:
         return f"{shown} is empty", None, False
-    if not item.shares and max(x_max, y_max) <= LARGEST_SHARE:
+    if not item.shares and _looks_like_shares(box):
         return f"{shown} is in shares of the image, 0 to 1; pixels are wanted", None, False
     left, right = (min(max(x, 0), width) for x in (x_min, x_max))
     top, bottom = (min(max(y, 0), height) for y in (y_min, y_max))
