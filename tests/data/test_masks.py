@@ -471,6 +471,43 @@ def test_jpeg_masks_under_another_name(tmp_path):
     assert len(read(tmp_path, skip_bad=True).skipped) == 1
 
 
+LOSSY = {
+    "lossy WebP": ("webp", {"quality": 90}),
+    "JPEG2000": ("jp2", {"quality_layers": [40]}),
+    "TIFF with jpeg compression": ("tif", {"compression": "jpeg"}),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+def test_lossy_masks_are_refused(tmp_path, kind):
+    ending, options = LOSSY[kind]
+    images_and_masks(tmp_path, "abc", "images/{}.jpg", "masks/{}.png")
+    (tmp_path / "masks" / "b.png").unlink()
+    Image.fromarray(indices(1)).save(tmp_path / "masks" / f"b.{ending}", **options)
+    with pytest.raises(InputError, match=rf"masks/b\.{ending}: a mask as {kind}, which changes"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [
+        ("webp", {"lossless": True}),
+        ("webp", {"lossless": True, "exif": Image.Exif().tobytes()}),
+        ("tif", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_lossless_masks_are_read(tmp_path, ending, options):
+    images_and_masks(tmp_path, "abc", "images/{}.jpg", "masks/{}.png")
+    wanted = [read(tmp_path).train.mask(k) for k in range(2)]
+    for name in "abc":
+        with Image.open(tmp_path / "masks" / f"{name}.png") as mask:
+            mask.save(tmp_path / "masks" / f"{name}.{ending}", **options)
+        (tmp_path / "masks" / f"{name}.png").unlink()
+    found = read(tmp_path).train
+    for k in range(2):
+        np.testing.assert_array_equal(found.mask(k), wanted[k])
+
+
 @pytest.mark.parametrize("side", ["images", "masks"])
 def test_folders_on_one_side_only(tmp_path, side):
     images_and_masks(tmp_path, ["x/a", "y/b", "z/c"], "images/{}.jpg", "masks/{}.png")

@@ -18,6 +18,10 @@ CLASSES_FILE, PALETTE_FILE = "classes.txt", "palette.txt"
 INDEX_MODES = ("P", "L", "1", "I", "I;16", "I;16B")  # Pillow's, of one number a pixel
 GREY_BAND = 32  # grey levels at each end that are still nearly black, or white
 GREY_SHARE = 0.8
+# Pillow's names. JPEG 2000, AVIF and HEIF may keep pixels, but do not say so.
+LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
+LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_RIFF_HEADER, _WEBP_LOSSLESS = 12, b"VP8L"  # bytes before the first chunk; the name of one
 _UNKNOWN = -1
 _COLOR_CODE = np.array([256 * 256, 256, 1])
 
@@ -286,14 +290,36 @@ def _remove(table, label):
 def _open(file, content=None):
     """A decoded mask, as Pillow has it."""
     with opened(file, content, "mask") as mask:
+        kind = _lossy_kind(mask)
         mask.load()
-    if mask.format == "JPEG":
+    if kind:
         raise InputError(
-            f"{file}: a mask as JPEG, which changes pixels and so invents classes: save masks as "
+            f"{file}: a mask as {kind}, which changes pixels and so invents classes: save masks as "
             "PNG, from where they were drawn (of masks of two classes, set what is below 128 to "
             "0 and the rest to 255 first)"
         )
     return mask
+
+
+def _lossy_kind(mask):
+    """What a freshly opened mask is stored as, if that does not keep its pixels; else None."""
+    if mask.format in LOSSY_FORMATS:
+        return mask.format
+    if mask.format == "TIFF" and (kind := mask.info.get("compression")) in LOSSY_TIFF:
+        return f"TIFF with {kind} compression"
+    if mask.format == "WEBP" and _WEBP_LOSSLESS not in _chunks(mask.fp.getvalue()):
+        return "lossy WebP"
+    return None
+
+
+def _chunks(content):
+    """Names of the chunks of a RIFF file, such as WebP."""
+    place, names = _RIFF_HEADER, set()
+    while place + 8 <= len(content):
+        names.add(content[place : place + 4])
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return names
 
 
 def _grey(file, content=None):
@@ -352,7 +378,7 @@ def read_labels(file, table, content=None):
         uint8 `(height, width)`: classes, and 255 for what is ignored.
 
     Raises:
-        InputError: if it is damaged, a JPEG, or has a pixel that is no class.
+        InputError: if it is damaged, stored lossily, or has a pixel that is no class.
     """
     mask = _open(file, content)
     numbers = mask.mode in INDEX_MODES
