@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from kerascv_d2l.data.layouts import read_folder
-from kerascv_d2l.data.splits import DETECTION, TASKS
+from kerascv_d2l.data.splits import DETECTION, TASKS, UNLABELLED, first_of
 from kerascv_d2l.errors import InputError
 
 GENERATED, GENERATED_SCENES = "generated", "generated_scenes"
@@ -45,7 +45,8 @@ def load(
             visible pixels), which each must have then; None: where each has one.
         options: what else the source takes (None is the same as not given): folders for
             detection `classes`, `boxes_on`, for segmentation `classes`, `ignore`,
-            for unlabelled images `validate` (whether to set a share apart, else none is);
+            for unlabelled images `validate` (whether to set a share apart, else none is; other
+            sources have a part to validate on anyway);
             generated `num_classes`, `image_size`, `num_train`, `num_val`, `scenes`.
 
     Returns:
@@ -61,17 +62,23 @@ def load(
     options = {key: value for key, value in options.items() if value is not None}
     if masks is not None and task != DETECTION:
         raise InputError(f"masks is for detection, not {task}")
+    has_parts = name in (GENERATED, GENERATED_SCENES) or is_prepared(name)
+    if has_parts and task == UNLABELLED:
+        options.pop("validate", None)  # there is a part to validate on anyway
     if is_prepared(name):
         if masks:
             raise InputError(
                 f"{name} has boxes without masks, and the model predicts masks: use a folder with "
                 f"masks (docs/data.md), {GENERATED}, or a model that predicts none"
             )
+        if options:
+            raise InputError(
+                f"unknown option {first_of(sorted(options))} for {name}, a prepared data set "
+                "whose classes and labels are given; known: archive, data_dir, skip_bad"
+            )
         from kerascv_d2l.data.prepared import read_prepared  # here, for it imports TFDS
 
-        return read_prepared(
-            name, task, data_dir=data_dir, archive=archive, skip_bad=skip_bad, **options
-        )
+        return read_prepared(name, task, data_dir=data_dir, archive=archive, skip_bad=skip_bad)
     if archive is not None:
         raise InputError(f"archive is for prepared data sets ({', '.join(PREPARED)}), not {name}")
     if name in (GENERATED, GENERATED_SCENES):

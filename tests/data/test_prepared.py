@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from kerascv_d2l import InputError, read_prepared
+from kerascv_d2l import InputError, load, read_prepared
 
 NAMES = [f"class{k}" for k in range(10)]
 ROWS = 4  # images in a batch file
@@ -209,3 +209,17 @@ def test_what_was_left_out_is_said_each_time(tmp_path):
         )
         assert len(data.train) == 5 and "2007_000002.jpg" in data.skipped[0]
         assert "left out: 1" in data.describe()
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("classification", {"classes": ["a", "b"]}),
+        ("segmentation", {"ignore": ["a"]}),
+        ("detection", {"boxes_on": "upright"}),
+    ],
+)
+def test_options_of_folders_are_refused(task, options):
+    (name,) = options
+    with pytest.raises(InputError, match=f"unknown option {name} for hotdog, a prepared data set"):
+        load("hotdog", task, **options)
