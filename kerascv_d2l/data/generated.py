@@ -238,6 +238,13 @@ def generate(
     size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
     scenes = scenes or ("one" if one else "usual")
     settings = SCENES[scenes] if isinstance(scenes, str) else scenes
+    if one and (settings.max_objects != 1 or settings.empty > 0):
+        known = (n for n, each in SCENES.items() if each.max_objects == 1 and each.empty == 0)
+        raise InputError(
+            f"scenes is {scenes} (generated_scenes are crowded): their images have several objects "
+            "or none, and classification needs one on each; wanted one of "
+            f"{first_of(known)}, or the data set generated"
+        )
     if one and num_classes < 2:
         raise InputError(f"num_classes is {num_classes}; a classifier needs at least 2")
     if min(num_train, num_val) < 1:

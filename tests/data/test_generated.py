@@ -264,6 +264,19 @@ def test_ten_light_shapes_take_learning():
     assert accuracy < 0.45  # a network ends at twice that
 
 
+@pytest.mark.parametrize(
+    ("source", "options"), [("generated_scenes", {}), ("generated", {"scenes": "usual"})]
+)
+def test_scenes_of_several_objects_are_not_to_classify(source, options):
+    with pytest.raises(InputError, match=r"generated_scenes.* wanted one of one, one-light, plain"):
+        load(source, "classification", num_train=1, num_val=1, **options)
+
+
+def test_generated_images_have_a_part_to_validate_on():
+    data = load("generated_scenes", "unlabelled", num_train=2, num_val=1, validate=True)
+    assert len(data.val) == 1
+
+
 def test_generated_scenes_have_small_things_of_four_classes():
     data = load("generated_scenes", "detection", num_train=12, num_val=1, seed=5)
     same = generated.generate("detection", 12, 1, 5, **generated.CROWDED_OPTIONS, masks=True)
