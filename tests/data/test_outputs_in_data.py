@@ -82,7 +82,7 @@ def test_outputs_are_no_data(tmp_path, write, task):
     assert names(after) == names(before)
     assert after.class_names == before.class_names
     (note,) = set(after.notes) - set(before.notes)
-    assert note.endswith("(outputs of this package) are not read") and "runs" in note
+    assert "(outputs of this package) are not read; what is data" in note and "runs" in note
     del kept
     assert not (tmp_path / "runs" / "evaluate").exists()
 

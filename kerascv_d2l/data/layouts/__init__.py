@@ -175,7 +175,10 @@ def recognise(path, task):
 
 
 def _not_read(outputs):
-    return f"{first_of(outputs, 3)} (outputs of this package) are not read"
+    return (
+        f"{first_of(outputs, 3)} (outputs of this package) are not read; what is data there "
+        "belongs into another folder"
+    )
 
 
 def _recognises(layout, folder, faults):
