@@ -1,6 +1,7 @@
 """Writing files so that a name never stands for something half written."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -156,12 +157,13 @@ class NewFiles:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        made = not self.folder.exists()
+        above = [self.folder, *self.folder.absolute().parents]
+        made = list(itertools.takewhile(lambda folder: not folder.exists(), above))
         make_folder(self.folder)
         if made:
             with writing(self.folder):
                 (self.folder / MARK).write_text(ABOUT_MARK)
-            weakref.finalize(self, _remove_empty, self.folder)
+            weakref.finalize(self, _remove_empty, made)
 
     def paths(self, stem, *endings):
         """Give the path `STEM + ENDING` for each ending; all numbered if one of them is taken."""
@@ -184,11 +186,13 @@ class NewFiles:
             write_json(path, value)
 
 
-def _remove_empty(folder):
+def _remove_empty(folders):
+    """Take away folders, the innermost first, up to one that has something in it."""
     with contextlib.suppress(OSError):
-        if os.listdir(folder) == [MARK]:
-            (folder / MARK).unlink()
-        folder.rmdir()  # unless there is something in it
+        if os.listdir(folders[0]) == [MARK]:
+            (folders[0] / MARK).unlink()
+        for folder in folders:
+            folder.rmdir()
 
 
 def _rename(temporary, path, aside):

@@ -113,6 +113,15 @@ def test_a_folder_of_outputs_only_is_called_so(tmp_path):
     assert len(kept) == 2
 
 
+def test_nothing_is_left_of_a_folder_without_outputs(tmp_path):
+    write_classes(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    output = NewFiles(tmp_path / "runs" / "deep" / "evaluate")
+    assert output.folder.is_dir()
+    del output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_folder_that_was_there_stays_data(tmp_path):
     write_classes(tmp_path)
     NewFiles(tmp_path / "ant")
