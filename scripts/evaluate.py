@@ -11,6 +11,7 @@ run), curves, and the images with the worst answers. Files that are there alread
 overwritten: new ones get a number.
 """
 
+import collections
 import dataclasses
 import functools
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from kerascv_d2l import cli
+from kerascv_d2l.data.load import NAMES
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import NewFiles, plain
 from kerascv_d2l.training.run_folder import SETTINGS
@@ -36,7 +38,12 @@ def parse(argv=None):
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="folder saved_model/ or file model.keras of a run")
-    add("source", metavar="SOURCE", help="folder, name of a prepared data set, or generated")
+    add(
+        "source",
+        type=cli.existing_path(NAMES),
+        metavar="SOURCE",
+        help="folder, name of a prepared data set, or generated",
+    )
     add(
         "--split",
         choices=("train", "val", "test", ALL),
@@ -123,30 +130,85 @@ def splits_of(data, model_path, name):
 
     Returns:
         dict as `DataSet.splits`; without `train` if nothing else is there.
+
+    Raises:
+        InputError: if the model was trained on this data, and none of the list's images is there.
     """
     path = Path(model_path).parent / cli.VALIDATION_FILE
     if not data.drawn or not path.is_file():
         return data.splits
     names = set(path.read_text(encoding="utf-8").split("\n")) - {""}
     images = data.train.joined(data.val)
-    chosen = np.array([name in names for name in images.names])
-    if not chosen.any() or (chosen.sum() < len(names) and _is_other(path, name)):
+    chosen = rows_called(names, images.names)
+    own = _is_own(path, name)
+    of_all = f"of the {len(names)} images of {path}"
+    if own and len(chosen) == 0:
+        raise InputError(
+            f"{data.source}: none {of_all} is there, so which images the model was not trained on "
+            f"is not known. Add them again, or measure on all images: --split {ALL}"
+        )
+    missing = len(names) - len(chosen)
+    if len(chosen) == 0 or (missing and own is False):
+        if len(chosen) or own is None:
+            print(
+                f"warning: {len(chosen)} {of_all} are in {data.source}, which is taken for other "
+                "data than that of the training. If it is not, the model was trained on some of "
+                "the images that are measured"
+            )
         return data.splits
-    print(f"val: the {chosen.sum()} images of {path}, which the model was not trained on")
-    if missing := len(names) - chosen.sum():
-        print(f"warning: {missing} of the {len(names)} images of {path} are not in {data.source}")
-    parts = {"train": np.flatnonzero(~chosen), "val": np.flatnonzero(chosen)}
+    print(f"val: the {len(chosen)} images of {path}, which the model was not trained on")
+    if missing:
+        print(f"warning: {missing} {of_all} are not in {data.source}")
+    parts = {"train": np.setdiff1d(np.arange(len(images)), chosen), "val": chosen}
     splits = {name: images.subset(rows) for name, rows in parts.items() if len(rows)}
     return {**splits, "test": data.test} if data.test is not None else splits
 
 
-def _is_other(path, name):
-    """Whether the run of a file trained on data that is not at `name`."""
+def rows_called(listed, names):
+    """Find the images of a list, whose names may begin in another folder.
+
+    Names begin in the innermost folder that all images are in. An image more in another folder
+    gives all names a beginning, `2.jpg` is now `images/2.jpg`; one less may take it away. So one
+    beginning is added to all names of the list, or taken from all: that with which most are found,
+    if it is the only one.
+
+    Args:
+        listed: set of str.
+        names: list of str, of all images.
+
+    Returns:
+        int `(n,)`, the places of the images in `names`, in order.
+    """
+    rows = {name: k for k, name in enumerate(names)}
+    found = collections.defaultdict(list)  # (beginning of the names, of the list's) -> rows
+    for name, row in rows.items():
+        for start, rest in _cuts(name):
+            if rest in listed:
+                found[start, ""].append(row)
+    for name in listed:
+        for start, rest in _cuts(name)[1:]:
+            if rest in rows:
+                found["", start].append(rows[rest])
+    most = max(map(len, found.values()), default=0)
+    best = [start for start, some in found.items() if len(some) == most]
+    if ("", "") in best:
+        best = [("", "")]
+    return np.sort(found[best[0]] if len(best) == 1 else []).astype(int)
+
+
+def _cuts(name):
+    """Pairs of beginning and rest of a path, cut before each of its parts: `("a/b/", "c.jpg")`."""
+    parts = name.split("/")
+    return [("/".join(parts[:k] + [""]), "/".join(parts[k:])) for k in range(len(parts))]
+
+
+def _is_own(path, name):
+    """Whether the run of a file trained on the data at `name`; None if that is not known."""
     settings = path.with_name(SETTINGS)
     if not settings.is_file():
-        return False
+        return None
     trained_on = json.loads(settings.read_bytes())["settings"].get("data")
-    return trained_on not in (name, str(Path(name).resolve()))
+    return trained_on in (name, str(Path(name).resolve()))
 
 
 def batches_of(split, masks=False):
@@ -383,10 +445,11 @@ def choose_split(data, args):
     """Give the `Split` that `--split` names."""
     from kerascv_d2l.data.splits import Split
 
-    splits = splits_of(data, args.model, args.source)
     if args.split == ALL:
         labelled = [split for split in data.splits.values() if split.task == data.task]
         return functools.reduce(Split.joined, labelled)
+    drawn = args.split in ("train", "val")
+    splits = splits_of(data, args.model, args.source) if drawn else data.splits
     if args.split not in splits:
         raise InputError(f"split {args.split}: {args.source} has {', '.join(splits)}, {ALL}")
     if splits[args.split].task != data.task:

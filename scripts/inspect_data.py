@@ -13,12 +13,11 @@ from pathlib import Path
 
 from kerascv_d2l import cli
 from kerascv_d2l.data.inspect import COUNTED, find_problems, summarize
-from kerascv_d2l.data.load import GENERATED, GENERATED_SCENES, PREPARED, load
+from kerascv_d2l.data.load import NAMES, PREPARED, load
 from kerascv_d2l.errors import InputError
 from kerascv_d2l.files import NewFiles, write_json, writing
 from kerascv_d2l.outputs import DRAWN
 
-NAMES = (GENERATED, GENERATED_SCENES, *PREPARED)
 NUM_DRAWN = 12
 
 

@@ -10,6 +10,7 @@ from kerascv_d2l.errors import InputError
 GENERATED, GENERATED_SCENES = "generated", "generated_scenes"
 # The chapter's own; other names of tensorflow-datasets are taken too.
 PREPARED = ("banana_detection", "cifar10", "hotdog", "voc2012_segmentation")
+NAMES = (GENERATED, GENERATED_SCENES, *PREPARED)  # taken before a folder of that name
 _TFDS_NAME = re.compile(r"([a-z][a-z0-9_]*)(/[\w.-]+)?(:[\w.*]+)?")
 
 

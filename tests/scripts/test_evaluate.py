@@ -147,16 +147,56 @@ def test_the_validation_images_of_the_run(script, use, tmp_path, monkeypatch, ca
     worst, printed = measure([1, 8, 9])
     assert worst == names(1) and "warning: 2 of the 3 images of " in printed
     assert "are not in toy" in printed
-    for worst, printed in (measure([8, 9]), measure([1, 4], drawn=False)):
-        assert worst == names(4, 5, 6) and "validation.txt" not in printed
+    worst, printed = measure([8, 9])  # what the run trained on is not known
+    assert worst == names(4, 5, 6) and "warning: 0 of the 2 images of " in printed
+    worst, printed = measure([1, 4], drawn=False)
+    assert worst == names(4, 5, 6) and "validation.txt" not in printed
     # Other data may have an image of the same name; what was moved has them all.
-    (tmp_path / "run" / "settings.json").write_text('{"settings": {"data": "other"}}')
+    settings = tmp_path / "run" / "settings.json"
+    settings.write_text('{"settings": {"data": "other"}}')
     worst, printed = measure([1, 8, 9])
+    assert worst == names(4, 5, 6) and "warning: 1 of the 3 images of " in printed
+    worst, printed = measure([8, 9])
     assert worst == names(4, 5, 6) and "validation.txt" not in printed
     assert measure([1, 4])[0] == names(1, 4)
     assert measure(range(7))[0] == names(0, 1, 2, 3, 4, 5, 6)
     with pytest.raises(InputError, match="split train: data has val, all"):
         measure(range(7), "train")
+    # Of the run's own data a new draw would have images that it trained on.
+    settings.write_text('{"settings": {"data": "data"}}')
+    assert measure([1, 8, 9])[0] == names(1)
+    with pytest.raises(InputError, match=r"none of the 2 images of .* is there.*--split all"):
+        measure([8, 9])
+    assert measure([8, 9], "all")[0] == names(0, 1, 2, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("listed", "names", "wanted"),
+    [
+        (["2.jpg", "4.jpg"], ["2.jpg", "3.jpg", "4.jpg"], [0, 2]),
+        # One image more, in another folder; of the same name, too.
+        (["2.jpg", "4.jpg"], ["images/2.jpg", "images/4.jpg", "2.jpg"], [0, 1]),
+        (["a/2.jpg", "b/2.jpg"], ["x/y/b/2.jpg", "x/y/a/2.jpg", "x/y/2.jpg"], [0, 1]),
+        # One less.
+        (["images/2.jpg", "images/4.jpg"], ["4.jpg", "2.jpg", "3.jpg"], [0, 1]),
+        (["images/2.jpg", "images/9.jpg"], ["2.jpg", "3.jpg"], [0]),
+        # Either folder may be meant.
+        (["2.jpg", "4.jpg"], ["a/2.jpg", "a/4.jpg", "b/2.jpg", "b/4.jpg"], []),
+        (["2.jpg", "4.jpg"], ["a2.jpg", "3.jpg"], []),
+    ],
+)
+def test_names_that_begin_in_another_folder(script, listed, names, wanted):
+    assert script.rows_called(set(listed), names).tolist() == wanted
+
+
+def test_a_folder_is_meant_before_a_data_set_to_download(script, tmp_path, monkeypatch):
+    """As in the training scripts; `beans` is a name of tensorflow-datasets, too."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("beans", "hotdog"):
+        Path(name).mkdir()
+    assert script.parse(["model", "beans"]).source == str((tmp_path / "beans").resolve())
+    assert script.parse(["model", "hotdog"]).source == "hotdog"
+    assert script.parse(["model", "mnist"]).source == "mnist"
 
 
 def test_detection(script, use, tmp_path, capsys):
