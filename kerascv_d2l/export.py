@@ -137,11 +137,11 @@ def save_lite(model, path, image_size=None):
     The file takes one image at a time, input `images`, float32 `(1, height, width, 3)`, pixels
     0-255, and starts with `image_size`. `resize_tensor_input` brings any other size, but for
     models with a `lite_endpoint`, which have this size alone: Faster and Mask R-CNN, and
-    segmentation networks, whose outputs are `class_map`, int32 `(1, height, width)`, and
-    `scores`, float32 `(1, height, width, classes)`. Else the outputs
-    are those of `save` (without text, which TensorFlow Lite does not have). The file has builtin
-    operators only and computes in float32, also where the model does not: TensorFlow Lite has no
-    bfloat16.
+    segmentation networks, whose outputs are those of `scores`: `class_map`, int32 `(1, height,
+    width)`, and `scores`, float32 `(1, height, width, classes)`, in the same windows. Else the
+    outputs are those of `save` (without text, which TensorFlow Lite does not have). The file has
+    builtin operators only and computes in float32, also where the model does not: TensorFlow Lite
+    has no bfloat16.
 
     Args:
         model: as for `save`.

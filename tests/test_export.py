@@ -17,6 +17,7 @@ from kerascv_d2l import (
     InputError,
     RandomHorizontalFlip,
     RandomVerticalFlip,
+    Segmenter,
     TinySSD,
     TransformerNet,
     UNet,
@@ -274,7 +275,8 @@ def test_lite_is_the_same_with_builtin_operators(models, tmp_path, case):
     fixed = hasattr(model, "lite_endpoint")
     for height, width in [size] if fixed else [size, (97, 40)]:
         images = images_of((height, width), batch=1).astype(np.float32)
-        function = model.lite_endpoint() if fixed else next(iter(model.endpoints().values()))[0]
+        endpoints = model.endpoints()
+        function = endpoints.get("scores", next(iter(endpoints.values())))[0]
         wanted = {k: v.numpy() for k, v in function(images).items() if v.dtype != tf.string}
         found = run(images=images)
         assert set(found) == set(wanted)
@@ -285,6 +287,18 @@ def test_lite_is_the_same_with_builtin_operators(models, tmp_path, case):
                 np.testing.assert_allclose(found[key], value, atol=atol, err_msg=key)
             elif case != "unet_16_bits":
                 assert (found[key] == value).mean() > 0.99
+
+
+@pytest.mark.parametrize("size", [(20, 100), (64, 32)])
+def test_lite_has_the_windows_of_the_export(models, tmp_path, size):
+    """Also of sides below its stride."""
+    model = models["fcn"]
+    save_lite(model, tmp_path / "model.tflite", size)
+    images = images_of(size, batch=1).astype(np.float32)
+    found = interpret(tmp_path / "model.tflite").get_signature_runner()(images=images)
+    classes, scores = Segmenter(model, **SEGMENTER)(images, return_scores=True)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-4 * np.abs(scores).max())
+    assert (found["class_map"] == classes.numpy()).mean() > 0.99
 
 
 def test_lite_starts_with_the_size_of_the_model(models, tmp_path):

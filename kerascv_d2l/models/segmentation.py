@@ -9,7 +9,6 @@ from kerascv_d2l.errors import InputError
 from kerascv_d2l.models.common import any_images, as_class_names
 from kerascv_d2l.models.segmenter import Segmenter
 from kerascv_d2l.ops.checks import as_image_size
-from kerascv_d2l.ops.segmentation import class_map
 
 MAX_CLASSES = 255  # masks are uint8, and 255 is ignored
 
@@ -75,12 +74,7 @@ class SegmentationModel(keras.Model):
             input_signature=[any_images()],
             autograph=False,
         )
-        segmenter = Segmenter(
-            lambda windows: score(tf.cast(windows, tf.float32)),
-            stride=self.size_multiple,
-            num_classes=self.num_classes,
-            **self.segmenter_options,
-        )
+        segmenter = self._segmenter(lambda windows: score(tf.cast(windows, tf.float32)))
 
         def segment(images):
             return {"class_map": segmenter.segment(images)}
@@ -93,13 +87,23 @@ class SegmentationModel(keras.Model):
         return {"segment": (segment, signature), "scores": (scores, signature)}
 
     def lite_endpoint(self):
-        """Give the function of a TensorFlow Lite file: one image of one size, without windows."""
+        """Give the function of a TensorFlow Lite file: `scores`, for images of one size."""
+        segmenter = self._segmenter(lambda windows: self(windows, training=False))
 
         def answer(images):
-            scores = self(images, training=False)
-            return {"class_map": class_map(scores), "scores": scores}
+            classes, scores = segmenter.segment_fixed(images)
+            return {"class_map": classes, "scores": scores}
 
         return answer
+
+    def _segmenter(self, score):
+        """Windows of this network for an export, through a function like it."""
+        return Segmenter(
+            score,
+            stride=self.size_multiple,
+            num_classes=self.num_classes,
+            **self.segmenter_options,
+        )
 
     def get_config(self):
         """Give the arguments of the constructor, the backbone with its architecture."""

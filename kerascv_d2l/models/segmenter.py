@@ -1,5 +1,6 @@
 """Class maps of images of any size, through windows that a network can take."""
 
+import numpy as np
 import tensorflow as tf
 
 from kerascv_d2l.devices import map_batch
@@ -141,6 +142,38 @@ class Segmenter:
         )
         return tuple(outputs) if return_scores else outputs[0]
 
+    def segment_fixed(self, images):
+        """Do the work of a call with scores for a batch of one size, without loops and lists.
+
+        TensorFlow Lite's builtin operators have no lists of tensors whose shapes vary. All windows
+        go through the network together.
+
+        Args:
+            images: pixels 0-255 `(batch, height, width, 3)`, whose shape is known.
+
+        Returns:
+            int32 classes `(batch, height, width)`, and float32 scores `(..., num_classes)`.
+        """
+        batch, height, width = images.shape[:3]
+        for axis, side in ((1, height), (2, width)):
+            if side < self.stride:
+                images = tf.gather(images, np.arange(self.stride).clip(max=side - 1), axis=axis)
+        with tf.init_scope():  # where the windows lie is a number while a graph is built, too
+            size = tf.constant(images.shape[1:3])
+            rows, columns = self._windows(size)
+            times = _times(rows, columns, size[0], 0, size[1]).numpy()  # (height, width, 1)
+            places = [(top, left) for top in rows.starts.numpy() for left in columns.starts.numpy()]
+            sides, size = (int(rows.side), int(columns.side)), size.numpy()
+        windows = [images[:, y : y + sides[0], x : x + sides[1]] for y, x in places]
+        scores = self._score(tf.concat(windows, 0))
+        total = 0.0
+        for k, place in enumerate(places):
+            around = np.stack([place, size - sides - place], 1)  # (2, 2)
+            piece = scores[k * batch : (k + 1) * batch]
+            total += tf.pad(piece, [[0, 0], *around.tolist(), [0, 0]])
+        scores = (total / times)[:, :height, :width]
+        return class_map(scores), scores
+
     def with_loss(self, image, labels, loss):
         """Segment one image and sum up its loss, which takes no memory for all of the scores.
 
@@ -195,9 +228,7 @@ class Segmenter:
         # Only sides below one stride are padded; larger ones are reached by a further window.
         image = _pad_to(image, self.stride)
         size = tf.shape(image)[:2]
-        sides = tf.minimum(size // self.stride * self.stride, self.window)
-        rows = _Windows(size[0], sides[0], self.overlap)
-        columns = _Windows(size[1], sides[1], self.overlap)
+        rows, columns = self._windows(size)
         maps = tf.TensorSpec([None, None, self.num_classes], tf.float32)
 
         def column(c):
@@ -210,12 +241,17 @@ class Segmenter:
 
         def finish_columns(scores, start):
             end = start + tf.shape(scores)[1]
-            times = rows.times(0, size[0])[:, None] * columns.times(start, end)
-            times = tf.cast(times, tf.float32)[..., None]  # (height, w, 1)
+            times = _times(rows, columns, size[0], start, end)
             return [_swap(output) for output in finish(scores, times, start)]
 
         outputs = _overlap_add(columns, column, self.num_classes, 1, finish_columns, specs)
         return [_swap(output)[:height, :width] for output in outputs]
+
+    def _windows(self, size):
+        """`_Windows` along both sides of an image of a size, int32 `(2,)`, of at least a stride."""
+        sides = tf.minimum(size // self.stride * self.stride, self.window)
+        pairs = zip(tf.unstack(size), tf.unstack(sides), strict=True)
+        return [_Windows(whole, side, self.overlap) for whole, side in pairs]
 
     def _score_strip(self, strip, rows):
         """Score the windows `(h, w, 3)` of a strip `(height, w, 3)`: `(n, h, w, num_classes)`."""
@@ -270,6 +306,12 @@ class _Windows:
         pixel = tf.range(start, end)[:, None]  # (end - start, 1)
         inside = (pixel >= self.starts) & (pixel < self.starts + self.side)
         return tf.reduce_sum(tf.cast(inside, tf.int32), axis=1)
+
+
+def _times(rows, columns, height, start, end):
+    """How many windows reach each pixel of the columns from `start` to `end`: `(height, w, 1)`."""
+    times = rows.times(0, height)[:, None] * columns.times(start, end)
+    return tf.cast(times, tf.float32)[..., None]
 
 
 def _overlap_add(windows, piece, channels, axis, finish, specs):
