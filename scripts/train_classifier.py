@@ -50,8 +50,10 @@ FROM_SCRATCH = FINE_TUNING | {
     "freeze_batch_norm": False,
     "batch_size": 32,
 }
+# The book's of section 14.1 but for the batch. Adam takes the rate of a sum for that of a mean.
 SMALL = FROM_SCRATCH | {"schedule": "constant", "weight_decay": None, "epochs": 10}
-# The book's rates are for the sum of the losses of a batch: D2L 1.0.3, sections 14.1 and 14.2.
+SMALL_BOOK = SMALL | {"batch_size": 256}
+# The book's rates are for the sum of the losses of a batch: D2L 1.0.3, section 14.2.
 BOOK = {
     "optimizer": "sgd",
     "schedule": "constant",
@@ -109,7 +111,8 @@ def parse(argv=None):
         ("default", "book"),
         "default",
         help_text="default: Adam, along a cosine; book: the book's, plain SGD, of which rate and "
-        "weight decay are converted from the sum of the losses to their mean",
+        "weight decay are converted from the sum of the losses to their mean; for "
+        f"{SMALL_BACKBONE} Adam at a constant rate, batch {SMALL_BOOK['batch_size']}",
     )
     group.add_argument(
         "--head-multiplier",
@@ -163,21 +166,25 @@ def fill_in_training(args):
     scratch = args.weights == "none"
     generated = args.data == GENERATED
     if args.recipe == "book" and not args.small:
-        cli.fill_in(args, {"batch_size": BOOK["batch_size"]})
-        rate, decay = d2l.mean_loss_rates(
-            BOOK_SCRATCH_RATE if scratch else BOOK_RATE, BOOK_DECAY, args.batch_size
-        )
-        head = 1.0 if scratch else BOOK_MULTIPLIER
-        rates = {"learning_rate": rate, "weight_decay": decay, "head_multiplier": head}
-        cli.fill_in(args, BOOK | rates)
-    elif args.small:  # the default is the book's; on few images more and smaller batches learn
-        few = {"batch_size": 32, "epochs": 4, "schedule": "cosine"} if generated else {}
-        cli.fill_in(args, SMALL | ({"batch_size": 256} if args.data == CIFAR10 else {}) | few)
+        cli.fill_in(args, BOOK | {"head_multiplier": 1.0 if scratch else BOOK_MULTIPLIER})
+    elif args.small and (args.recipe == "book" or args.data == CIFAR10):
+        cli.fill_in(args, SMALL_BOOK)
+    elif args.small:  # on few images more and smaller batches learn
+        few = {"epochs": 4, "schedule": "cosine"} if generated else {}
+        cli.fill_in(args, SMALL | few)
     else:
         more = {"epochs": 16 if args.boxes else 8} if generated else {}
         if args.boxes and not (generated or scratch):
             more = {"epochs": BOX_EPOCHS}
         cli.fill_in(args, (FROM_SCRATCH if scratch else FINE_TUNING) | more)
+
+
+def fill_in_rates(args):
+    """Choose the rates that depend on the batch size, once that is known."""
+    if args.recipe == "book" and not args.small:
+        sum_rate = BOOK_SCRATCH_RATE if args.weights == "none" else BOOK_RATE
+        rate, decay = d2l.mean_loss_rates(sum_rate, BOOK_DECAY, args.batch_size)
+        cli.fill_in(args, {"learning_rate": rate, "weight_decay": decay})
 
 
 def load_data(args):
@@ -309,6 +316,7 @@ def main(argv=None):
     data = load_data(args)
     print(data.describe(), flush=True)
     cli.fit_batch_size(args, data.train, strategy)
+    fill_in_rates(args)
     run = cli.start_run(args, strategy, TASK, data)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)
     with strategy.scope():

@@ -28,16 +28,19 @@ RECIPES = {
         "momentum": 0.0,
         "weight_decay": 1e-4,
         "schedule": "cosine",
+        "batch_size": 8,
     },
-    # D2L 1.0.3, section 14.11: 1e-3 and 1e-3 for the sum of a batch of 32, here for their mean.
+    # D2L 1.0.3, section 14.11.
     "book": {
         "optimizer": "sgd",
-        "learning_rate": 3.2e-2,
         "momentum": 0.0,
-        "weight_decay": 3.1e-5,
         "schedule": "constant",
+        "batch_size": 32,
+        "epochs": 5,
+        "augment": "none",
     },
 }
+BOOK_RATE, BOOK_DECAY = 1e-3, 1e-3  # for the sum of the losses of a batch
 
 
 def parse(argv=None):
@@ -67,7 +70,7 @@ def parse(argv=None):
         "--augment",
         choices=AUGMENTATIONS,
         help="flip: random flip; scale: random scale of 0.5 to 2 as well (default: flip for "
-        "generated scenes, else scale)",
+        "generated scenes, else scale; none with --recipe book)",
     )
     group = cli.add_model_arguments(parser, "resnet18")
     group.add_argument(
@@ -81,7 +84,8 @@ def parse(argv=None):
         parser,
         RECIPES,
         "default",
-        help_text="default: Adam along a cosine; book: plain SGD at a constant rate",
+        help_text="default: Adam along a cosine; book: plain SGD at a constant rate, "
+        "which is converted from the sum of the losses to their mean",
     )
     group.add_argument(
         "--class-weights",
@@ -89,21 +93,28 @@ def parse(argv=None):
         default="none",
         help="balanced: pixels of rare classes weigh more in the loss (default: %(default)s)",
     )
-    cli.add_training_arguments(parser, TASK, batch_size=8, defaults="by --data")
+    cli.add_training_arguments(parser, TASK, defaults="by --data and --recipe")
     args = parser.parse_args(argv)
     generated = args.data == GENERATED
     cli.fill_in(
         args,
-        RECIPES[args.recipe]
-        | {
+        {
             "crop_size": GENERATED_SIZE if generated else FOLDER_SIZE,
             "epochs": GENERATED_EPOCHS if generated else FOLDER_EPOCHS,
             "augment": "flip" if generated else "scale",
-        },
+        }
+        | RECIPES[args.recipe],
     )
     if args.data in NAMES and (args.classes or args.ignore):
         parser.error("--classes and --ignore are for the masks of a folder")
     return args
+
+
+def fill_in_rates(args):
+    """Choose the rates that depend on the batch size, once that is known."""
+    if args.recipe == "book":
+        rate, decay = d2l.mean_loss_rates(BOOK_RATE, BOOK_DECAY, args.batch_size)
+        cli.fill_in(args, {"learning_rate": rate, "weight_decay": decay})
 
 
 def load_data(args):
@@ -174,6 +185,7 @@ def main(argv=None):
     data = load_data(args)
     print(data.describe(), flush=True)
     cli.fit_batch_size(args, data.train, strategy)
+    fill_in_rates(args)
     d2l.check_crop_size(data.train, args.crop_size)
     run = cli.start_run(args, strategy, TASK, data)
     steps = d2l.steps_per_epoch(data.train, args.batch_size)

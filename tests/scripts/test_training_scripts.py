@@ -244,19 +244,44 @@ def test_recipes_of_the_book():
     args = detector.parse(["--recipe", "book", "--data", "x"])
     recipe = detector.fill_in(args)
     assert args.model == "tinyssd" and args.image_size == (256, 256) and args.weights is None
-    assert d2l.epochs_for(recipe, 7, (64, 64)) == 13
+    assert d2l.epochs_for(recipe, 7, (64, 64)) == 20 and args.batch_size == 32
     assert (args.optimizer, args.learning_rate, args.weight_decay) == ("sgd", 0.2, 5e-4)
     assert (args.loss, args.schedule) == ("book", "constant")
-    args = load_script("train_segmenter").parse(["--recipe", "book"])
-    assert (args.optimizer, args.learning_rate, args.weight_decay) == ("sgd", 3.2e-2, 3.1e-5)
+    segmenter = load_script("train_segmenter")
+    for data in ([], ["--data", "x"]):
+        args = segmenter.parse(["--recipe", "book", *data])
+        assert (args.optimizer, args.schedule, args.batch_size) == ("sgd", "constant", 32)
+        assert (args.epochs, args.augment) == (5, "none")
+    classifier = load_script("train_classifier")
+    args = classifier.parse(["--recipe", "book", "--weights", "x.h5"])
+    classifier.fill_in_rates(args)
     # 5e-5 and 1e-3 for the sum of 128 losses.
-    args = load_script("train_classifier").parse(["--recipe", "book", "--weights", "x.h5"])
     assert (args.optimizer, args.batch_size, args.head_multiplier) == ("sgd", 128, 10)
     assert args.learning_rate == pytest.approx(6.4e-3)
     assert args.weight_decay == pytest.approx(7.8125e-6)
     assert not args.freeze_batch_norm
-    scratch = load_script("train_classifier").parse(["--recipe", "book", "--weights", "none"])
-    assert scratch.learning_rate == pytest.approx(6.4e-2) and scratch.head_multiplier == 1
+    for data in ([], ["--data", "x"]):  # another section's
+        args = classifier.parse(["--recipe", "book", "--backbone", "resnet18_small", *data])
+        assert (args.optimizer, args.learning_rate, args.schedule) == ("adam", 1e-3, "constant")
+        assert (args.batch_size, args.epochs, args.augment) == (256, 10, "flip")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("name", "sum_rate"), [("train_classifier", 5e-4), ("train_segmenter", 1e-3)]
+)
+def test_the_rates_of_the_book_are_for_the_batch_that_is_trained_on(name, sum_rate):
+    script, one = load_script(name), SimpleNamespace(num_replicas_in_sync=1)
+    for flags, size in (([], 24), (["--batch-size", "4"], 4)):
+        args = script.parse(["--recipe", "book", "--weights", "none", *flags])
+        cli.fit_batch_size(args, range(24), one)
+        script.fill_in_rates(args)
+        assert args.batch_size == size
+        assert args.learning_rate == pytest.approx(sum_rate * size)
+        assert args.weight_decay == pytest.approx(1e-3 / size)
+    args = script.parse(["--recipe", "book", "--learning-rate", "0.5"])
+    script.fill_in_rates(args)
+    assert args.learning_rate == 0.5
 
 
 @pytest.mark.quick
