@@ -11,6 +11,8 @@ import tensorflow as tf
 from kerascv_d2l.errors import InputError
 
 _LEAST = 1e-16  # of a probability, for its logarithm
+# Of the inception score. Fewer images in a part cannot show how various they are.
+PARTS, LEAST_IN_PART = 10, 10
 FEATURE_BATCH = 250
 
 
@@ -106,7 +108,7 @@ def inception_score(probabilities, splits=10):
         equal) to `classes` (each class is predicted for sure, and all equally often).
 
     Raises:
-        InputError: if there are fewer images than parts, or a row is no distribution.
+        InputError: if there are fewer than two images for each part, or a row is no distribution.
 
     Source:
         Salimans et al. 2016, "Improved Techniques for Training GANs", section 4.
@@ -114,8 +116,11 @@ def inception_score(probabilities, splits=10):
     p = np.asarray(probabilities, np.float64)
     if p.ndim != 2 or (p < 0).any() or not np.allclose(p.sum(1), 1, atol=1e-3):
         raise InputError(f"probabilities of shape {p.shape}: wanted (n, classes), rows of sum 1")
-    if not 1 <= splits <= len(p):
-        raise InputError(f"splits is {splits}; wanted 1 to {len(p)}, the images")
+    if len(p) < 2 or not 1 <= splits <= len(p) // 2:
+        raise InputError(
+            f"splits is {splits} for {len(p)} image(s); wanted at least 1, and 2 images in each: "
+            "the score of one image alone is 1, whatever it shows"
+        )
     scores = []
     for part in np.array_split(p, splits):
         logs = np.log(np.maximum(part, _LEAST)) - np.log(np.maximum(part.mean(0), _LEAST))
@@ -185,7 +190,9 @@ class FeatureScores:
 
         Returns:
             dict of floats: `fid_NAME`, lower is better; `kid_NAME`, likewise; and `is_NAME`,
-            higher is better, with its standard deviation `is_std_NAME`.
+            higher is better: a mean over 10 parts of the images, or fewer of 10 images each. Where
+            there is more than one, `is_std_NAME` is their standard deviation. The score of a part
+            is at most the number of its images.
         """
         features, probabilities = self.features(images)
         scores = {
@@ -193,6 +200,9 @@ class FeatureScores:
             f"kid_{self.name}": kernel_distance(features, self._real),
         }
         if self._has_classes:
-            mean, std = inception_score(probabilities, min(10, len(images)))
-            scores |= {f"is_{self.name}": mean, f"is_std_{self.name}": std}
+            parts = max(1, min(PARTS, len(images) // LEAST_IN_PART))
+            mean, std = inception_score(probabilities, parts)
+            scores[f"is_{self.name}"] = mean
+            if parts > 1:
+                scores[f"is_std_{self.name}"] = std
         return scores

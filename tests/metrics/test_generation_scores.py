@@ -121,6 +121,30 @@ def test_inception_score_of_known_predictions():
     assert found == (pytest.approx(np.mean(scores)), pytest.approx(np.std(scores)))
 
 
+@pytest.mark.parametrize("splits", [0, 6, 10])
+def test_an_inception_score_needs_two_images_in_each_part(splits):
+    with pytest.raises(d2l.InputError, match=f"splits is {splits} for 10 image"):
+        d2l.inception_score(np.eye(10), splits)
+
+
+def test_few_images_are_one_part():
+    """Ten parts of one image would have the score 1, whatever they show."""
+    draw = np.random.default_rng(0)
+    features, probabilities = draw.normal(size=(100, 3)), draw.dirichlet(np.ones(4), 100)
+
+    class Known(d2l.FeatureScores):
+        def __init__(self):
+            self.name, self._real, self._has_classes = "x", features, True
+
+        def features(self, images):
+            return features[: len(images)], probabilities[: len(images)]
+
+    few, many = Known()(range(12)), Known()(range(100))
+    assert few["is_x"] == d2l.inception_score(probabilities[:12], 1)[0] > 1
+    assert "is_std_x" not in few
+    assert (many["is_x"], many["is_std_x"]) == d2l.inception_score(probabilities, 10)
+
+
 def test_bad_input_is_named():
     a = np.zeros((3, 2))
     for features in (a[:1], np.zeros((3, 4)), np.zeros(3)):
@@ -128,7 +152,7 @@ def test_bad_input_is_named():
             d2l.frechet_distance(a, features)
     with pytest.raises(d2l.InputError, match="NaN or infinite"):
         d2l.frechet_distance(a, a + np.nan)
-    with pytest.raises(d2l.InputError, match=r"splits is 10; wanted 1 to 3"):
+    with pytest.raises(d2l.InputError, match=r"splits is 10 for 3 image"):
         d2l.inception_score(np.full((3, 2), 0.5))
     with pytest.raises(d2l.InputError, match="rows of sum 1"):
         d2l.inception_score(np.ones((30, 2)))
