@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kerascv_d2l.errors import InputError
-from kerascv_d2l.outputs import is_output
 
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
@@ -33,8 +32,6 @@ _PNG_SIGNATURE = 8  # bytes before the first chunk
 _PNG_AROUND = (8, 4)  # bytes of a chunk before its content, length and kind; and behind, the CRC
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEG_END = b"\xff\xd9"
-# Beginnings of names that systems leave behind.
-_JUNK = (".", "Thumbs.db", "__MACOSX")
 
 
 class ImageInfo(NamedTuple):
@@ -70,12 +67,13 @@ def find_images(sources):
     Raises:
         InputError: if one of them stands for nothing.
     """
+    from kerascv_d2l.data.layouts.files import walk  # here, for layouts read images
+
     found = {}
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path)))
-            files = _without_outputs(files, path)
+            files = walk(path, any_name=True)
             missing = "a folder without images"
         elif path.exists() or not glob.has_magic(source):
             files, missing = [path], None  # a missing one is named where it is read
@@ -88,23 +86,6 @@ def find_images(sources):
         for file in files:
             found.setdefault(os.path.realpath(file), str(file))
     return list(found.values())
-
-
-def _without_outputs(files, root):
-    """Leave out what this package wrote into a folder; asks of each folder once."""
-    known = {root: False}
-
-    def is_written(path):
-        if path not in known:
-            known[path] = is_written(path.parent) or is_output(path)
-        return known[path]
-
-    return [file for file in files if not is_written(file.parent) and not is_output(file)]
-
-
-def _is_image(path):
-    junk = any(part.startswith(_JUNK) for part in path.parts)
-    return not junk and path.suffix.lower() in Image.registered_extensions()
 
 
 def read_image(path, content=None, behind=WHITE):

@@ -84,7 +84,7 @@ def _visible(folder):
     return [folder / entry.name for entry in _entries(folder)]
 
 
-def _entries(folder):
+def _entries(folder, any_name=False):
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -94,7 +94,7 @@ def _entries(folder):
         if entry.name.startswith(".") or entry.name.lower() in LITTER:
             continue
         try:
-            entry.name.encode()
+            entry.name.encode(errors="surrogateescape" if any_name else "strict")
         except UnicodeEncodeError:
             raise InputError(
                 f"{folder}: the name of the file {os.fsencode(entry.name)!r} is not UTF-8 (an "
@@ -116,31 +116,37 @@ def _passed_over(entry):
     return True
 
 
-def walk(folder, endings=IMAGE_ENDINGS):
+def walk(folder, endings=IMAGE_ENDINGS, any_name=False):
     """List the files with some lower-case endings (or the same in upper case) in a folder.
+
+    Args:
+        folder: its path.
+        endings: tuple of str.
+        any_name: bool: take names that are not UTF-8, too, instead of refusing them.
 
     Returns:
         list of `Path`, sorted: of all folders in it, links too, without what is never
             data (`visible`).
     """
-    return _once(_walk, folder, endings)
+    return _once(_walk, folder, endings, any_name)
 
 
-def _walk(folder, endings):
-    return [Path(path) for path, ending in _once(_walk_all, folder) if ending in endings]
+def _walk(folder, endings, any_name):
+    files = _once(_walk_all, folder, any_name)
+    return [Path(path) for path, ending in files if ending in endings]
 
 
-def _walk_all(folder):
+def _walk_all(folder, any_name):
     """Sorted list of the path of every file in a folder, and its ending in lower case."""
-    return sorted(_files_in(folder, (os.path.realpath(folder),)))
+    return sorted(_files_in(folder, (os.path.realpath(folder),), any_name))
 
 
-def _files_in(folder, above):
-    for entry in _entries(folder):
+def _files_in(folder, above, any_name):
+    for entry in _entries(folder, any_name):
         if _is_folder(entry):
             real = os.path.realpath(entry.path)
             if real not in above:  # a link that leads back up has no end
-                yield from _files_in(entry.path, (*above, real))
+                yield from _files_in(entry.path, (*above, real), any_name)
         else:
             yield entry.path, os.path.splitext(entry.name)[1].lower()
 
