@@ -227,6 +227,17 @@ def add_data_arguments(parser, names, default="generated", *, help_text, without
     return group
 
 
+def add_classes_argument(group):
+    """Add `--classes`, a list of str, to the group of `add_data_arguments`."""
+    group.add_argument(
+        "--classes",
+        type=comma_list,
+        metavar="NAME,NAME,…",
+        help="names of the classes 0, 1, …, for labels of a folder that have none, or instead of "
+        "its classes.txt",
+    )
+
+
 def add_boxes_on_argument(group):
     """Add `--boxes-on` to the group of `add_data_arguments`, for data with boxes."""
     group.add_argument(
@@ -460,6 +471,24 @@ def fill_in(args, recipe):
     for name, value in recipe.items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
+
+
+def check_task(args, task, tasks):
+    """Refuse flags that a model of a task has no use for.
+
+    Args:
+        args: namespace; an argument that is not given is None or empty.
+        task: str, of the model.
+        tasks: dict `{argument: tuple of the tasks that it is for}`.
+
+    Raises:
+        InputError: if one is given that is for other tasks.
+    """
+    for name, meant in tasks.items():
+        value = getattr(args, name)
+        if value is not None and value != [] and task not in meant:
+            shown = ",".join(value) if isinstance(value, list) else value
+            raise InputError(f"{name} {shown}: only for {' and '.join(meant)} models, not {task}")
 
 
 def fit_batch_size(args, split, strategy):

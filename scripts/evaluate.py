@@ -32,6 +32,14 @@ BATCH_SIZE = 16  # where all images have one size; others go one by one
 MOST_SCORED = 1000  # images, for models that make them
 IGNORED = 255  # label of mask pixels
 ALL = "all"  # splits together
+LABELLED = ("classification", "detection", "localization", "segmentation")
+FOR_TASKS = {
+    "classes": LABELLED,
+    "ignore": LABELLED,
+    "boxes_on": LABELLED,
+    "score_threshold": ("detection",),
+    "features": ("generation",),
+}  # the data says which of the first three it takes
 
 
 def parse(argv=None):
@@ -50,13 +58,8 @@ def parse(argv=None):
         default="val",
         help=f"the images to measure on; {ALL}: of all splits together (default: %(default)s)",
     )
-    add(
-        "--classes",
-        type=cli.comma_list,
-        metavar="NAME,…",
-        help="names of the classes, for data that has none",
-    )
     group = cli.add_data_arguments(parser, (), help_text="", without=("--data",))
+    cli.add_classes_argument(group)
     cli.add_ignore_argument(group)
     cli.add_boxes_on_argument(group)
     add("--out", metavar="FOLDER", help="output folder (default: runs/evaluate, …-2, …)")
@@ -485,6 +488,7 @@ def main(argv=None):
     model = load_model(args.model)
     if model.task not in EVALUATIONS:
         raise InputError(f"{args.model}: there is no metric for models of the task {model.task}")
+    cli.check_task(args, model.task, FOR_TASKS)
     data = read_data(model, args)
     print(data.describe(), flush=True)
     split, table = choose_split(data, args), None

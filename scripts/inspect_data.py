@@ -32,9 +32,7 @@ def parse(argv=None):
     )
     parser.add_argument("--task", choices=sorted(COUNTED), required=True)
     group = cli.add_data_arguments(parser, PREPARED, help_text="", without=("--data",))
-    group.add_argument(
-        "--classes", type=cli.comma_list, metavar="NAME,NAME", help="class names, in their order"
-    )
+    cli.add_classes_argument(group)
     cli.add_ignore_argument(group)
     cli.add_boxes_on_argument(group)
     parser.add_argument(

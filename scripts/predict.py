@@ -22,6 +22,13 @@ from kerascv_d2l.data.images import find_images, read_image
 from kerascv_d2l.errors import InputError, first_of
 from kerascv_d2l.files import NewFiles, plain, writing
 
+NUM_SAMPLES = 64
+FOR_TASKS = {
+    "score_threshold": ("detection",),
+    "image_size": ("style",),
+    "num_samples": ("generation",),
+    "seed": ("generation",),
+}
 MOST_SHOWN = 5  # detections or classes in the line of an image
 MOST_COLOURS = 255  # of a palette beside black; more objects are a PNG of 16 bits
 
@@ -49,16 +56,14 @@ def parse(argv=None):
     add(
         "--num-samples",
         type=cli.positive_int,
-        default=64,
         metavar="N",
-        help="generation: how many images to make, without IMAGE (default: %(default)s)",
+        help=f"generation: how many images to make, without IMAGE (default: {NUM_SAMPLES})",
     )
     add(
         "--seed",
         type=cli.seed,
-        default=0,
         metavar="N",
-        help="generation: random seed of these (default: %(default)s)",
+        help="generation: random seed of these (default: 0)",
     )
     add("--skip-bad", action="store_true", help="leave out unreadable images and count them")
     add(
@@ -344,12 +349,15 @@ def main(argv=None):
     model = load(args.model)
     if model.task not in ANSWERS:
         raise InputError(f"{args.model}: its task {model.task} is none of {', '.join(ANSWERS)}")
-    if args.image_size and model.task != "style":
-        raise InputError(f"image_size {args.image_size}: only for style models, not {model.task}")
+    cli.check_task(args, model.task, FOR_TASKS)
     if not names and model.task != "generation":
         raise InputError(f"images is empty: a model for {model.task} needs at least one")
     if not names:
+        cli.fill_in(args, {"num_samples": NUM_SAMPLES, "seed": 0})
         return sample(model, output, args)
+    for name in ("num_samples", "seed"):
+        if getattr(args, name) is not None:
+            raise InputError(f"{name} {getattr(args, name)}: only without images")
     if model.task == "generation" and "encode" not in model.functions:
         raise InputError(f"{args.model} has no encoder: it makes images, and takes none")
     limit = Image.MAX_IMAGE_PIXELS

@@ -67,7 +67,7 @@ BOOK_RATE, BOOK_SCRATCH_RATE, BOOK_DECAY, BOOK_MULTIPLIER = 5e-5, 5e-4, 1e-3, 10
 
 def parse(argv=None):
     parser = cli.parser(__doc__)
-    cli.add_data_arguments(
+    group = cli.add_data_arguments(
         parser,
         NAMES,
         GENERATED,
@@ -75,6 +75,7 @@ def parse(argv=None):
         f"a split; or {' or '.join(NAMES[1:])}, which is downloaded if needed (default: generated "
         "shapes)",
     )
+    cli.add_boxes_on_argument(group)
     group = cli.add_model_arguments(
         parser,
         None,
@@ -139,6 +140,8 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     if args.boxes and args.class_weights == "balanced":
         raise InputError("class_weights balanced: not with --boxes")
+    if args.boxes_on and not args.boxes:
+        raise InputError(f"boxes_on {args.boxes_on}: only with --boxes")
     if "none" in args.freeze:
         args.freeze = [pattern for pattern in args.freeze if pattern != "none"]
         args.freeze_batch_norm = False
@@ -204,6 +207,7 @@ def load_data(args):
         skip_bad=args.skip_bad,
         archive=args.archive,
         data_dir=args.data_dir,
+        boxes_on=args.boxes_on,
         **(generated if args.data == GENERATED else {}),
     )
     return d2l.keep_largest_object(data) if args.boxes else data

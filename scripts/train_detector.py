@@ -45,6 +45,7 @@ def parse(argv=None):
         "classes; banana_detection or voc2012_segmentation, which is downloaded if needed "
         "(default: generated images)",
     )
+    cli.add_classes_argument(group)
     cli.add_boxes_on_argument(group)
     group = cli.add_model_arguments(
         parser,
@@ -150,7 +151,9 @@ def load_data(args):
         archive=args.archive,
         data_dir=args.data_dir,
         masks=d2l.detector_class(args.model).predicts_masks,
-        **(generated if args.data in GENERATED else {"boxes_on": args.boxes_on}),
+        classes=args.classes,
+        boxes_on=args.boxes_on,
+        **(generated if args.data in GENERATED else {}),
     )
 
 

@@ -26,6 +26,7 @@ DEFAULTS = {
     "vae": {"learning_rate": 1e-3, "epochs": 13},
     "gan": {"learning_rate": 1e-3, "epochs": 26},
 }
+BETA = 1.0
 BETA_1 = 0.5  # of a GAN's Adam: DCGAN's
 NUM_SHEETS, NUM_DRAWN, NUM_PAIRS = 10, 64, 16
 WALK_ROWS, WALK_STEPS = 6, 9
@@ -79,9 +80,8 @@ def parse(argv=None):
     add(
         "--beta",
         type=cli.non_negative_float,
-        default=1.0,
         metavar="WEIGHT",
-        help="vae: weight of the KL divergence (default: %(default)s)",
+        help=f"vae: weight of the KL divergence (default: {BETA:g})",
     )
     add = parser.add_argument_group("features that judge the images").add_argument
     add(
@@ -93,9 +93,8 @@ def parse(argv=None):
     add(
         "--weights",
         type=cli.existing_path(("imagenet", "none")),
-        default="imagenet",
         metavar="FILE",
-        help="weights of --backbone: a file, or imagenet (default: %(default)s)",
+        help="weights of --backbone: a file, or imagenet (default: imagenet)",
     )
     group = cli.add_training_arguments(parser, TASK, batch_size=32, defaults="by --model")
     group.add_argument(
@@ -105,7 +104,12 @@ def parse(argv=None):
         help="learning rate of Adam at the start, along a cosine (default: by --model)",
     )
     args = parser.parse_args(argv)
+    if args.weights is not None and args.backbone is None:
+        parser.error(f"--weights {args.weights}: give the network, too: --backbone NAME")
+    if args.beta is not None and args.model != "vae":
+        parser.error(f"--beta {args.beta:g}: only for --model vae, not {args.model}")
     cli.fill_in(args, DEFAULTS[args.model] | {"schedule": "cosine", "loss": LOSSES[args.model][0]})
+    cli.fill_in(args, {"weights": "imagenet", "beta": BETA})
     if args.loss not in LOSSES[args.model]:
         parser.error(
             f"--loss {args.loss}: --model {args.model} has {', '.join(LOSSES[args.model])}"

@@ -52,12 +52,7 @@ def parse(argv=None):
         help_text=f"a folder with images/ and masks/, or {NAMES[1]}, which is downloaded if needed "
         "(default: generated scenes)",
     )
-    group.add_argument(
-        "--classes",
-        type=cli.comma_list,
-        metavar="NAME,NAME,…",
-        help="names of the indices 0, 1, … in the masks, instead of classes.txt in the folder",
-    )
+    cli.add_classes_argument(group)
     cli.add_ignore_argument(group)
     group.add_argument(
         "--crop-size",

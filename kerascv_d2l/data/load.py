@@ -63,8 +63,7 @@ def load(
     options = {key: value for key, value in options.items() if value is not None}
     if masks is not None and task != DETECTION:
         raise InputError(f"masks is for detection, not {task}")
-    has_parts = name in (GENERATED, GENERATED_SCENES) or is_prepared(name)
-    if has_parts and task == UNLABELLED:
+    if task == UNLABELLED and (name in NAMES or is_prepared(name)):
         options.pop("validate", None)  # there is a part to validate on anyway
     if is_prepared(name):
         if masks:

@@ -301,6 +301,13 @@ def test_what_does_not_fit(script, use, tmp_path, monkeypatch):
         script.main(flags)
     data.class_names = ("0", "1", "2")  # numbers, in the order of the model
     assert script.main(flags)["accuracy"] == 1
+    for flag in ("--score-threshold", "--features"):
+        with pytest.raises(InputError, match=r"only for .* models, not classification"):
+            script.main([*flags, flag, "1"])
+    use("generation", classify, data)
+    for flag in ("--classes", "--ignore"):
+        with pytest.raises(InputError, match=f"{flag[2:]} a,b: only for .*, not generation"):
+            script.main([*flags, flag, "a,b"])
     use("style", classify, data)
     with pytest.raises(InputError, match="no metric for models of the task style"):
         script.main(flags)

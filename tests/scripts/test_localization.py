@@ -59,6 +59,29 @@ def test_what_is_trained_is_used(folder, run):
         assert measured[name] == pytest.approx(run[name], abs=1e-4), name
 
 
+def test_flags_for_boxes():
+    """Of a turned photograph the loader says that `--boxes-on` is needed."""
+    for name in ("train_classifier", "train_detector"):
+        script, asked = load_script(name), {}
+        boxes = name == "train_classifier"
+        more = ["--boxes"] if boxes else ["--model", "fcos", "--classes", "a,b"]
+        args = script.parse(["--data", "x", "--boxes-on", "stored", *more])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(d2l, "load", lambda *_, asked=asked, **options: asked.update(options))
+            patch.setattr(d2l, "keep_largest_object", lambda data: data)
+            script.load_data(args)
+        assert asked["boxes_on"] == "stored", name
+        assert boxes or asked["classes"] == ["a", "b"]
+    with pytest.raises(d2l.InputError, match="boxes_on stored: only with --boxes"):
+        load_script("train_classifier").parse(["--boxes-on", "stored"])
+
+
+@pytest.mark.parametrize("name", ["generated", "hotdog"])
+def test_what_is_for_folders_is_refused_for_other_data(name):
+    with pytest.raises(d2l.InputError, match=f"unknown option boxes_on for {name}"):
+        d2l.load(name, "classification", boxes_on="stored")
+
+
 def test_class_weights_are_refused(folder):
     with pytest.raises(d2l.InputError, match="class_weights balanced"):
         load_script("train_classifier").parse([*RUN, "--class-weights", "balanced"])

@@ -179,8 +179,20 @@ def test_style(script, load, photo, tmp_path):
     (entry,) = script.main(["style", str(photo), *flags])["images"]
     assert Image.open(entry["painted"]).size == (60, 40)
     assert Path(entry["painted"]).name == "one_stylized-2.png" or "-2" in entry["painted"]
-    with pytest.raises(InputError, match="image_size 30: only for style models, not detection"):
-        script.main(["detection", str(photo), *flags])
+
+
+@pytest.mark.parametrize(
+    ("task", "flag", "message"),
+    [
+        ("detection", "image-size", "image_size 1: only for style models, not detection"),
+        ("classification", "score-threshold", "score_threshold 1.0: only for detection models"),
+        ("classification", "num-samples", "num_samples 1: only for generation models"),
+        ("style", "seed", "seed 1: only for generation models, not style"),
+    ],
+)
+def test_flags_of_another_task_are_refused(script, load, photo, tmp_path, task, flag, message):
+    with pytest.raises(InputError, match=message):
+        script.main([task, str(photo), "--out", str(tmp_path / "out"), f"--{flag}", "1"])
 
 
 @pytest.mark.parametrize("task", FUNCTIONS)
@@ -226,8 +238,13 @@ def test_files_folders_and_patterns(script, load, photo, tmp_path):
         "__MACOSX/two.jpg",
     ):
         Image.new("RGB", (8, 8)).save(folder / name)
-    (folder / "notes.txt").write_text("?")
-    names = ["[4].png", "one.png", "sub/three.png", "two.JPG"]
+    for name in ("notes.txt", "report.pdf", "film.mpg", "weights.h5"):  # Pillow writes or names all
+        (folder / name).write_text("?")
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "five.png")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "sub" / "up").symlink_to(folder)
+    names = ["[4].png", "linked/five.png", "one.png", "sub/three.png", "two.JPG"]
     assert script.find_images([str(folder)]) == [str(folder / name) for name in names]
     assert script.find_images([str(folder / "*.png")]) == [
         str(folder / name) for name in ("[4].png", "one.png")
@@ -237,7 +254,7 @@ def test_files_folders_and_patterns(script, load, photo, tmp_path):
         str(folder / "sub/three.png"),
     ]
     # each once
-    assert len(script.find_images([str(folder), str(photo), os.path.relpath(photo)])) == 4
+    assert len(script.find_images([str(folder), str(photo), os.path.relpath(photo)])) == 5
     with pytest.raises(InputError, match="a folder without images"):
         (folder / "empty").mkdir()
         script.find_images([str(folder / "empty")])

@@ -184,6 +184,15 @@ def test_flags(script, capsys):
     with pytest.raises(SystemExit):
         script.parse(["--model", "vae", "--loss", "hinge"])
     assert "--model vae has bce, gaussian" in capsys.readouterr().err
+    for flags, message in (
+        (["--weights", "imagenet"], "--weights imagenet: give the network, too: --backbone"),
+        (["--model", "gan", "--beta", "3"], "--beta 3: only for --model vae, not gan"),
+    ):
+        with pytest.raises(SystemExit):
+            script.parse(flags)
+        assert message in capsys.readouterr().err
+    assert script.parse(["--backbone", "mobilenet"]).weights == "imagenet"
+    assert script.parse(["--model", "vae"]).beta == 1
 
 
 @pytest.mark.quick

@@ -40,7 +40,7 @@ DRAWINGS = {
     "train_classifier": ["confusion.png", "curves.png", "worst.png"],
     "train_segmenter": ["segmentation.png"],
 }
-MOST_FLAGS = {"train_detector": 30, "train_classifier": 24, "train_segmenter": 24}
+MOST_FLAGS = {"train_detector": 30, "train_classifier": 25, "train_segmenter": 24}
 
 
 @pytest.fixture(scope="module", autouse=True)
