@@ -161,6 +161,7 @@ class Run(keras.callbacks.Callback):
         self.task, self.unit = task, unit
         self.settings = plain(settings)
         self.resumed = False
+        self._outdated = False  # whether the figures in the folder are of fewer epochs
         self.history, self.epochs_done, self.progress = {}, 0, None
         self.explain_divergence = None
         self._epochs = self.settings.get(f"{unit}s") if epochs is None else epochs
@@ -312,7 +313,7 @@ class Run(keras.callbacks.Callback):
             self._stopped_at = self._epochs if last else state["stopped_at"]
             print(f"training stopped early, after {self.unit} {self.epochs_done}", flush=True)
         elif self._epochs and self.epochs_done < self._epochs:
-            (self.out / METRICS).unlink(missing_ok=True)  # of fewer epochs
+            self._outdated = True
         if self._first_worker:
             print(f"resuming after {self.where}", flush=True)
 
@@ -422,6 +423,8 @@ class Run(keras.callbacks.Callback):
                 self._stored.restore(self._variables)
             self._callback_states = self._stored.state["callbacks"]
             self._stored = None
+            if self._outdated:
+                (self.out / METRICS).unlink(missing_ok=True)
 
     def batches(self, split, image_size, batch_size, *, seed=0, last=None, **options):
         """Make the training batches of this run, from where it stands.
