@@ -61,8 +61,8 @@ def box_iou(boxes1, boxes2):
     """Intersection over union of every pair of boxes (the Jaccard index).
 
     A box without area, or inside out, overlaps nothing: its IoU is 0, also
-    with itself. There is no hidden epsilon, so small boxes are as exact as
-    large ones.
+    with itself. Small boxes are as exact as large ones: nothing is added to
+    an area, and only one below 2⁻⁶⁰ counts as that.
 
     Args:
         boxes1: float32 `(…, n, 4)`.

@@ -1,8 +1,8 @@
 """Overlaps that also tell boxes apart which do not overlap: GIoU and CIoU.
 
 Both are at most the IoU, 1 for equal boxes, and have a gradient for boxes that
-are apart. They hold for pixels as for normalised corners: there is no hidden
-epsilon.
+are apart. They hold for pixels as for normalised corners: nothing is added to
+an area, and only one below 2⁻⁶⁰ counts as that.
 """
 
 import math
